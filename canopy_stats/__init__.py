@@ -1,0 +1,47 @@
+"""canopy_stats: how much a language model can say, and how fine-tuning changes it.
+
+Importing the package imports neither torch nor matplotlib; each public name is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "SamplingPolicy": "schema",
+    "UserError": "schema",
+    "generate": "runs",
+    "rescore": "runs",
+    "check": "runs",
+    "open_run": "store",
+    "embed": "metrics",
+    "measure": "metrics",
+    "panel": "panel",
+    "load_demo_panel": "panel",
+    "lmm": "mixed",
+    "slope_change": "slope",
+    "slope_table": "slope",
+}
+_MODULES = ("metrics", "mixed", "slope", "report")
+
+__all__ = ["__version__", *_EXPORTS, "metrics", "oracle"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    elif name == "oracle":
+        value = import_module(f"{__name__}.generation.oracle")
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,257 @@
+"""Frozen records and every stored column, declared once.
+
+This module imports nothing from the package and nothing heavy: every other module may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+
+STOP = "stop"
+"""Finish reason of a rollout that drew an end token (also exactly at the cap)."""
+LENGTH = "length"
+"""Finish reason of a rollout that the length cap ended."""
+
+
+class UserError(ValueError):
+    """Input that cannot be used. The message is one or two lines: what is wrong, and what to do next."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPolicy:
+    """The sampling law: temperature, then top-k, then top-p, then min-p, then the length cap.
+
+    Parameters
+    ----------
+    temperature : float
+        Divides the logits; must be positive and finite.
+    top_k : int, optional
+        Keep the k most likely tokens; ties at the boundary are kept.
+    top_p : float, optional
+        Keep the smallest set of most likely tokens whose mass reaches top_p (0 < top_p <= 1); ties are kept.
+    min_p : float, optional
+        Keep tokens whose probability is at least min_p times that of the most likely one (0 <= min_p <= 1).
+    max_new_tokens : int
+        The length cap, in tokens; it is part of the law.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    max_new_tokens: int = 4000
+
+    def __post_init__(self) -> None:
+        _require(0 < self.temperature < float("inf"), "temperature", self.temperature, "a positive, finite number")
+        _require(_whole(self.max_new_tokens) and self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens,
+                 "a whole number of at least 1")
+        _require(self.top_k is None or (_whole(self.top_k) and self.top_k >= 1), "top_k", self.top_k,
+                 "a whole number of at least 1, or None for no filter")
+        _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1, or None")
+        _require(self.min_p is None or 0 <= self.min_p <= 1, "min_p", self.min_p, "between 0 and 1, or None")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether any filter may remove tokens (the cap aside)."""
+        return self.top_k is not None or (self.top_p or 1.0) < 1 or (self.min_p or 0.0) > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def label(self) -> str:
+        """A short name for tables, such as ``T=1 top-k=100 cap=4000``."""
+        filters = {"top-k": self.top_k, "top-p": self.top_p, "min-p": self.min_p}
+        parts = [f"T={self.temperature:g}", *(f"{k}={v:g}" for k, v in filters.items() if v is not None)]
+        return " ".join([*parts, f"cap={self.max_new_tokens}"])
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"{name} is {value!r}; it must be {wanted}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt, as its file has it and as the model receives it.
+
+    ``source`` is what the user wrote (a string, a list of chat messages, or a list of token ids), ``token_ids``
+    what is fed to the model, and ``prompt_hash`` the SHA-256 of the canonical JSON of ``source`` alone: it names
+    the prompt across files, families and variants, and keys its randomness.
+    """
+
+    prompt_id: str
+    prompt_hash: str
+    source: str | list[dict[str, str]] | list[int]
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One drawn rollout. ``steps`` maps each name of :data:`STEP_TERMS` to a float32 array of shape (N,)."""
+
+    prompt_index: int
+    rollout: int
+    token_ids: np.ndarray  # (N,) int32, end token included
+    finish_reason: str
+    steps: Mapping[str, np.ndarray]
+
+
+class Engine(Protocol):
+    """What draws rollouts. ``sample`` is called once per shard, and its batch schedule may depend on the shard and
+    the batch size alone; rollouts come in any order, and each depends only on its key
+    (seed, family, variant, prompt hash, rollout index)."""
+
+    name: str
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance for the manifest: model, revision or weight hash, dtype, device, threads, versions."""
+        ...
+
+    def encode(self, source: Any) -> tuple[int, ...]:
+        """A prompt's source as the token ids that the model receives."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of a rollout, without special tokens."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt], rollouts: Sequence[tuple[int, int]], policy: SamplingPolicy,
+               key: "RunKey", batch_size: int) -> Iterator[Rollout]:
+        """Draw the (prompt index, rollout index) pairs of one shard."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """The run's share of the randomness key."""
+
+    seed: int
+    family: str
+    variant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One stored column: its name, its Arrow type by name, its unit, and its meaning in one line."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+
+
+def _columns(*rows: tuple[str, str, str, str]) -> tuple[Column, ...]:
+    return tuple(Column(*row) for row in rows)
+
+
+STEP_COLUMNS = _columns(
+    ("prompt_id", "string", "", "prompt within its task"),
+    ("rollout", "int32", "index", "rollout of the prompt, from 0"),
+    ("step", "int32", "index", "position in the rollout, from 0"),
+    ("token_id", "int32", "id", "token that was drawn"),
+    ("entropy", "float32", "nats", "entropy of the law's next-token distribution"),
+    ("logprob", "float32", "nats", "log-probability of the drawn token under the law"),
+    ("stop_probability", "float32", "probability", "chance under the law that this step draws an end token"),
+    ("kept_mass", "float32", "probability", "share of the untruncated distribution that the filters keep"),
+    ("entropy_full_offpolicy", "float32", "nats", "entropy of the untruncated law (same temperature, no filter)"),
+    ("logprob_full_offpolicy", "float32", "nats", "log-probability of the drawn token under the untruncated law"),
+    ("stop_probability_full_offpolicy", "float32", "probability", "end-token probability of the untruncated law"),
+)
+STEP_TERMS = tuple(c.name for c in STEP_COLUMNS if c.dtype == "float32")
+
+ROLLOUT_COLUMNS = _columns(
+    ("prompt_id", "string", "", "prompt within its task"),
+    ("prompt_uid", "string", "", "task/prompt_id: the same prompt for every family and variant"),
+    ("rollout", "int32", "index", "rollout of the prompt, from 0"),
+    ("length", "int32", "tokens", "N: tokens drawn, end token included"),
+    ("finish_reason", "string", "", "stop (an end token was drawn, also exactly at the cap) or length"),
+    ("entropy_sum", "float64", "nats", "H: sum of the steps' entropies"),
+    ("entropy_rate", "float64", "nats/token", "r = H / N"),
+    ("surprisal_sum", "float64", "nats", "S: minus the sum of the drawn tokens' log-probabilities"),
+    ("stop_hazard_sum", "float64", "expected stops", "A: sum of the steps' end-token probabilities"),
+    ("entropy_sum_full_offpolicy", "float64", "nats", "H of the untruncated law along this rollout"),
+    ("surprisal_sum_full_offpolicy", "float64", "nats", "S of the untruncated law along this rollout"),
+    ("stop_hazard_sum_full_offpolicy", "float64", "expected stops", "A of the untruncated law along this rollout"),
+    ("token_ids", "list<int32>", "ids", "the tokens drawn"),
+    ("text", "string", "", "decoded text without special tokens, white space as the model wrote it"),
+)
+
+PANEL_COLUMNS = _columns(
+    ("task", "string", "", "task of the prompt"),
+    ("prompt_id", "string", "", "prompt within its task"),
+    ("prompt_uid", "string", "", "task/prompt_id: grouping factor of the mixed models"),
+    ("model_name", "string", "", "family"),
+    ("model_variant", "string", "", "checkpoint of the family: base, instruct, ..."),
+    ("D", "float64", "1 - cosine", "semantic diversity: 1 - mean pairwise cosine of the rollouts' embeddings"),
+    ("log_VS", "float64", "nats", "entropy of the eigenvalues of K/M (log Vendi score)"),
+    ("VS", "float64", "effective texts", "Vendi score"),
+    ("R_bar", "float64", "nats/token", "mean entropy rate over rollouts"),
+    ("N_bar", "float64", "tokens", "mean length over rollouts"),
+    ("CE", "float64", "nats", "canopy entropy of the capped law: mean of H"),
+    ("cov_NR", "float64", "nats", "population covariance of N and r over rollouts"),
+    ("rho_pearson", "float64", "", "Pearson correlation of N and r"),
+    ("rho_spearman", "float64", "", "Spearman correlation of N and r (mid-ranks)"),
+    ("rho_kendall", "float64", "", "Kendall tau-b of N and r"),
+    ("BF", "float64", "tokens", "branching factor exp(R_bar)"),
+    ("GenPPL", "float64", "tokens", "generation perplexity exp(CE / N_bar)"),
+    ("truncation_rate", "float64", "share", "rollouts that the cap ended"),
+    ("M", "int64", "rollouts", "rollouts of the prompt"),
+    ("CE_cv", "float64", "nats", "CE with control variates"),
+    ("N_bar_cv", "float64", "tokens", "N_bar with control variates"),
+    ("R_bar_cv", "float64", "nats/token", "R_bar with control variates"),
+    ("cov_cv", "float64", "nats", "CE_cv - N_bar_cv * R_bar_cv"),
+    ("se_D", "float64", "1 - cosine", "jackknife standard error of D over rollouts"),
+    ("se_R", "float64", "nats/token", "jackknife standard error of R_bar"),
+    ("se_N", "float64", "tokens", "jackknife standard error of N_bar"),
+    ("cov_DR", "float64", "", "jackknife covariance of D and R_bar"),
+    ("cov_DN", "float64", "", "jackknife covariance of D and N_bar"),
+    ("cov_RN", "float64", "", "jackknife covariance of R_bar and N_bar"),
+    ("embedder", "string", "", "embedding model, with its version or hash"),
+    ("embed_truncated_share", "float64", "share", "texts longer than the embedder reads"),
+    ("empty_share", "float64", "share", "texts that are empty once stripped"),
+    ("law", "string", "", "sampling law"),
+    ("dtype", "string", "", "floating-point type of the model"),
+    ("engine", "string", "", "what drew the rollouts"),
+    ("seed", "int64", "", "seed of the run"),
+    ("run_id", "string", "", "identity of the run's configuration"),
+    ("prompt_hash", "string", "", "SHA-256 of the prompt's source: equal across the runs that share the prompt"),
+)
+
+UNITS = {c.name: c.unit for c in (*STEP_COLUMNS, *ROLLOUT_COLUMNS, *PANEL_COLUMNS)}
+
+
+def names(columns: Sequence[Column]) -> list[str]:
+    """The columns' names, in their stored order."""
+    return [c.name for c in columns]
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that decides a run's content. Two runs with equal configurations are the same run."""
+
+    family: str
+    variant: str
+    task: str
+    n_rollouts: int
+    seed: int
+    policy: SamplingPolicy
+    engine: str
+    batch_size: int
+    prompts_hash: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine says of itself: model, weight hash or revision, adapter, dtype, device, threads, chat
+    template, system prompt, versions of the packages that decide the numbers."""
+    code_version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "policy": self.policy.to_dict(), "model": dict(self.model)}

@@ -1,0 +1,35 @@
+"""The sampling law's ranges, and columns declared once."""
+
+import pytest
+
+from canopy_stats.schema import PANEL_COLUMNS, ROLLOUT_COLUMNS, STEP_COLUMNS, SamplingPolicy, UserError, names
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", 0), ("temperature", -1.0), ("temperature", float("nan")), ("temperature", float("inf")),
+     ("top_k", 0), ("top_k", 2.5), ("top_k", True), ("top_p", 0.0), ("top_p", 1.1), ("min_p", -0.1), ("min_p", 1.5),
+     ("max_new_tokens", 0), ("max_new_tokens", 1.5)],
+)
+def test_out_of_range_names_the_field_and_the_value(field, value):
+    with pytest.raises(UserError, match=f"{field} is .*must be"):
+        SamplingPolicy(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("policy", "truncates"),
+    [({}, False), ({"top_k": 5}, True), ({"top_p": 1.0}, False), ({"top_p": 0.9}, True), ({"min_p": 0.0}, False),
+     ({"min_p": 0.1}, True), ({"temperature": 0.5}, False)],
+)
+def test_truncation_is_known(policy, truncates):
+    assert SamplingPolicy(**policy).truncates is truncates
+
+
+def test_label_names_the_law():
+    assert SamplingPolicy(top_k=100, top_p=0.9).label() == "T=1 top-k=100 top-p=0.9 cap=4000"
+
+
+@pytest.mark.parametrize("columns", [STEP_COLUMNS, ROLLOUT_COLUMNS, PANEL_COLUMNS])
+def test_columns_are_declared_once_with_a_meaning(columns):
+    assert len(set(names(columns))) == len(columns)
+    assert all(c.meaning for c in columns)
