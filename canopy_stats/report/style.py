@@ -1,0 +1,135 @@
+"""One look for every figure: colours, markers, axis labels, facets and saving.
+
+Colours are Okabe and Ito's, which people with colour-blindness tell apart; variants differ by marker and line as well.
+Figures are made without pyplot, so no display and no global state is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from canopy_stats.schema import UNITS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, ORANGE, YELLOW, BLACK = "#56B4E9", "#E69F00", "#F0E442", "#000000"
+GREY = "#6E6E6E"
+
+COLUMN, PAGE = 3.4, 7.0
+"""Widths in inches of a paper's column and of its page."""
+
+_RC = {
+    "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "legend.fontsize": 8,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "figure.titlesize": 9.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.linewidth": 0.7,
+    "legend.frameon": False, "lines.linewidth": 1.5, "savefig.dpi": 200,
+    "svg.fonttype": "none", "svg.hashsalt": "canopy_stats",
+}
+
+_NAMES = {
+    "D": "semantic diversity D", "log_VS": "log Vendi score", "VS": "Vendi score", "R_bar": "mean entropy rate",
+    "N_bar": "mean length", "CE": "canopy entropy CE*", "cov_NR": "Cov(N, r)", "rho_pearson": "Pearson ρ(N, r)",
+    "rho_spearman": "Spearman ρ(N, r)", "rho_kendall": "Kendall τ(N, r)", "BF": "branching factor",
+    "GenPPL": "generation perplexity", "truncation_rate": "ended by the cap", "length": "length N",
+    "entropy": "entropy of the next token", "entropy_rate": "entropy rate r", "M": "rollouts per prompt",
+}
+
+
+def name(column: str) -> str:
+    """A column in words."""
+    return _NAMES.get(column, column.replace("_", " "))
+
+
+def unit(column: str) -> str:
+    """A column's unit, as the schema has it."""
+    return UNITS.get(column, "")
+
+
+def label(column: str) -> str:
+    """A column's axis label: its name and unit, such as ``mean entropy rate (nats/token)``."""
+    return f"{name(column)} ({unit(column)})" if unit(column) else name(column)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one variant is drawn."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+_LOOKS = (Look(BLUE, "o", "-"), Look(VERMILLION, "^", "--"), Look(GREEN, "s", ":"), Look(PURPLE, "D", "-."))
+
+
+def in_order(values: Iterable[Hashable], first: str = "base") -> list[str]:
+    """Distinct values as they appear, the base variant first."""
+    distinct = dict.fromkeys(str(v) for v in values)
+    return sorted(distinct, key=lambda v: v != first)
+
+
+def looks(variants: Iterable[Hashable]) -> dict[str, Look]:
+    """Each variant's look: the base is always blue, round and solid."""
+    return {v: _LOOKS[i % len(_LOOKS)] for i, v in enumerate(in_order(variants))}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """matplotlib with this package's style, and its former settings afterwards."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_RC):
+        yield
+
+
+Cells = dict[str, "list[Axes]"]
+"""Each facet's axes, from top to bottom."""
+
+
+def facets(values: Sequence[str], *, height: float = 2.1, columns: int = 4, rows_each: int = 1,
+           ratios: Sequence[float] = (1,), sharey: Literal["row"] | bool = True) -> tuple[Figure, Cells]:
+    """A page-wide figure with one column of ``rows_each`` axes per value, in a grid; spare cells stay blank."""
+    from matplotlib.figure import Figure
+
+    wide = min(columns, len(values))
+    deep = ceil(len(values) / wide)
+    figure = Figure(figsize=(PAGE if wide > 1 else COLUMN, 0.55 + height * deep), layout="constrained")
+    grid = figure.subplots(deep * rows_each, wide, squeeze=False, sharey=sharey,
+                           height_ratios=list(ratios) * deep)
+    cells = {v: [grid[(i // wide) * rows_each + k][i % wide] for k in range(rows_each)] for i, v in enumerate(values)}
+    used = {id(ax) for axes in cells.values() for ax in axes}
+    for ax in grid.flat:
+        ax.set_visible(id(ax) in used)
+    return figure, cells
+
+
+def legend(figure: Figure, axes: Sequence[Axes], *, title: str) -> None:
+    """The figure's title, and below its panels one legend of the distinct entries of all its axes."""
+    entries = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.suptitle(title)
+    if entries:
+        columns = len(entries) if len(entries) <= 5 else ceil(len(entries) / 2)
+        shown = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(columns, 5),
+                              columnspacing=1.4, handletextpad=0.5)
+        for handle in shown.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)  # points are drawn faint, their key is not
+
+
+def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
+    """Write ``stem.svg`` and ``stem.png``; the same figure gives the same bytes."""
+    svg, png = (Path(f"{stem}.{kind}") for kind in ("svg", "png"))
+    svg.parent.mkdir(parents=True, exist_ok=True)
+    with styled():
+        figure.savefig(svg, metadata={"Date": None})
+        figure.savefig(png, metadata={"Software": None})
+    return svg, png

@@ -1,0 +1,93 @@
+"""Table numbers equal direct calculations, and print like a paper's."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from canopy_stats.report import tables
+from canopy_stats.schema import UserError
+
+
+def cell(panel, **wanted):
+    keep = np.logical_and.reduce([panel[name] == value for name, value in wanted.items()])
+    return panel[keep]
+
+
+def test_base_tuned_pools_each_cell(panel):
+    table = tables.base_tuned(panel)
+    assert len(table) == 12
+    assert list(table["model_variant"][:2]) == ["base", "instruct"]
+    row = cell(table, model_name="birch", task="math", model_variant="instruct").iloc[0]
+    own = cell(panel, model_name="birch", task="math", model_variant="instruct")
+    assert row["CE"] == pytest.approx(own["CE"].mean())
+    assert row["BF"] == pytest.approx(np.exp(own["R_bar"].mean()))
+    assert row["GenPPL"] == pytest.approx(np.exp(own["CE"].mean() / own["N_bar"].mean()))
+    assert row["rho_pearson"] == pytest.approx(np.tanh(np.arctanh(own["rho_pearson"]).mean()))
+    assert row["rho_kendall"] == pytest.approx(own["rho_kendall"].mean())
+    assert (row["D"], row["N_bar"], row["truncation_rate"]) == pytest.approx(
+        (own["D"].mean(), own["N_bar"].mean(), own["truncation_rate"].mean()))
+    assert row["prompts"] == 5
+
+
+def test_row_order_of_the_panel_changes_nothing(panel):
+    shuffled = panel.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(tables.base_tuned(shuffled), tables.base_tuned(panel))
+
+
+def test_decomposition_terms_add_up_to_canopy_entropy(panel):
+    table = tables.decomposition(panel)
+    assert table["CE"].to_numpy() == pytest.approx(table[["product", "cov_within", "cov_between"]].sum(axis=1))
+    own = cell(panel, model_name="alder", task="math", model_variant="base")
+    row = cell(table, model_name="alder", task="math", model_variant="base").iloc[0]
+    assert row["product"] == pytest.approx(own["N_bar"].mean() * own["R_bar"].mean())
+
+
+@pytest.mark.parametrize(("column", "value", "shown"), [
+    ("D", 0.12345, "0.123"), ("rho_pearson", 0.5, "+0.50"), ("rho_pearson", -0.001, "0.00"), ("CE", 151.26, "151.3"),
+    ("truncation_rate", 0.0832, "8.3"), ("prompts", 12, "12"), ("other", 0.0001234, "0.000123"), ("D", np.nan, "–"),
+    ("other", "text", "text"), ("other", True, "yes"), ("cov_NR", -3.456, "-3.46")])
+def test_numbers_are_printed_as_their_column_asks(column, value, shown):
+    assert tables.formatted(pd.DataFrame({column: [value]}))[column].tolist() == [shown]
+
+
+@pytest.mark.parametrize(("p", "shown"), [(0.04321, "0.043"), (1e-9, "< 0.001"), (np.nan, "–")])
+def test_p_values(p, shown):
+    assert tables.p_value(p) == shown
+
+
+def test_latex_has_booktabs_rules_and_escapes_text():
+    table = pd.DataFrame({"task": ["a_b & 50%"], "cov_NR": [-1.5]})
+    text = tables.latex(table, caption="Slopes_1")
+    assert r"\toprule" in text and r"\midrule" in text and r"\bottomrule" in text
+    assert r"a\_b \& 50\% & $-1.50$ \\" in text
+    assert r"\begin{tabular}{lr}" in text and r"\caption{Slopes\_1}" in text
+
+
+def test_html_is_escaped():
+    assert "<script>" not in tables.html(pd.DataFrame({"task": ["<script>alert(1)</script>"]}))
+
+
+def test_console_prints_a_repeated_family_once(panel):
+    text = tables.console(tables.base_tuned(panel))
+    assert text.count("alder") == 1 and text.count("birch") == 1
+    assert text.splitlines()[0].split()[:3] == ["family", "task", "variant"]
+
+
+def test_markdown_aligns_numbers_to_the_right(panel):
+    lines = tables.markdown(tables.base_tuned(panel)).splitlines()
+    assert lines[1].startswith("|:--") and lines[1].rstrip().endswith(":|")
+
+
+def test_write_gives_five_forms_and_csv_keeps_full_numbers(panel, tmp_path):
+    table = tables.base_tuned(panel)
+    paths = tables.write(table, tmp_path / "tables" / "summary", caption="Base against tuned")
+    assert [p.suffix for p in paths] == [".csv", ".tex", ".html", ".md", ".txt"]
+    back = pd.read_csv(io.StringIO(paths[0].read_text()))
+    pd.testing.assert_frame_equal(back, table, check_exact=False, rtol=1e-12)
+
+
+def test_an_empty_panel_is_refused(panel):
+    with pytest.raises(UserError, match="no rows"):
+        tables.base_tuned(panel.iloc[:0])
