@@ -1,0 +1,7 @@
+"""``python -m canopy_stats``."""
+
+import sys
+
+from canopy_stats.cli import main
+
+sys.exit(main())

