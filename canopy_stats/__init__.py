@@ -15,7 +15,7 @@ _EXPORTS = {
     "UserError": "schema",
     "generate": "runs",
     "rescore": "runs",
-    "check": "runs",
+    "check": "checks",
     "open_run": "store",
     "embed": "metrics",
     "measure": "metrics",

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "canopy_stats"
 # Data flows down this list; a module imports only from those above it.
-ORDER = ["schema", "files", "store", "progress", "generation", "runs", "checks", "metrics", "panel", "mixed", "slope",
-         "report", "study", "cli"]
+ORDER = ["schema", "files", "store", "progress", "drift", "generation", "runs", "checks", "metrics", "panel", "mixed",
+         "slope", "report", "study", "cli"]
 TORCH_ALLOWED = ("generation/", "metrics/embed.py")
 
 
