@@ -1,0 +1,156 @@
+"""One row per prompt of a run: every quantity of the rollouts, its uncertainty, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from canopy_stats.metrics import control, jackknife
+from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
+from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts
+from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes, stored_terms
+from canopy_stats.metrics.tree import tree_metrics
+from canopy_stats.schema import PANEL_COLUMNS, UserError, names
+
+if TYPE_CHECKING:
+    from canopy_stats.store import Run
+
+Floats = NDArray[np.float64]
+Decode = Callable[[Sequence[int]], str]
+
+_PANEL_NAMES = {"mean_length": "N_bar", "mean_rate": "R_bar"}
+_ADJUSTED = ("CE", "N", "R")  # the order of the values given to control.adjust
+STANDARD_ERRORS = ("se_CE", "se_CE_cv", "se_N_cv", "se_R_cv")
+"""Columns of measure() beyond the panel's: standard error of CE, and of the three controlled means."""
+
+
+def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap: int | None = None, think: str = "keep",
+            reembed: bool = False, decode: Decode | None = None) -> pd.DataFrame:
+    """Measure a run: one row per prompt, with the panel's columns and :data:`STANDARD_ERRORS`.
+
+    Parameters
+    ----------
+    embedder : see :func:`canopy_stats.embed`; without one the diversity columns are NaN
+    cap : a smaller length cap: entropy and length quantities are computed again from the stored steps, as if the
+        rollouts had been drawn under it. Diversity is then NaN, unless ``reembed``
+    think : "keep" or "drop" the ``<think>`` part of the texts that are embedded
+    reembed : with ``cap``: cut the texts too and embed them again (the whole texts' embeddings are not reused)
+    decode : token ids -> text, for ``reembed``; None loads the tokenizer that the run names
+    """
+    terms = stored_terms(run) if cap is None else cut_terms(run, cap)
+    _refuse_single_rollouts(terms, run)
+    embeddings = _embeddings(run, embedder, cap, think, reembed, decode)
+    rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
+    frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**_controlled(terms), **_provenance(run, cap))
+    frame["embedder"] = embeddings.label if embeddings else None
+    return frame.assign(**_prompt_identity(run))[[*names(PANEL_COLUMNS), *STANDARD_ERRORS]]
+
+
+def cut_terms(run: Run, cap: int) -> RolloutTerms:
+    """A run's terms under a smaller cap; UserError for a larger one, of which nothing is known."""
+    drawn = run.config.policy.max_new_tokens
+    if isinstance(cap, (int, np.integer)) and cap > drawn:
+        raise UserError(f"cap is {cap}, but the rollouts were drawn with a cap of {drawn} tokens: give at most that, "
+                        "or generate again with a larger one.")
+    return StepTerms.of(run).cut(cap)
+
+
+def _refuse_single_rollouts(terms: RolloutTerms, run: Run) -> None:
+    alone = np.flatnonzero(np.bincount(terms.prompt) < 2)
+    if alone.size:
+        ids = prompt_codes(run.rollouts(["prompt_id"]))[1]
+        listed = ", ".join(ids[i] for i in alone[:5]) + (", ..." if alone.size > 5 else "")
+        raise UserError(f"{alone.size} prompt(s) have a single rollout ({listed}): covariance and diversity need at "
+                        "least two. Generate again with n_rollouts=2 or more (the paper uses 100).")
+
+
+def _prompt_row(terms: RolloutTerms, rows: NDArray[np.intp], embeddings: Embeddings | None) -> dict[str, float]:
+    """Section by section, one prompt's raw metrics and their jackknife uncertainty."""
+    length, entropy = terms.length[rows], terms.entropy_sum[rows]
+    unit = unit_rows(embeddings.vectors[rows]) if embeddings else None
+    return {
+        **tree_metrics(length, entropy),
+        **_diversity(unit),
+        **jackknife.uncertainty(length, terms.rate[rows], unit),
+        "truncation_rate": float(1 - terms.stopped[rows].mean()),
+        "M": len(rows),
+        "embed_truncated_share": float(embeddings.truncated[rows].mean()) if embeddings else np.nan,
+        "empty_share": float(embeddings.empty[rows].mean()) if embeddings else np.nan,
+    }
+
+
+def _diversity(unit: Floats | None) -> dict[str, float]:
+    if unit is None:
+        return dict.fromkeys(("D", "log_VS", "VS"), float("nan"))
+    log_vs = log_vendi(unit)
+    return {"D": dispersion(unit), "log_VS": log_vs, "VS": float(np.exp(log_vs))}
+
+
+def _controlled(terms: RolloutTerms) -> dict[str, Floats]:
+    """CE, mean N and mean r with control variates, and the covariance that follows from them."""
+    values = np.column_stack([terms.entropy_sum, terms.length, terms.rate])
+    a = control.adjust(values, terms.martingales, terms.prompt, terms.length)
+    ce, length, rate = a.mean.T
+    errors = {f"se_{name}_cv": a.se[:, i] for i, name in enumerate(_ADJUSTED)}
+    return {"CE_cv": ce, "N_bar_cv": length, "R_bar_cv": rate, "cov_cv": ce - length * rate,
+            "se_CE": a.se_raw[:, 0], **errors}
+
+
+# ---------------------------------------------------------------------------------------------------- provenance
+
+
+def _provenance(run: Run, cap: int | None) -> dict[str, Any]:
+    config = run.config
+    policy = config.policy if cap is None else replace(config.policy, max_new_tokens=int(cap))
+    return {"task": config.task, "model_name": config.family, "model_variant": config.variant, "law": policy.label(),
+            "dtype": str(config.model.get("dtype", "")), "engine": config.engine, "seed": config.seed,
+            "run_id": run.run_id}
+
+
+def _prompt_identity(run: Run) -> dict[str, list[str]]:
+    """prompt_id, prompt_uid and prompt_hash of the prompts that have rollouts, in their order."""
+    ids = prompt_codes(run.rollouts(["prompt_id"]))[1]
+    hashes = {p.prompt_id: p.prompt_hash for p in run.prompts()}
+    return {"prompt_id": ids, "prompt_uid": [f"{run.config.task}/{i}" for i in ids],
+            "prompt_hash": [hashes[i] for i in ids]}
+
+
+# -------------------------------------------------------------------------------------------------------- texts
+
+
+def _embeddings(run: Run, embedder: EmbedderLike | Embeddings | None, cap: int | None, think: str, reembed: bool,
+                decode: Decode | None) -> Embeddings | None:
+    if embedder is None or (cap is not None and not reembed):
+        return None
+    if cap is None:
+        return _aligned(embed(run, embedder, think=think), run)
+    if isinstance(embedder, Embeddings):
+        raise UserError("reembed needs an embedder for the cut texts; these embeddings are of the whole ones.")
+    return embed_texts(cut_texts(run, cap, decode), embedder, think=think)
+
+
+def _aligned(embeddings: Embeddings, run: Run) -> Embeddings:
+    rollouts = run.rollouts(["rollout"]).num_rows
+    if len(embeddings.vectors) != rollouts:
+        raise UserError(f"There are embeddings of {len(embeddings.vectors)} texts for a run of {rollouts} rollouts: "
+                        "give the embeddings of this run.")
+    return embeddings
+
+
+def cut_texts(run: Run, cap: int, decode: Decode | None = None) -> list[str]:
+    """Each rollout's text (R,) cut after ``cap`` tokens; only those that are longer are decoded again."""
+    table = run.rollouts(["length", "token_ids", "text"])
+    longer = table["length"].to_numpy() > cap
+    if longer.any() and decode is None:
+        decode = _stored_decoder(run)
+    ids, whole = table["token_ids"], table["text"].to_pylist()
+    return [decode(ids[i].as_py()[:cap]) if decode and longer[i] else whole[i] for i in range(len(whole))]
+
+
+def _stored_decoder(run: Run) -> Decode:
+    raise NotImplementedError

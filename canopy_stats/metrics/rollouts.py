@@ -1,0 +1,114 @@
+"""The sums of each rollout that the metrics need, as stored or cut at a smaller length cap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from canopy_stats.schema import STOP, UserError
+
+if TYPE_CHECKING:
+    from canopy_stats.store import Run
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutTerms:
+    """Terms of R rollouts, prompt by prompt; every array is (R,).
+
+    ``prompt`` is a code 0..P−1 in the order of first appearance; ``stopped`` says that an end token was drawn.
+    """
+
+    prompt: Ints
+    length: Floats
+    stopped: NDArray[np.bool_]
+    entropy_sum: Floats
+    surprisal_sum: Floats
+    stop_hazard_sum: Floats
+
+    @property
+    def rate(self) -> Floats:
+        """r = H / N, nats per token."""
+        return self.entropy_sum / self.length
+
+    @property
+    def martingales(self) -> Floats:
+        """(R, 2): S − H and 1{stopped} − A, both of mean zero under the law that drew the tokens."""
+        return np.column_stack([self.surprisal_sum - self.entropy_sum, self.stopped - self.stop_hazard_sum])
+
+    def groups(self) -> list[Ints]:
+        """The rows of each prompt, in prompt order."""
+        return np.split(np.argsort(self.prompt, kind="stable"), np.cumsum(np.bincount(self.prompt))[:-1])
+
+
+_COLUMNS = ("prompt_id", "length", "finish_reason", "entropy_sum", "surprisal_sum", "stop_hazard_sum")
+
+
+def stored_terms(run: Run) -> RolloutTerms:
+    """The terms of a run's rollouts as they were drawn."""
+    table = run.rollouts(_COLUMNS)
+    if table.num_rows == 0:
+        raise UserError("The run holds no rollouts: generate some first.")
+    length, entropy, surprisal, hazard = (
+        _numbers(table, name) for name in ("length", "entropy_sum", "surprisal_sum", "stop_hazard_sum"))
+    return RolloutTerms(prompt_codes(table)[0], length, np.asarray(table["finish_reason"]) == STOP, entropy, surprisal,
+                        hazard)
+
+
+def prompt_codes(table: pa.Table) -> tuple[Ints, list[str]]:
+    """Each row's prompt as a code (R,), and the prompt ids in the order of first appearance."""
+    encoded = table["prompt_id"].combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return np.asarray(encoded.indices, dtype=np.intp), encoded.dictionary.to_pylist()
+
+
+def _numbers(table: pa.Table, name: str) -> Floats:
+    return table[name].to_numpy().astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTerms:
+    """The terms of every step of a run, rollout after rollout (T,), from which a smaller cap's sums follow."""
+
+    whole: RolloutTerms
+    start: Ints
+    entropy: NDArray[Any]
+    surprisal: NDArray[Any]
+    stop_probability: NDArray[Any]
+
+    @classmethod
+    def of(cls, run: Run) -> StepTerms:
+        whole, steps = stored_terms(run), run.steps(["entropy", "logprob", "stop_probability"])
+        length = whole.length.astype(np.intp)
+        if steps.num_rows != length.sum():
+            raise UserError(f"The run stores {steps.num_rows} steps for rollouts of {length.sum()} tokens together: it "
+                            "is damaged. Generate it again.")
+        entropy, logprob, hazard = (steps[name].to_numpy().astype(np.float64) for name in steps.column_names)
+        return cls(whole, np.cumsum(length) - length, entropy, -logprob, hazard)
+
+    def cut(self, cap: int) -> RolloutTerms:
+        """The rollouts as a law with this smaller cap would have drawn them: the first ``cap`` tokens of each.
+
+        A longer rollout becomes truncated; one that stopped at the cap or before stays as it is. The cap ends the
+        sums at a time known in advance, so both martingales keep their mean of zero.
+        """
+        if not isinstance(cap, (int, np.integer)) or isinstance(cap, bool) or cap < 1:
+            raise UserError(f"cap is {cap!r}; it must be a whole number of tokens, at least 1.")
+        length = np.minimum(self.whole.length, cap)
+        end = self.start + length.astype(np.intp)
+        sums = (_segment_sums(x, self.start, end) for x in (self.entropy, self.surprisal, self.stop_probability))
+        return RolloutTerms(self.whole.prompt, length, self.whole.stopped & (self.whole.length <= cap), *sums)
+
+
+def _segment_sums(x: Floats, start: Ints, end: Ints) -> Floats:
+    """Σ x[start_i:end_i] for non-empty segments in order: summed one by one, as a running total would leave each
+    with the rounding of all before it."""
+    edges = np.column_stack([start, end]).ravel()
+    return np.add.reduceat(np.append(x, 0.0), edges)[::2]
