@@ -1,0 +1,201 @@
+"""Linear mixed models: theta by mixedlm (Rust, lme4's likelihood) or statsmodels, all else by our own algebra."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from canopy_stats.mixed import blocks, checks, pls
+from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.formula import Design, Factor, build_design
+from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
+from canopy_stats.schema import UserError
+
+Engine = Literal["mixedlm", "statsmodels"]
+
+
+def lmm(formula: str, data: pd.DataFrame, *, reml: bool = True, engine: Engine = "mixedlm",
+        reference: Mapping[str, str] | None = None) -> Fit:
+    """Fit a linear mixed model.
+
+    Parameters
+    ----------
+    formula : str
+        lme4's syntax, as in ``"D ~ R_bar * model_variant + (1 | prompt_uid)"``.
+    data : DataFrame
+        One row per observation; rows with missing or infinite values are refused by name.
+    reml : bool
+        Restricted maximum likelihood (default) or maximum likelihood.
+    engine : {"mixedlm", "statsmodels"}
+        What finds the variance parameters; statsmodels is a second opinion for one grouping variable.
+    reference : mapping, optional
+        Reference level by column; otherwise the first category, or the first in sorted order.
+    """
+    design = build_design(formula, data, reference=reference)
+    return fit_design(design, reml=reml, engine=engine)
+
+
+def fit_design(design: Design, *, reml: bool, engine: Engine = "mixedlm") -> Fit:
+    """Fit a linear mixed model to a design made before."""
+    check_design(design)
+    if engine not in ("mixedlm", "statsmodels"):
+        raise UserError(f"engine is {engine!r}; choose 'mixedlm' or 'statsmodels'.")
+    theta, state = _fit_mixedlm(design, reml) if engine == "mixedlm" else _fit_statsmodels(design, reml)
+    return package(design, theta, reml=reml, engine=engine, state=state)
+
+
+def check_design(design: Design) -> None:
+    """Refuse what a linear mixed model cannot tell apart."""
+    if not design.factors:
+        raise UserError("The formula has no random term, as in '(1|group)'; for a linear model use statsmodels' ols.")
+    checks.check_response(design.y, design.response)
+    checks.check_rows(len(design.y), design.fixed.matrix.shape[1] + design.n_theta + 1)
+    for factor in design.factors:
+        if len(factor.levels) * len(factor.terms) >= len(design.y):
+            raise UserError(
+                f"{factor.name} has {len(factor.levels)} levels with {len(factor.terms)} random effects each, no fewer"
+                f" than there are rows ({len(design.y)}); drop a random column."
+            )
+
+
+def package(design: Design, theta: Array, *, reml: bool, engine: str, state: Any) -> Fit:
+    """All estimates of the linear mixed model at theta."""
+    products = pls.make_products(design)
+    solution = pls.solve_theta(products, theta)
+    if solution is None or solution.rss <= 0:
+        raise UserError("The fit broke down: the fixed part explains the response exactly. Check the formula.")
+    df = products.n - len(solution.beta) if reml else products.n
+    sigma = float(np.sqrt(solution.rss / df))
+    modes, spreads = _modes(products, solution, sigma)
+    return Fit(
+        family="lmm", design=design, beta=solution.beta, delta=np.empty(0), cutpoints=np.empty(0),
+        covariance=sigma**2 * solution.unscaled, theta=theta, sigma=sigma, modes=modes, mode_covariances=spreads,
+        llf=-0.5 * pls.deviance(products, theta, reml=reml), reml=reml, engine=engine, state=state,
+    )
+
+
+def _modes(
+    products: pls.Products, solution: pls.Profile, sigma: float
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Random effects (L_k, q_k) and their conditional covariances (L_k, q_k, q_k), as lme4's ``ranef``."""
+    inverses = blocks.inverse_blocks(products.layout, solution.h)
+    modes = tuple(u @ t.T for u, t in zip(solution.u, solution.factors, strict=True))
+    spreads = tuple(sigma**2 * t @ v @ t.T for v, t in zip(inverses, solution.factors, strict=True))
+    return modes, spreads
+
+
+def numeric_frame(design: Design) -> tuple[str, pd.DataFrame]:
+    """The design as plain numeric columns, and the formula over them that mixedlm reads."""
+    columns: dict[str, Array] = {"y": design.y}
+    columns |= {f"x{i}": design.fixed.matrix[:, i] for i in range(design.fixed.matrix.shape[1])}
+    terms = [f"x{i}" for i in range(design.fixed.matrix.shape[1])]
+    for k, factor in enumerate(design.factors):
+        columns[f"g{k}"] = factor.codes
+        columns |= {f"z{k}_{a}": factor.columns[:, a] for a in range(factor.columns.shape[1])}
+        terms += [_numeric_term(factor, k, block) for block in factor.blocks]
+    return "y ~ 0 + " + " + ".join(terms), pd.DataFrame(columns)
+
+
+def _numeric_term(factor: Factor, k: int, block: tuple[int, ...]) -> str:
+    if len(block) == 1 and np.all(factor.columns[:, block[0]] == 1):
+        return f"(1 | g{k})"
+    return "(0 + " + " + ".join(f"z{k}_{a}" for a in block) + f" | g{k})"
+
+
+def _fit_mixedlm(design: Design, reml: bool) -> tuple[Array, Any]:
+    import mixedlm
+
+    text, frame = numeric_frame(design)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = mixedlm.lmer(text, frame, REML=reml)
+    return _theta_of(result), result
+
+
+def _theta_of(result: Any) -> Array:
+    if not result.converged:
+        warnings.warn(f"mixedlm did not converge ({result.message}); read fit.certificate.", stacklevel=4)
+    return np.asarray(result.theta, dtype=float)
+
+
+def _fit_statsmodels(design: Design, reml: bool) -> tuple[Array, Any]:
+    """Theta from statsmodels' MixedLM: one grouping factor, correlated random columns."""
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    if len(design.factors) != 1 or len(design.factors[0].blocks) != 1:
+        raise UserError("engine='statsmodels' fits one grouping variable, correlated effects; use engine='mixedlm'.")
+    factor = design.factors[0]
+    model = MixedLM(design.y, design.fixed.matrix, factor.codes, exog_re=factor.columns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = model.fit(reml=reml, method=["lbfgs", "bfgs"])
+    relative = np.atleast_2d(result.cov_re) / result.scale
+    return lower_root(relative)[np.tril_indices(len(relative))], None
+
+
+def lower_root(covariance: Array) -> Array:
+    """Lower-triangular root with a non-negative diagonal of a positive semidefinite matrix (q, q)."""
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.clip(values, 0.0, None))
+    upper = np.linalg.qr(root.T, mode="r")
+    signs = np.where(np.diag(upper) < 0, -1.0, 1.0)
+    return np.asarray((signs[:, None] * upper).T)
+
+
+def refit(fit: Fit, y: Array) -> Fit:
+    """The same model for another response (n,); the prepared design is used again."""
+    if y.shape != fit.design.y.shape or not np.all(np.isfinite(y)):
+        raise UserError(f"refit() needs {fit.nobs} finite numbers, one for each row of the fit.")
+    design = replace(fit.design, y=y)
+    if fit.engine != "mixedlm" or fit.state is None:
+        return fit_design(design, reml=fit.reml, engine="mixedlm" if fit.engine == "mixedlm" else "statsmodels")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = fit.state.refit(y)
+    return package(design, _theta_of(state), reml=fit.reml, engine=fit.engine, state=state)
+
+
+def test_df(fit: Fit, contrasts: Array) -> Array:
+    """Satterthwaite degrees of freedom (k,) of contrasts (k, p) of the fixed effects."""
+    products = pls.make_products(fit.design)
+    return satterthwaite(products, fit.theta, fit.sigma, contrasts, reml=fit.reml)
+
+
+def certify(fit: Fit) -> Certificate:
+    """Gradient, curvature and boundary of the profiled deviance at the fit's theta."""
+    products = pls.make_products(fit.design)
+    steps = np.full(len(fit.theta), 1e-3 * max(1e-2, float(np.abs(fit.theta).max())))
+    halved = lambda theta: 0.5 * pls.deviance(products, theta, reml=fit.reml)  # noqa: E731
+    curvature = hessian(halved, fit.theta, steps)
+    at_zero = _boundary(fit)
+    inside = np.array([i not in at_zero for i in range(len(fit.theta))])
+    moves = np.diag(steps)
+    gradient = np.array([halved(fit.theta + move) - halved(fit.theta - move) for move in moves]) / (2 * steps)
+    block = curvature[np.ix_(inside, inside)]
+    positive = bool(np.all(np.linalg.eigvalsh(block) > 0))
+    squared = gradient[inside] @ positive_inverse(block) @ gradient[inside]
+    distance = float(np.sqrt(max(0.0, squared)))
+    slopes = {name: -float(curvature[i, i]) / 2 for i, name in at_zero.items()}
+    return Certificate(
+        optimiser=fit.engine, returned=str(getattr(fit.state, "message", "") or "done"),
+        evaluations=int(getattr(fit.state, "function_evals", 0)), distance=distance, hessian_positive=positive,
+        boundary=slopes,
+    )
+
+
+def _boundary(fit: Fit) -> dict[int, str]:
+    """Places in theta of diagonal entries at zero, with a name for each."""
+    found = {}
+    for factor in fit.design.factors:
+        for a, name in enumerate(factor.terms):
+            place = int(factor.pattern[a, a])
+            if abs(fit.theta[place]) < 1e-4:
+                found[place] = f"{name} | {factor.name}"
+    return found

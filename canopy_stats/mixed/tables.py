@@ -1,0 +1,72 @@
+"""Tables and texts of a fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from canopy_stats.mixed.blocks import Array
+
+if TYPE_CHECKING:
+    from canopy_stats.mixed.fit import Fit
+
+WIDTH = 78
+
+
+def tidy(fit: Fit) -> pd.DataFrame:
+    """One row per coefficient of the mean ('mean') and the dispersion ('dispersion')."""
+    parts = [_rows("mean", fit.params, fit.bse, fit.df_tests.to_numpy())]
+    if fit.dispersion is not None:
+        parts.append(_rows("dispersion", fit.params_dispersion, fit.bse_dispersion, np.full(fit.delta.shape, np.inf)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rows(component: str, estimate: pd.Series, error: pd.Series, df: Array) -> pd.DataFrame:
+    statistic = estimate / error
+    df = df if len(df) == len(estimate) else np.full(len(estimate), np.inf)
+    half = stats.t.ppf(0.975, df) * error
+    return pd.DataFrame({
+        "component": component, "term": estimate.index, "estimate": estimate.to_numpy(), "std_error": error.to_numpy(),
+        "statistic": statistic.to_numpy(), "df": df, "p_value": 2 * stats.t.sf(np.abs(statistic), df),
+        "conf_low": (estimate - half).to_numpy(), "conf_high": (estimate + half).to_numpy(),
+    })
+
+
+def glance(fit: Fit) -> pd.DataFrame:
+    """One row of measures of the whole fit."""
+    return pd.DataFrame([{
+        "family": fit.family, "nobs": fit.nobs, "llf": fit.llf, "aic": fit.aic, "bic": fit.bic,
+        "df_model": fit.df_model, "sigma": fit.sigma, "reml": fit.reml, "converged": fit.converged,
+        "singular": fit.singular,
+    }])
+
+
+def summary(fit: Fit) -> str:
+    """Text: what was fitted, random effects, coefficients, certificate."""
+    method = "REML" if fit.reml else ("maximum likelihood" if fit.family == "lmm" else "Laplace")
+    groups = ", ".join(f"{name} {size}" for name, size in fit.ngroups.items())
+    head = [
+        f"{'Linear mixed model' if fit.family == 'lmm' else fit.family + ' mixed model'} fit by {method}",
+        f"Formula: {fit.formula}", f"Rows: {fit.nobs}; groups: {groups}",
+        f"Log-likelihood {fit.llf:.4f}   AIC {fit.aic:.2f}   BIC {fit.bic:.2f}", "=" * WIDTH,
+    ]
+    random = fit.varcorr().fillna({"term2": ""}).to_string(index=False, float_format=lambda v: f"{v:.6g}")
+    table = tidy(fit)
+    body = ["Random effects:", random, "-" * WIDTH]
+    for component, part in table.groupby("component", sort=False):
+        body += [f"Coefficients ({component}):", _coefficients(part), "-" * WIDTH]
+    return "\n".join([*head, *body, str(fit.certificate)])
+
+
+def _coefficients(part: pd.DataFrame) -> str:
+    statistic = "t" if np.isfinite(part["df"]).any() else "z"
+    table = part.rename(columns={
+        "estimate": "coef", "std_error": "std err", "statistic": statistic, "p_value": f"P>|{statistic}|",
+        "conf_low": "[0.025", "conf_high": "0.975]",
+    }).set_index("term").rename_axis(None)
+    df = ["df"] if statistic == "t" else []
+    columns = ["coef", "std err", *df, statistic, f"P>|{statistic}|", "[0.025", "0.975]"]
+    return table[columns].to_string(float_format=lambda v: f"{v:.4g}")
