@@ -1,0 +1,129 @@
+"""Draws one shard: a batch of slots that finished rollouts leave and waiting ones enter.
+
+The schedule is a function of the shard and the batch size alone: rollouts start in the order given, a freed slot is
+taken by the last active row, and waiting rollouts are appended. What a rollout draws does not depend on it, up to
+the rounding differences between batches of different sizes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..schema import LENGTH, STEP_TERMS, STOP, Prompt, Rollout, RunKey, SamplingPolicy
+from .decoding import Decoder
+from .randomness import rollout_key
+from .terms import Draws, bad_logits, step_terms
+
+
+@dataclass(slots=True)
+class _Row:
+    """One rollout being drawn: where it belongs, its randomness key, and what it has drawn so far."""
+
+    prompt_index: int
+    rollout: int
+    key: tuple[int, int]
+    token_ids: list[int] = field(default_factory=list)
+    terms: list[np.ndarray] = field(default_factory=list)
+
+    def finish(self, reason: str) -> Rollout:
+        terms = np.stack(self.terms)
+        steps = {name: np.ascontiguousarray(terms[:, i]) for i, name in enumerate(STEP_TERMS)}
+        return Rollout(self.prompt_index, self.rollout, np.array(self.token_ids, dtype=np.int32), reason, steps)
+
+
+class ShardSampler:
+    """The state of one shard's sampling. ``run`` yields rollouts as they end."""
+
+    def __init__(self, decoder: Decoder, prompts: Sequence[Prompt], rollouts: Sequence[tuple[int, int]],
+                 policy: SamplingPolicy, key: RunKey, batch_size: int, end_ids: Sequence[int], device: torch.device):
+        self.decoder, self.prompts, self.policy = decoder, prompts, policy
+        self.waiting = deque(_Row(p, r, rollout_key(key, prompts[p].prompt_hash, r)) for p, r in rollouts)
+        self.batch_size, self.device = min(batch_size, len(rollouts)), device
+        self.ends = frozenset(end_ids)
+        self.end_ids = torch.tensor(sorted(self.ends), dtype=torch.long, device=device)
+        self.rows: list[_Row] = []
+        self.slots = decoder.batch(self.batch_size)
+        self._prefilled: tuple[int, Any] | None = None
+
+    @torch.inference_mode()
+    def run(self) -> Iterator[Rollout]:
+        """Alternate forward passes and draws until nothing is active or waiting."""
+        tokens = torch.zeros(0, dtype=torch.long, device=self.device)
+        while self.rows or self.waiting:
+            logits = [self.decoder.step(self.slots, tokens)] if self.rows else []
+            logits += self._admit()
+            tokens, terms = step_terms(logits[0] if len(logits) == 1 else torch.cat(logits), self.policy,
+                                       self.end_ids, draws=self._draws())
+            del logits
+            self._record(tokens, terms)
+            finished = self._finished()
+            if finished:
+                tokens = tokens[torch.tensor(self._keep(finished), device=self.device, dtype=torch.long)]
+                yield from self._retire(finished)
+
+    def _admit(self) -> list[torch.Tensor]:
+        """Give free slots to waiting rollouts; their prompts' next-token logits, (1, V) each."""
+        logits = []
+        while self.waiting and len(self.rows) < self.batch_size:
+            row = self.waiting.popleft()
+            prompt = self._prefill(row.prompt_index)
+            self.slots.load(len(self.rows), prompt)
+            self.rows.append(row)
+            logits.append(prompt.logits)
+        self.slots.active = len(self.rows)
+        return logits
+
+    def _prefill(self, prompt_index: int) -> Any:
+        """The prompt's forward pass, kept while its rollouts are being started one after the other."""
+        if self._prefilled is None or self._prefilled[0] != prompt_index:
+            self._prefilled = None  # free the old one before the new one is made
+            self._prefilled = prompt_index, self.decoder.prefill(self.prompts[prompt_index].token_ids)
+        return self._prefilled[1]
+
+    def _draws(self) -> Draws:
+        numbers = torch.tensor([[*row.key, len(row.token_ids)] for row in self.rows], device=self.device)
+        return Draws(numbers[:, :2], numbers[:, 2])
+
+    def _record(self, tokens: torch.Tensor, terms: torch.Tensor) -> None:
+        """Bring tokens and terms to the host in one transfer (the ids ride along as the bits of a float)."""
+        packed = torch.cat([tokens.to(torch.int32)[:, None].view(torch.float32), terms], dim=1).cpu().numpy()
+        ids, values = packed[:, 0].view(np.int32).tolist(), packed[:, 1:]
+        if np.isnan(values[:, 0]).any():
+            row = self.rows[int(np.flatnonzero(np.isnan(values[:, 0]))[0])]
+            raise bad_logits(self.prompts[row.prompt_index].prompt_id, len(row.token_ids), self.decoder.dtype)
+        for row, token, term in zip(self.rows, ids, values, strict=True):
+            row.token_ids.append(token)
+            row.terms.append(term)
+
+    def _finished(self) -> list[int]:
+        """Slots whose rollout has ended, largest first."""
+        cap = self.policy.max_new_tokens
+        return [slot for slot in reversed(range(len(self.rows)))
+                if len(self.rows[slot].token_ids) >= cap or self.rows[slot].token_ids[-1] in self.ends]
+
+    def _keep(self, finished: list[int]) -> list[int]:
+        """For each slot after retiring, the slot whose row it then holds."""
+        order = list(range(len(self.rows)))
+        for slot in finished:
+            order[slot] = order[-1]
+            order.pop()
+        return order
+
+    def _retire(self, finished: list[int]) -> list[Rollout]:
+        """Take ended rollouts out; the last row moves into each freed slot."""
+        done = []
+        for slot in finished:
+            row, last = self.rows[slot], len(self.rows) - 1
+            done.append(row.finish(STOP if row.token_ids[-1] in self.ends else LENGTH))
+            if slot != last:
+                self.slots.move(last, slot)
+                self.rows[slot] = self.rows[last]
+            self.rows.pop()
+        self.slots.active = len(self.rows)
+        return done

@@ -1,0 +1,161 @@
+"""The torch engine: draws rollouts from a transformers causal language model, with exact terms at every step."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..schema import Prompt, Rollout, RunKey, SamplingPolicy, UserError
+from . import prompts as prompting
+from .decoding import Decoder, choose_decoder, text_config
+from .loading import Loaded, load
+from .sampler import ShardSampler
+
+_CPU_BATCH = 32
+_MAX_BATCH = 256
+
+
+def load_engine(model: str | Path | PreTrainedModel, *, variant: str = "", tokenizer: Any = None,
+                chat: bool | None = None, system: str | None = None, enable_thinking: bool | None = None,
+                adapter: str | Path | None = None, revision: str | None = None, dtype: str = "auto",
+                device: str = "auto") -> TorchEngine:
+    """A ready engine. ``chat`` None means the chat template for variants other than ``base``; a model without a
+    tokenizer takes token ids and has no template. For the rest see :func:`.loading.load`."""
+    loaded = load(model, tokenizer=tokenizer, adapter=adapter, revision=revision, dtype=dtype, device=device)
+    if chat is None:
+        chat = variant != "base" and loaded.tokenizer is not None
+    return TorchEngine(loaded, prompting.ChatFormat(chat, system, enable_thinking))
+
+
+class TorchEngine:
+    """Implements :class:`canopy_stats.schema.Engine` over one loaded model."""
+
+    name = "torch"
+
+    def __init__(self, loaded: Loaded, style: prompting.ChatFormat):
+        prompting.check_template(loaded.tokenizer, style)
+        self.model, self.tokenizer, self.style = loaded.model, loaded.tokenizer, style
+        self._provenance = loaded.provenance
+        self.end_ids = end_token_ids(loaded.model, loaded.tokenizer)
+        self.batch_size_used: int | None = None
+        """Batch size of the latest shard; smaller than asked for when memory ran out."""
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """How rows are decoded; found out on first use (a few forward passes over short rows)."""
+        return choose_decoder(self.model)
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance; see :class:`canopy_stats.schema.Engine`."""
+        template = getattr(self.tokenizer, "chat_template", None) if self.style.chat else None
+        return {**self._provenance, "cache": self.decoder.cache, "end_token_ids": list(self.end_ids),
+                "chat": self.style.chat, "chat_template": template, "system": self.style.system,
+                "enable_thinking": self.style.enable_thinking,
+                "tokenizer": type(self.tokenizer).__name__ if self.tokenizer is not None else None}
+
+    def encode(self, source: Any) -> tuple[int, ...]:
+        """A prompt's source as the token ids that the model receives."""
+        ids = prompting.encode(source, self.tokenizer, self.style)
+        vocabulary = text_config(self.model).vocab_size
+        if min(ids) < 0 or max(ids) >= vocabulary:
+            raise UserError(f"A prompt holds the token id {max(ids) if min(ids) >= 0 else min(ids)}, but the model's "
+                            f"ids run from 0 to {vocabulary - 1}; correct the prompt, or give the model's tokenizer.")
+        if hasattr(self.model, "check_prompt"):
+            self.model.check_prompt(ids)
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of a rollout, without end and special tokens; ids joined by spaces without a tokenizer."""
+        ids = [int(i) for i in token_ids if int(i) not in self.end_ids]
+        if self.tokenizer is None:
+            return " ".join(map(str, ids))
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def check_length(self, prompt: Prompt, policy: SamplingPolicy) -> None:
+        """Refuse a prompt whose rollouts may not fit the model's context."""
+        context = getattr(text_config(self.model), "max_position_embeddings", None)
+        if context is None or len(prompt.token_ids) + policy.max_new_tokens <= context:
+            return
+        room = context - len(prompt.token_ids)
+        advice = f"lower max_new_tokens to at most {room}" if room > 0 else "shorten the prompt"
+        raise UserError(f"Prompt {prompt.prompt_id!r} has {len(prompt.token_ids)} tokens; with max_new_tokens="
+                        f"{policy.max_new_tokens} that exceeds the model's context of {context} tokens: {advice}.")
+
+    def sample(self, prompts: Sequence[Prompt], rollouts: Sequence[tuple[int, int]], policy: SamplingPolicy,
+               key: RunKey, batch_size: int) -> Iterator[Rollout]:
+        """Draw one shard's (prompt index, rollout index) pairs; see :class:`canopy_stats.schema.Engine`.
+
+        When memory runs out, the batch is halved and the unfinished rollouts start again from their own keys.
+        """
+        for index in sorted({p for p, _ in rollouts}):
+            self.check_length(prompts[index], policy)
+        remaining, size = list(rollouts), batch_size
+        while remaining:
+            self.batch_size_used = size
+            sampler = ShardSampler(self.decoder, prompts, remaining, policy, key, size, self.end_ids, self.model.device)
+            done = set()
+            try:
+                for rollout in sampler.run():
+                    done.add((rollout.prompt_index, rollout.rollout))
+                    yield rollout
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                size = _halved(min(size, len(remaining)))
+            del sampler
+            remaining = [pair for pair in remaining if pair not in done]
+            if remaining:
+                _free_memory()
+
+    def suggest_batch_size(self, prompts: Sequence[Prompt], policy: SamplingPolicy) -> int:
+        """What ``batch_size="auto"`` means: 32 on a CPU; on a GPU the largest power of two, up to 256, whose caches
+        at full length and logits fit 70% of the free memory."""
+        if self.model.device.type != "cuda":
+            return _CPU_BATCH
+        longest = max((len(p.token_ids) for p in prompts), default=0) + policy.max_new_tokens
+        free, _ = torch.cuda.mem_get_info(self.model.device)
+        fits = int(0.7 * free / (longest * self._cache_bytes_per_token() + 16 * text_config(self.model).vocab_size))
+        return max(1, min(_MAX_BATCH, 1 << max(fits, 1).bit_length() - 1))
+
+    def _cache_bytes_per_token(self) -> int:
+        """Keys and values of one token over all layers."""
+        config = text_config(self.model)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
+
+
+def end_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends a rollout: those of the generation config, the config and the tokenizer together."""
+    holders = [getattr(model, "generation_config", None), model.config, text_config(model), tokenizer]
+    found: set[int] = set()
+    for holder in holders:
+        ids = getattr(holder, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return tuple(sorted(int(i) for i in found if 0 <= int(i) < text_config(model).vocab_size))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on a CPU (where torch raises a plain RuntimeError)."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in text for words in ("not enough memory", "can't allocate memory", "out of memory"))
+
+
+def _halved(size: int) -> int:
+    if size <= 1:
+        raise UserError("Memory ran out with a batch of one rollout; lower max_new_tokens, shorten the prompts, load "
+                        "the model with dtype='bfloat16', or use a larger machine.") from None
+    return size // 2
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
