@@ -243,6 +243,36 @@ def _longer_than_read(model: Any, distinct: list[str]) -> Flags:
     return np.array([len(i) > limit for i in ids], np.bool_)
 
 
+# ------------------------------------------------------------------------------------------------ texts cut again
+
+
+def stored_decoder(run: Run) -> Callable[[Sequence[int]], str]:
+    """Token ids -> text, as when the run was drawn: by the tokenizer of the model that the run names."""
+    ends = set(run.config.model.get("end_token_ids", ()))
+    tokenizer = _tokenizer_of(run)
+
+    def decode(ids: Sequence[int]) -> str:
+        kept = [int(i) for i in ids if int(i) not in ends]
+        return tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    return decode
+
+
+def _tokenizer_of(run: Run) -> Any:
+    source = run.config.model.get("source")
+    try:
+        if source is None:
+            raise ValueError("the run does not say where its model lies")
+        from transformers import AutoTokenizer
+
+        path = Path(source).expanduser()
+        gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+        return AutoTokenizer.from_pretrained(str(path.parent) if gguf else str(source), local_files_only=True, **gguf)
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"The cut texts of {run.path} need the model's tokenizer, which could not be loaded ({error}). "
+                        "Pass decode=, a function from token ids to text, such as tokenizer.decode.") from error
+
+
 # ------------------------------------------------------------------------------------------- in the run's folder
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from canopy_stats.metrics import control, jackknife
 from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
-from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts
+from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts, stored_decoder
 from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes, stored_terms
 from canopy_stats.metrics.tree import tree_metrics
 from canopy_stats.schema import PANEL_COLUMNS, UserError, names
@@ -147,10 +147,6 @@ def cut_texts(run: Run, cap: int, decode: Decode | None = None) -> list[str]:
     table = run.rollouts(["length", "token_ids", "text"])
     longer = table["length"].to_numpy() > cap
     if longer.any() and decode is None:
-        decode = _stored_decoder(run)
+        decode = stored_decoder(run)
     ids, whole = table["token_ids"], table["text"].to_pylist()
     return [decode(ids[i].as_py()[:cap]) if decode and longer[i] else whole[i] for i in range(len(whole))]
-
-
-def _stored_decoder(run: Run) -> Decode:
-    raise NotImplementedError

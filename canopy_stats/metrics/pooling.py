@@ -67,10 +67,10 @@ def three_level(measures: PromptMetrics) -> dict[str, float]:
 def _as_frame(prompt_metrics: PromptMetrics, needed: Sequence[str] = _NEEDED) -> pd.DataFrame:
     frame = pd.DataFrame(prompt_metrics).rename(columns=_ALIASES)
     missing = [name for name in needed if name not in frame]
-    if missing or frame.empty:
-        raise UserError(f"pooling needs at least one prompt with {', '.join(needed)}; "
-                        f"{'missing: ' + ', '.join(missing) if missing else 'no prompt was given'}. "
-                        "Give the rows of measure() or a list of tree_metrics() results.")
+    if missing:
+        lacking = f"missing: {', '.join(missing)}" if len(frame) else "no prompt was given"
+        raise UserError(f"Pooling needs at least one prompt with {', '.join(needed)}; {lacking}. Give the rows of "
+                        "measure() or a list of tree_metrics() results.")
     broken = frame[list(needed[:4])].isna().any(axis=1)
     if broken.any():
         raise UserError(f"{int(broken.sum())} prompt(s) have NaN in {', '.join(needed[:4])}, first in row "

