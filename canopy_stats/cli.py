@@ -6,7 +6,6 @@ What a step needs is imported inside its function, so that ``--help`` answers at
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -16,11 +15,12 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from canopy_stats import __version__
-from canopy_stats.schema import SamplingPolicy, UserError
+from canopy_stats.schema import PANEL_COLUMNS, SamplingPolicy, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from canopy_stats.slope import SlopeChange
     from canopy_stats.store import Run
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -114,14 +114,16 @@ def _labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _panel(options: argparse.Namespace) -> int:
-    from canopy_stats.panel import panel
+    from canopy_stats.files import make_folder
+    from canopy_stats.panel import panel, write_panel
 
     out = Path(options.out)
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out is {options.out}; give a file name that ends in .parquet or .csv.")
     runs = _open_runs(options.runs)
     table = panel(runs, embedder=options.embedder)
-    _write_panel(table, out, _panel_provenance(runs, options))
+    make_folder(out.parent)
+    write_panel(table, out, _panel_provenance(runs, options))
     print(f"{out}: {len(table):,} rows, {table['prompt_uid'].nunique():,} prompts, "
           f"{table['model_name'].nunique()} families, variants {', '.join(sorted(table['model_variant'].unique()))}")
     return OK
@@ -131,17 +133,6 @@ def _panel_provenance(runs: Sequence[Run], options: argparse.Namespace) -> dict[
     return {"command": options.command_line, "canopy_stats": __version__, "embedder": options.embedder,
             "runs": [{"run": run.path.name, "label": _label(run), "run_id": run.run_id, "content": run.content_hash,
                       "law": run.config.policy.label()} for run in runs]}
-
-
-def _write_panel(table: pd.DataFrame, out: Path, provenance: dict[str, Any]) -> None:
-    """The panel, and beside it how it was made, as NAME.json."""
-    from canopy_stats import files
-
-    files.make_folder(out.parent)
-    data = table.to_parquet(index=False) if out.suffix == ".parquet" else table.to_csv(index=False).encode()
-    files.write_atomic(out, data)
-    note = {**provenance, "sha256": files.sha256(data), "rows": len(table)}
-    files.write_atomic(out.with_suffix(".json"), (json.dumps(note, indent=1) + "\n").encode())
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -160,12 +151,22 @@ def _fit(options: argparse.Namespace) -> int:
         for note in table.attrs.get("notes", []):
             print(f"note: {note}")
     else:
-        change = slope_change(panel, model=options.model)
-        print(change)
-        if change.fit is not None:
-            print(change.fit.summary())
-            _write_csv(change.fit.tidy(), options.csv)
+        _show_change(slope_change(panel, model=options.model), options.csv)
     return OK
+
+
+def _show_change(change: SlopeChange, csv: str | None) -> None:
+    """One model in detail: its fit, then what it says of the slopes."""
+    if change.fit is not None:
+        print(change.fit.summary())
+    print()
+    for name in ("base", "tuned", "difference", "ratio"):
+        e = getattr(change, name)
+        kind = "" if e.interval.kind == "bounded" else f" {e.interval.kind}"
+        print(f"{name:<11}{e.estimate:>9.4f}  se {e.se:.4f}  95% [{e.interval[0]:.4f}, {e.interval[1]:.4f}]{kind}")
+    print("\n".join(["", change.estimand, "", change.verdict, *change.notes]))
+    if change.fit is not None:
+        _write_csv(change.fit.tidy(), csv)
 
 
 def _read_panel(path: str | None) -> pd.DataFrame:
@@ -178,9 +179,13 @@ def _read_panel(path: str | None) -> pd.DataFrame:
         return load_demo_panel()
     if not Path(path).is_file():
         raise UserError(f"There is no panel file {path}. Write one with `canopy-stats panel RUN... --out {path}`.")
+    # Text stays text: a prompt may be called 001 or NA.
+    text = {c.name: str for c in PANEL_COLUMNS if c.dtype == "string"}
     try:
-        return pd.read_csv(path, keep_default_na=True) if path.endswith(".csv") else pd.read_parquet(path)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+        if path.endswith(".csv"):
+            return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], float_precision="round_trip")
+        return pd.read_parquet(path)
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as a panel ({error}). Give a .parquet or .csv file.") from error
 
 
@@ -227,9 +232,9 @@ def _show(table: pd.DataFrame, csv: str | None = None, whole: pd.DataFrame | Non
 
 def _write_csv(table: pd.DataFrame, path: str | None) -> None:
     if path:
-        from canopy_stats import files
+        from canopy_stats.files import write_atomic
 
-        files.write_atomic(Path(path), table.to_csv(index=False).encode())
+        write_atomic(Path(path), table.to_csv(index=False).encode())
         print(f"written: {path}")
 
 
@@ -298,7 +303,9 @@ def _model_options(command: argparse.ArgumentParser) -> None:
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    if text == "auto" or text.isdigit():
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
 
 
 def _embed_options(command: argparse.ArgumentParser) -> None:
@@ -318,13 +325,17 @@ def _measure_options(command: argparse.ArgumentParser) -> None:
 
 
 def _whole_numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 20,40,80")
+    return [int(part) for part in parts]
 
 
 def _panel_options(command: argparse.ArgumentParser) -> None:
     _runs_argument(command)
     _embedder_option(command, "minilm")
-    command.add_argument("--out", required=True, metavar="FILE", help="NAME.parquet or NAME.csv; NAME.json says how")
+    command.add_argument("--out", required=True, metavar="FILE",
+                         help="NAME.parquet or NAME.csv; how it was made is kept with it")
 
 
 def _fit_options(command: argparse.ArgumentParser) -> None:
@@ -420,7 +431,7 @@ _COMMANDS: dict[str, _Step] = {
         """),
     "panel": (_panel, _panel_options, "one table from many runs", """
         Measure runs and put them into one table: a row for each (task, prompt, family, variant). Runs with different
-        sampling laws or prompts do not mix. NAME.json beside the table says which runs it holds.
+        sampling laws or prompts do not mix. Which runs it holds is kept inside the Parquet file, or beside the CSV.
 
         Example:
           canopy-stats panel runs/alder-* --embedder minilm --out panel.parquet

@@ -47,6 +47,13 @@ def choose_rollouts(run: Run, max_tokens: int, seed: int) -> list[tuple[int, int
     return [divmod(int(row), run.config.n_rollouts) for row in sorted(order[:wanted])]
 
 
+def choose_some(run: Run, n: int, seed: int) -> list[tuple[int, int]]:
+    """At most n (prompt index, rollout) pairs, each rollout of the run as likely as any other."""
+    total = run.manifest["n_prompts"] * run.config.n_rollouts
+    chosen = np.random.default_rng(seed).choice(total, size=min(n, total), replace=False)
+    return [divmod(int(row), run.config.n_rollouts) for row in sorted(chosen)]
+
+
 def measure_drift(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]], batch_size: int) -> Drift:
     """Draw the (prompt index, rollout) pairs of a complete run again at another batch size, and compare."""
     config = run.config

@@ -5,17 +5,35 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from canopy_stats import __version__
 from canopy_stats.drift import BATCH_SIZES, choose_rollouts, measure_drift
+from canopy_stats.files import canonical_json, sha256
 from canopy_stats.progress import Progress
-from canopy_stats.schema import Engine, Prompt, Rollout, RunConfig, RunKey, SamplingPolicy, UserError
-from canopy_stats.store import Run, RunWriter, prompts_hash
+from canopy_stats.schema import (
+    LENGTH,
+    STEP_TERMS,
+    STOP,
+    Engine,
+    Prompt,
+    Rollout,
+    RunConfig,
+    RunKey,
+    SamplingPolicy,
+    UserError,
+)
+from canopy_stats.store import Run, RunWriter, prompts_hash, step_table, stored_config
 
 DRIFT_TOKENS = 512
+BATCH_SIZE = 32
+"""What "auto" means for an engine that suggests nothing."""
 _RECORDED = ("torch", "transformers", "tokenizers", "peft", "gguf", "numpy", "pyarrow")
 
 
@@ -68,14 +86,16 @@ def generate(
     _refuse_few_rollouts(n_rollouts)
     policy = policy or SamplingPolicy()
     if isinstance(engine, str):
-        engine = _load_engine(engine, model, tokenizer=tokenizer, chat=_templated(chat, variant), system=system,
+        engine = _load_engine(engine, model, variant=variant, tokenizer=tokenizer, chat=chat, system=system,
                               enable_thinking=enable_thinking, adapter=adapter, revision=revision, dtype=dtype,
                               device=device)
-    encoded = _encoded(prompts, engine, policy)
+    encoded = encoded_prompts(prompts, engine, policy)
+    size = _batch_size(batch_size, engine, encoded, policy, out)
     config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
-                       policy=policy, engine=engine.name, batch_size=_batch_size(batch_size, engine),
-                       prompts_hash=prompts_hash(encoded), model=engine.describe(), code_version=code_version())
-    with RunWriter(out, config, encoded, versions()) as writer:
+                       policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
+                       model=engine.describe(), code_version=code_version())
+    origin = {"model": _named(model), "tokenizer": _named(tokenizer), "adapter": _named(adapter), "revision": revision}
+    with RunWriter(out, config, encoded, versions=versions(), origin=origin) as writer:
         _draw_missing(writer, engine, config, progress)
         if not writer.finished:
             writer.finish(_drift_stamp(writer.run(), engine, drift_tokens))
@@ -88,28 +108,38 @@ def _refuse_few_rollouts(n_rollouts: int) -> None:
                         "covariance and correlation compare rollouts of one prompt (the paper draws 100).")
 
 
-def _templated(chat: bool | None, variant: str) -> bool:
-    return variant != "base" if chat is None else chat
-
-
 def _load_engine(name: str, model: Any, **options: Any) -> Engine:
     if name != "torch":
         raise UserError(f"There is no engine {name!r}. Use 'torch', or pass an object with the Engine methods.")
-    from canopy_stats.generation.torch_engine import TorchEngine
+    from canopy_stats.generation.torch_engine import load_engine
 
-    return TorchEngine.load(model, **options)
+    return load_engine(model, **options)
 
 
-def _encoded(prompts: Any, engine: Engine, policy: SamplingPolicy) -> list[Prompt]:
+def _named(thing: Any) -> str | None:
+    """A name or path as it was given; None for an object, which cannot be found again."""
+    return str(thing) if isinstance(thing, str | Path) else None
+
+
+def encoded_prompts(prompts: Any, engine: Engine, policy: SamplingPolicy) -> list[Prompt]:
+    """A prompt file or list as the model receives it; UserError for what does not fit the model."""
     from canopy_stats.generation.prompts import read_prompts
 
-    return read_prompts(prompts, engine.encode)
+    encoded = [Prompt(prompt_id, sha256(canonical_json(source)), source, engine.encode(source))
+               for prompt_id, source in read_prompts(prompts)]
+    if hasattr(engine, "check_length"):
+        for prompt in encoded:
+            engine.check_length(prompt, policy)
+    return encoded
 
 
-def _batch_size(asked: int | str, engine: Engine) -> int:
-    """The batch size, chosen by a rule that gives the same number whenever the run is resumed on this machine."""
+def _batch_size(asked: int | str, engine: Engine, prompts: Sequence[Prompt], policy: SamplingPolicy,
+                out: str | Path) -> int:
     if asked == "auto":
-        return 128 if str(engine.describe().get("device", "cpu")).startswith("cuda") else 32
+        # What fits may differ from day to day; a run goes on with the batch size that it began with.
+        stored = stored_config(out)
+        suggest = getattr(engine, "suggest_batch_size", lambda prompts, policy: BATCH_SIZE)
+        return stored["batch_size"] if stored else suggest(prompts, policy)
     if isinstance(asked, str) or asked < 1:
         raise UserError(f"batch_size is {asked!r}; it must be 'auto' or a whole number of at least 1.")
     return int(asked)
@@ -125,7 +155,7 @@ def _draw_missing(writer: RunWriter, engine: Engine, config: RunConfig, show: bo
             pairs = [(i, r) for i in range(len(part)) for r in range(config.n_rollouts)]
             drawn = engine.sample(part, pairs, config.policy, key, config.batch_size)
             rollouts = _all_of(pairs, _counted(drawn, bar))
-            used = getattr(engine, "batch_size_used", config.batch_size)
+            used = getattr(engine, "batch_size_used", None) or config.batch_size
             writer.write_shard(index, rollouts, engine.decode, batch_size=used)
 
 
@@ -155,7 +185,8 @@ def _drift_stamp(run: Run, engine: Engine, tokens: int) -> dict[str, Any] | None
 
 def code_version() -> str:
     """The package's version and a hash of the sources that decide what is drawn and which terms are stored."""
-    sources = sorted((Path(__file__).parent / "generation").glob("*.py"))
+    # plain.py only scores what others drew.
+    sources = sorted(p for p in (Path(__file__).parent / "generation").glob("*.py") if p.name != "plain.py")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return f"{__version__}+{digest[:12]}"
 
@@ -169,3 +200,110 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def rescore(
+    model: Any,
+    run_or_texts: Run | Sequence[Sequence[str | Sequence[int]]],
+    prompts: Any = None,
+    *,
+    policy: SamplingPolicy | None = None,
+    by: str = "tokens",
+    variant: str | None = None,
+    tokenizer: Any = None,
+    chat: bool | None = None,
+    system: str | None = None,
+    enable_thinking: bool | None = None,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> pa.Table:
+    """The terms of given rollouts under another model or law: a table with the columns of schema.STEP_COLUMNS.
+
+    These terms are **off-policy** unless model and law are those that drew the rollouts: their means are no canopy
+    entropy, and S - H has no mean of zero. The table's metadata (``canopy_stats``) says so. A token that the law
+    cannot draw has log-probability minus infinity.
+
+    Parameters
+    ----------
+    run_or_texts : Run, or a list with the rollouts of each prompt
+        A rollout is a text or a list of token ids; texts need ``prompts``, one for each list.
+    policy : SamplingPolicy, optional
+        The law to score under; None means the run's, or plain sampling for texts.
+    by : "tokens" or "text"
+        How a run's rollouts are read: by their stored ids, which the model's tokenizer must decode to the stored
+        texts, or by their texts tokenised anew (an end token follows where the rollout had drawn one).
+    variant : str, optional
+        With ``chat`` None the prompts go through the chat template unless this is ``base``; None means the run's.
+    """
+    run = run_or_texts if isinstance(run_or_texts, Run) else None
+    law = policy or (run.config.policy if run else SamplingPolicy())
+    engine = _load_engine("torch", model, variant=variant or (run.config.variant if run else "base"),
+                          tokenizer=tokenizer, chat=chat, system=system, enable_thinking=enable_thinking,
+                          adapter=adapter, revision=revision, dtype=dtype, device=device)
+    given = [p.source for p in run.prompts()] if run else prompts
+    encoded = encoded_prompts(given, engine, law)
+    if run:
+        encoded = [replace(p, prompt_id=old.prompt_id) for p, old in zip(encoded, run.prompts(), strict=True)]
+        rollouts = _rollouts_of(run, engine, by)
+    else:
+        rollouts = _given_rollouts(run_or_texts, engine, len(encoded))
+    table = step_table([_scored(engine, encoded[i], i, r, ids, law) for i, r, ids in rollouts], encoded)
+    note = {"off_policy": not (run and _same_law(run, engine, law)), "law": law.label(),
+            "model": engine.describe().get("model"), "drawn_by": run.run_id if run else "given rollouts"}
+    return table.replace_schema_metadata({"canopy_stats": canonical_json(note)})
+
+
+def _rollouts_of(run: Run, engine: Any, by: str) -> Iterator[tuple[int, int, list[int]]]:
+    """(prompt index, rollout, token ids) of a run's rollouts, as the scoring model reads them."""
+    if by not in ("tokens", "text"):
+        raise UserError(f"by is {by!r}; choose 'tokens' (the stored ids) or 'text' (tokenised anew).")
+    rows = run.rollouts(["rollout", "token_ids", "text", "finish_reason"]).to_pylist()
+    for i, row in enumerate(rows):
+        if by == "tokens" and engine.decode(row["token_ids"]) != row["text"]:
+            raise UserError("The model's tokenizer reads the stored token ids as other texts than the run holds; pass "
+                            "by='text' to tokenise the texts anew.")
+        ids = row["token_ids"] if by == "tokens" else _tokenised(engine, row["text"], row["finish_reason"] == STOP)
+        if ids:
+            yield i // run.config.n_rollouts, row["rollout"], ids
+
+
+def _given_rollouts(texts: Any, engine: Any, n_prompts: int) -> Iterator[tuple[int, int, list[int]]]:
+    if len(texts) != n_prompts:
+        raise UserError(f"There are rollouts for {len(texts)} prompts, and {n_prompts} prompts; give one list of "
+                        "rollouts for each prompt.")
+    for i, of_prompt in enumerate(texts):
+        for r, rollout in enumerate(of_prompt):
+            ids = _tokenised(engine, rollout, False) if isinstance(rollout, str) else [int(t) for t in rollout]
+            if ids:
+                yield i, r, ids
+
+
+def _tokenised(engine: Any, text: str, ended: bool) -> list[int]:
+    """A rollout's text as token ids, without special tokens of the tokenizer's own; the end token where it ended."""
+    if engine.tokenizer is None:
+        raise UserError("Texts can only be scored by a model with a tokenizer; give one with tokenizer=, or give the "
+                        "rollouts as lists of token ids.")
+    ids = list(engine.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return [*ids, _end_id(engine)] if ended else ids
+
+
+def _end_id(engine: Any) -> int:
+    own = engine.tokenizer.eos_token_id
+    return own if own in engine.end_ids else engine.end_ids[0]
+
+
+def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence[int], law: SamplingPolicy) -> Rollout:
+    from canopy_stats.generation.plain import score
+
+    terms = score(engine.model, prompt.token_ids, ids, engine.end_ids, law)
+    reason = STOP if ids[-1] in engine.end_ids else LENGTH
+    return Rollout(index, rollout, np.array(ids, dtype=np.int32), reason, dict(zip(STEP_TERMS, terms.T, strict=True)))
+
+
+def _same_law(run: Run, engine: Any, law: SamplingPolicy) -> bool:
+    """Whether the run was drawn from this very model and law."""
+    described, drawn = engine.describe(), run.config.model
+    same_model = all(described.get(k) == drawn.get(k) for k in ("weights_sha256", "revision", "adapter_sha256", "chat"))
+    return same_model and law == run.config.policy

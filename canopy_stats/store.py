@@ -198,10 +198,16 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _new_manifest(config: Mapping[str, Any], n_prompts: int, versions: Mapping[str, str]) -> dict[str, Any]:
+def _new_manifest(config: Mapping[str, Any], n_prompts: int, versions: Mapping[str, Any],
+                  origin: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "run_id": run_id(config), "config": dict(config),
-            "n_prompts": n_prompts, "versions": dict(versions), "created": _now(), "finished": None, "drift": None,
-            "content_hash": None, "shards": []}
+            "n_prompts": n_prompts, "origin": dict(origin), "versions": dict(versions), "created": _now(),
+            "finished": None, "drift": None, "content_hash": None, "shards": []}
+
+
+def stored_config(path: str | Path) -> dict[str, Any] | None:
+    """The configuration of the run in a folder, whatever its state; None where there is no run yet."""
+    return _read_manifest(Path(path))["config"] if (Path(path) / _MANIFEST).is_file() else None
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -369,16 +375,17 @@ class RunWriter:
     """The one writer of a run folder, used as a context manager: it holds the lock and keeps what is intact.
 
     Entering it refuses a folder that is not a run, that another process writes, or whose configuration differs,
-    and leaves ``missing``: the shards still to be drawn.
+    and leaves ``missing``: the shards still to be drawn. ``versions`` and ``origin`` (where the model was found) are
+    noted in the manifest and are no part of the configuration.
     """
 
-    def __init__(self, path: str | Path, config: RunConfig, prompts: Sequence[Prompt],
-                 versions: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: str | Path, config: RunConfig, prompts: Sequence[Prompt], *,
+                 versions: Mapping[str, Any] | None = None, origin: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.config = json.loads(files.canonical_json(config.to_dict()))
         self.prompts = prompts
         self.plan = plan_shards(len(prompts), config.n_rollouts)
-        self._manifest = _new_manifest(self.config, len(prompts), versions or {})
+        self._manifest = _new_manifest(self.config, len(prompts), versions or {}, origin or {})
         self._task = config.task
 
     def __enter__(self) -> Self:
@@ -413,7 +420,7 @@ class RunWriter:
                             f"{'; '.join(differing)}. Ask for the stored values, or choose another folder.")
         intact = [s for s in stored["shards"] if _intact(self.path, s)]
         unchanged = len(intact) == len(stored["shards"]) == len(self.plan)
-        self._manifest = {**stored, "shards": intact}
+        self._manifest = {**stored, "origin": self._manifest["origin"], "shards": intact}
         if not unchanged:
             self._manifest |= {"finished": None, "drift": None, "content_hash": None}
 

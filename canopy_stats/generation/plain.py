@@ -1,21 +1,71 @@
-"""The law written a second time, in double precision on whole logits, and the plain forward pass that feeds it.
+"""Plain transformers: one forward pass over given tokens, and the law written a second time.
 
-This is what a stored run is checked against, so it shares no code with the engine: no cache, no batch, numpy for the
-law, and the tokenizer's own calls for the prompt. It is slow and simple on purpose.
+What a stored run is checked against shares no code with the engine: no cache, no batch, the law in numpy and double
+precision on whole logits, the prompt by other calls of the tokenizer. It is slow and simple on purpose. Only
+:func:`score`, which gives terms of texts under another model, takes the engine's reductions.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from canopy_stats.schema import STEP_TERMS, SamplingPolicy
 
+from .terms import step_terms
+
 NEAR = 1e-5
 """A step whose filter boundary is closer than this may keep another set of tokens after rounding."""
+Ids = Sequence[int] | np.ndarray
 _ROWS = 64
+
+
+@torch.inference_mode()
+def plain_logits(model: Any, prompt_ids: Ids, token_ids: Ids) -> torch.Tensor:
+    """Next-token logits (N, V) before each of the N tokens, by one forward pass over prompt and tokens."""
+    ids = torch.tensor([[*map(int, prompt_ids), *map(int, token_ids[:-1])]], device=model.device)
+    keep = {"logits_to_keep": len(token_ids)} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    return model(input_ids=ids, use_cache=False, **keep).logits[0, -len(token_ids):]
+
+
+def plain_prompt(tokenizer: Any, source: Any, *, chat: bool | None, system: str | None = None,
+                 enable_thinking: bool | None = None) -> tuple[int, ...]:
+    """A prompt's token ids in two separate steps: the template as text, then that text without any special tokens."""
+    if isinstance(source, list) and isinstance(source[0], int):
+        return tuple(source)
+    if not chat:
+        return tuple(tokenizer(source)["input_ids"])
+    messages = [{"role": "user", "content": source}] if isinstance(source, str) else source
+    if system is not None:
+        messages = [{"role": "system", "content": system}, *messages]
+    options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def plain_end_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Every token that ends a text, by the generation config, the model's and its text part's config, the tokenizer."""
+    said = [getattr(holder, "eos_token_id", None)
+            for holder in (model.generation_config, model.config, model.config.get_text_config(), tokenizer)]
+    listed = [ids if isinstance(ids, list | tuple) else [ids] for ids in said if ids is not None]
+    return {int(i) for ids in listed for i in ids if 0 <= int(i) < model.config.get_text_config().vocab_size}
+
+
+def score(model: Any, prompt_ids: Ids, token_ids: Ids, end_ids: Iterable[int],
+          policy: SamplingPolicy) -> np.ndarray:
+    """Terms (N, len(STEP_TERMS)) float32 of given tokens, by the engine's own reductions on plain logits.
+
+    The log-probability of a token that the law cannot draw is minus infinity.
+    """
+    logits = plain_logits(model, prompt_ids, token_ids)
+    tokens = torch.tensor([int(t) for t in token_ids], device=logits.device)
+    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=logits.device)
+    return step_terms(logits, policy, ends, tokens=tokens)[1].cpu().numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +77,7 @@ class Terms:
     near: np.ndarray
 
 
-def law_terms(logits: np.ndarray, token_ids: Sequence[int], end_ids: Iterable[int], policy: SamplingPolicy) -> Terms:
+def law_terms(logits: np.ndarray, token_ids: Ids, end_ids: Iterable[int], policy: SamplingPolicy) -> Terms:
     """The terms of drawn tokens (N,) under the law of the logits (N, V)."""
     ends, drawn = sorted(end_ids), np.asarray(token_ids)
     blocks = [_block(logits[i:i + _ROWS], drawn[i:i + _ROWS], ends, policy) for i in range(0, len(drawn), _ROWS)]

@@ -1,0 +1,247 @@
+"""Was a run drawn from the law it claims? Two martingales, a second scoring, rebuilt prompts, and a redraw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from canopy_stats.drift import choose_some, measure_drift, stored_rollouts
+from canopy_stats.files import canonical_json
+from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, Engine, UserError
+from canopy_stats.store import Run, open_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Z_LIMIT = 4.0
+"""A correct run exceeds it in 1 of 16,000."""
+EXACT = 1e-4
+"""Largest difference of a stored term (nats or probability) from plain transformers, in float32 and wider."""
+COARSE = 0.25
+"""The same where the model computes in 16 bits, whose logits carry three digits and depend on the batch."""
+FLIPS = 1e-3
+"""Largest share of tokens that may flip in a redraw, in float32; usual is a few in a million."""
+COARSE_FLIPS = 0.2
+_ROUNDING = 1e-6
+"""Nats a token by which float32 terms may be off: a mean within it is no evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``ok`` is None where the line only informs; ``limit`` bounds the absolute value."""
+
+    name: str
+    value: float
+    limit: float | None
+    ok: bool | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What the check of one run found."""
+
+    run: str
+    findings: tuple[Finding, ...]
+    skipped: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing disagrees."""
+        return all(f.ok is not False for f in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """In words, with what to look at when something disagrees."""
+        wrong = [f.name for f in self.findings if f.ok is False]
+        if wrong:
+            hints = " ".join(hint for name, hint in _HINTS.items() if name in wrong)
+            return f"The run does not agree with the law it claims: {', '.join(wrong)}. {hints}".strip()
+        held = "The two martingales hold" if self.skipped else "Martingales, rebuilt prompts, scores and redraw agree"
+        return " ".join(filter(None, [f"{held}: nothing speaks against the law it claims.", self.skipped]))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a finding: name, value, limit, ok, detail."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(f) for f in self.findings])
+
+    def __str__(self) -> str:
+        width = max(len(f.name) for f in self.findings)
+        lines = [f"  {f.name:<{width}}  {_number(f.value):>10}  {_limit(f):<12} {_MARKS[f.ok]:<5} {f.detail}".rstrip()
+                 for f in self.findings]
+        return "\n".join([f"check of {self.run}", *lines, self.verdict])
+
+
+_MARKS = {True: "ok", False: "WRONG", None: ""}
+_HINTS = {
+    "z of S - H": "S - H: tokens were not drawn from the stored entropies' law (temperature or filter).",
+    "z of stops - A": "stops - A: end tokens come at another rate than the law's (end tokens, cap).",
+    "prompts rebuilt": "Prompts: the model was given other ids than its tokenizer and template make (template, BOS).",
+    "entropy": "Scores: the stored terms belong to another law or model (temperature, filter, weights).",
+    "redraw flips": "Redraw: the stored tokens are not those of the key (seed, family, variant, law, model).",
+}
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _limit(finding: Finding) -> str:
+    return "" if finding.limit is None else f"(at most {finding.limit:g})"
+
+
+def check(run: Run | str | Path, *, model: Any = None, tokenizer: Any = None, n_sample: int = 32,
+          seed: int = 0) -> CheckReport:
+    """Check a run against the law it claims.
+
+    S - H and 1{stopped} - A have mean zero, for every prompt, if the tokens were drawn from the law of the stored
+    terms; their z-scores are over all rollouts. Then ``n_sample`` rollouts, chosen by ``seed``, are scored through
+    plain transformers with the stored token ids after the prompt rebuilt from its source, and drawn again by key.
+
+    ``model`` is needed for the second part where the run was drawn from a model object, or the model has moved;
+    without it the report says that only the martingales were looked at.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    if n_sample < 1:
+        raise UserError(f"n_sample is {n_sample}; at least one rollout must be scored.")
+    findings = [*martingales(opened), *bookkeeping(opened)]
+    engine = _engine(opened, model, tokenizer)
+    if engine is None:
+        return CheckReport(_name(opened), tuple(findings), "Prompts, scores and redraw were not looked at: the run was "
+                           "drawn from a model object; pass it as model=.")
+    findings += _against_model(opened, engine, choose_some(opened, n_sample, seed))
+    return CheckReport(_name(opened), tuple(findings))
+
+
+def _name(run: Run) -> str:
+    return f"{run.path} ({run.config.family}/{run.config.variant}/{run.config.task}, {run.config.policy.label()})"
+
+
+# ----------------------------------------------------------------------------------- what needs the stored rows only
+
+
+def martingales(run: Run) -> list[Finding]:
+    """z-scores of mean(S - H) and mean(1{stopped} - A) over all rollouts.
+
+    Both have mean zero within each prompt, and rollouts are independent, so the plain standard error is valid.
+    """
+    columns = ["length", "finish_reason", "entropy_sum", "surprisal_sum", "stop_hazard_sum"]
+    rows = {name: run.rollouts(columns)[name].to_numpy(zero_copy_only=False) for name in columns}
+    excess = rows["surprisal_sum"] - rows["entropy_sum"]
+    stops = (rows["finish_reason"] == STOP) - rows["stop_hazard_sum"]
+    return [_z_finding("z of S - H", excess, rows["length"], "nats"),
+            _z_finding("z of stops - A", stops, rows["length"], "stops")]
+
+
+def _z_finding(name: str, values: np.ndarray, length: np.ndarray, unit: str) -> Finding:
+    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    z = mean / float(np.hypot(error, _ROUNDING * length.mean()))
+    return Finding(name, z, Z_LIMIT, abs(z) <= Z_LIMIT, f"mean {mean:.3g} {unit}, standard error {error:.2g}")
+
+
+def bookkeeping(run: Run) -> list[Finding]:
+    """Rollouts whose length or reason to end contradicts the cap."""
+    rows = run.rollouts(["length", "finish_reason"])
+    length = rows["length"].to_numpy()
+    capped = rows["finish_reason"].to_numpy(zero_copy_only=False) == LENGTH
+    cap = run.config.policy.max_new_tokens
+    wrong = int(((length > cap) | (capped & (length != cap))).sum())
+    return [Finding("lengths against the cap", wrong, 0, wrong == 0, f"of {len(length)} rollouts, cap {cap}")]
+
+
+# ------------------------------------------------------------------------------------------ what needs the model
+
+
+def _against_model(run: Run, engine: Any, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+    """The findings of the second part; ``engine`` holds the model, its tokenizer, and how prompts are dressed."""
+    identity = _identity(run, engine)
+    rebuilt, prompts = _rebuilt_prompts(run, engine.tokenizer, pairs)
+    return [identity, prompts, *_scores(run, engine, rebuilt, pairs), _redraw(run, engine, pairs)]
+
+
+def _identity(run: Run, engine: Any) -> Finding:
+    """Whether the model at hand is the one that the manifest names."""
+    stored, found = run.config.model, json.loads(canonical_json(engine.describe()))
+    # The hash of files and that of a loaded model's tensors differ for the same weights.
+    fields = _IDENTITY + (_WEIGHTS if stored.get("model") == found.get("model") else ())
+    differing = [name for name in fields if stored.get(name) != found.get(name)]
+    return Finding("fields of the model that differ", len(differing), 0, not differing, ", ".join(differing))
+
+
+_IDENTITY = ("architecture", "end_token_ids", "chat_template")
+_WEIGHTS = ("weights_sha256", "revision", "adapter_sha256")
+
+
+def _rebuilt_prompts(run: Run, tokenizer: Any,
+                     pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, tuple[int, ...]], Finding]:
+    """The sampled rollouts' prompts as token ids made anew from their source, and how many differ from the stored."""
+    from canopy_stats.generation.plain import plain_prompt
+
+    style: dict[str, Any] = {name: run.config.model.get(name) for name in ("chat", "system", "enable_thinking")}
+    prompts, wanted = run.prompts(), sorted({index for index, _ in pairs})
+    rebuilt = {index: plain_prompt(tokenizer, prompts[index].source, **style) for index in wanted}
+    different = [prompts[i].prompt_id for i in wanted if rebuilt[i] != prompts[i].token_ids]
+    detail = f"of {len(wanted)} prompts differ" + (f", first {different[0]!r}" if different else "")
+    return rebuilt, Finding("prompts rebuilt", len(different), 0, not different, detail)
+
+
+def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
+            pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+    """Largest difference of each stored term from plain transformers, apart from steps at a filter boundary."""
+    from canopy_stats.generation.plain import law_terms, plain_end_ids, plain_logits
+
+    ends = plain_end_ids(engine.model, engine.tokenizer)
+    worst, near, total, misplaced = dict.fromkeys(STEP_TERMS, 0.0), 0, 0, 0
+    for (prompt, _), old in stored_rollouts(run, pairs).items():
+        logits = plain_logits(engine.model, rebuilt[prompt], old["token_id"]).float().cpu().numpy()
+        terms = law_terms(logits, old["token_id"], ends, run.config.policy)
+        near, total = near + int(terms.near.sum()), total + len(terms.near)
+        misplaced += bool(np.isin(old["token_id"][:-1], list(ends)).any())
+        for name, size in _differences(old, terms.steps, ~terms.near):
+            worst[name] = max(worst[name], size)
+    limit = COARSE if _coarse(run) else EXACT
+    findings = [Finding(name, size, limit, size <= limit, "largest difference") for name, size in worst.items()]
+    return [*findings, Finding("steps at a filter boundary", near, None, None, f"of {total} scored; not compared"),
+            Finding("end tokens before the end", misplaced, 0, misplaced == 0, f"of {len(pairs)} rollouts")]
+
+
+def _differences(stored: Mapping[str, np.ndarray], scored: Mapping[str, np.ndarray],
+                 compared: np.ndarray) -> Iterator[tuple[str, float]]:
+    for name in STEP_TERMS:
+        # A token that the law cannot draw has log-probability -inf: an infinite difference, not a NaN.
+        size = np.abs(stored[name].astype(np.float64)[compared] - scored[name][compared])
+        yield name, float(size.max(initial=0.0))
+
+
+def _redraw(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]]) -> Finding:
+    """Tokens that flip when the rollouts are drawn again, alone in their batch, with the same key."""
+    drift = measure_drift(run, engine, pairs, batch_size=1)
+    limit = COARSE_FLIPS if _coarse(run) else FLIPS
+    # One flip among few tokens is a large share and no evidence.
+    held = drift.flips <= 1 or drift.flip_rate <= limit
+    return Finding("redraw flips", drift.flip_rate, limit, held, f"{drift.flips} in {drift.tokens} tokens, batch 1")
+
+
+def _coarse(run: Run) -> bool:
+    return "16" in str(run.config.model.get("dtype", ""))
+
+
+def _engine(run: Run, model: Any, tokenizer: Any) -> Any:
+    """The model with the prompts' dress that the manifest names; None where it says nothing of where the model is."""
+    origin, described = run.manifest["origin"], run.config.model
+    if model is None and origin.get("model") is None:
+        return None
+    from canopy_stats.generation.torch_engine import load_engine
+
+    moved = model is not None
+    return load_engine(
+        model if moved else origin["model"], tokenizer=tokenizer if moved else tokenizer or origin["tokenizer"],
+        chat=bool(described.get("chat")), system=described.get("system"),
+        enable_thinking=described.get("enable_thinking"), adapter=None if moved else origin["adapter"],
+        revision=None if moved else origin["revision"], dtype=str(described.get("dtype", "auto")))
