@@ -77,8 +77,9 @@ class SlotDecoder:
         """Logits (active, V) after feeding one token (active,) to every active row."""
         slots.prepare()
         masks: Any = row_masks(slots, self._windows, self._additive)
-        out = self.model(input_ids=tokens[:, None], attention_mask=masks.get("", masks),
-                         position_ids=slots.lengths[: slots.active, None].clone(), past_key_values=slots, use_cache=True)
+        positions = slots.lengths[: slots.active, None].clone()
+        out = self.model(input_ids=tokens[:, None], attention_mask=masks.get("", masks), position_ids=positions,
+                         past_key_values=slots, use_cache=True)
         slots.advance()
         return out.logits[:, -1]
 

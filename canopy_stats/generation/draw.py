@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 
-from .policy import FLOOR
 from .randomness import gumbels
 
 BLOCK = 128
@@ -28,17 +27,19 @@ def block_masses(weights: torch.Tensor) -> torch.Tensor:
     return torch.cat([sums, weights[:, whole:].sum(dim=-1, keepdim=True)], dim=1)
 
 
-def draw(z: torch.Tensor, masses: torch.Tensor, keys: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Token ids (B,) drawn in proportion to exp(z).
+def draw(z: torch.Tensor, weights: torch.Tensor, masses: torch.Tensor, keys: torch.Tensor,
+         steps: torch.Tensor) -> torch.Tensor:
+    """Token ids (B,) drawn in proportion to ``weights`` (B, V), each exp(``z``) or 0.
 
-    ``z`` (B, V) with FLOOR for probability zero, ``masses`` (B, blocks) its block sums, ``keys`` (B, 2) and ``steps``
-    (B,) int64 as in :mod:`.randomness`. Exact up to the float32 rounding of the masses.
+    ``masses`` (B, blocks) are the weights' block sums; ``keys`` (B, 2) and ``steps`` (B,) int64 as in
+    :mod:`.randomness`. Exact up to the float32 rounding of the masses.
     """
     blocks = masses.shape[1]
     counters = torch.arange(blocks + BLOCK, device=z.device)
     noise = gumbels(keys, steps, counters)
     block = (masses.double().log() + noise[:, :blocks]).argmax(dim=-1, keepdim=True)
     ids = block * BLOCK + counters[:BLOCK]
-    inside = z.gather(1, ids.clamp(max=z.shape[1] - 1)).double()
-    inside.masked_fill_((ids >= z.shape[1]) | (inside <= FLOOR), -torch.inf)
-    return ids.gather(1, (inside + noise[:, blocks:]).argmax(dim=-1, keepdim=True))[:, 0]
+    there = ids.clamp(max=z.shape[1] - 1)
+    inside = z.gather(1, there).double() + noise[:, blocks:]
+    inside.masked_fill_((ids >= z.shape[1]) | (weights.gather(1, there) == 0), -torch.inf)
+    return ids.gather(1, inside.argmax(dim=-1, keepdim=True))[:, 0]

@@ -121,8 +121,8 @@ def _check_exists(name: str, path: Path) -> None:
     """Refuse what is evidently meant as a path and isn't there, before anything asks the network."""
     looks_like_path = name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") > 1
     if not path.exists() and (looks_like_path or not name):
-        raise UserError(f"There is no model at {name}; give an existing folder or .gguf file, or the name of a model on "
-                        "the hub.")
+        raise UserError(f"There is no model at {name}; give an existing folder or .gguf file, or the name of a model "
+                        "on the hub.")
 
 
 def _first_line(error: BaseException) -> str:
@@ -139,8 +139,8 @@ def _merged(net: PreTrainedModel, adapter: str) -> PreTrainedModel:
     try:
         return PeftModel.from_pretrained(net, adapter).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"The adapter {adapter} can't be loaded into this model ({_first_line(error)}); give the folder "
-                        "that peft's save_pretrained wrote for the same base model.") from error
+        raise UserError(f"The adapter {adapter} can't be loaded into this model ({_first_line(error)}); give the "
+                        "folder that peft's save_pretrained wrote for the same base model.") from error
 
 
 def _adapter_provenance(adapter: str | Path | None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _read_file(path: Path) -> list[tuple[str, Source]]:
                         '{"prompt": "Once upon a time"}.') from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The prompt file {path} can't be read ({error}); give a UTF-8 text file.") from None
-    entries = []
+    entries: list[tuple[str, str, Source]] = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
             record = _parse(line, f"{path}, line {number}")

@@ -1,9 +1,7 @@
 """From next-token logits to the exact terms of one step, where the logits are.
 
 Reductions run in float32 over a bounded number of rows at a time: of [B, V] logits, a few floats per row leave the
-device, and extra memory does not grow with the batch. Entropy is ``log s - (sum e z) / s`` with ``e = exp(z)`` and
-``s = sum e`` (``z`` from :mod:`.policy`); its error is a few units of float32 rounding, below 1e-5 for vocabularies
-of 150,000.
+device, and extra memory does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import torch
 
 from ..schema import STEP_TERMS, SamplingPolicy, UserError
 from .draw import block_masses, draw
-from .policy import FLOOR, boundary_margin, restricted, scaled, threshold
+from .policy import kept, scaled, threshold
 
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 """Size of one float32 [rows, V] work array. Small on a CPU, so that successive passes find it in the cache."""
@@ -30,33 +28,33 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """One law's masses: ``z`` (B, V) with FLOOR where removed, its weights' block sums, sum (B,) and entropy (B,)."""
+    """One law over the vocabulary: ``weights`` (B, V), 0 where removed and exp(``z``) elsewhere, their block sums,
+    their sum (B,) and the law's entropy (B,) in nats."""
 
     z: torch.Tensor
-    masses: torch.Tensor
     weights: torch.Tensor
+    masses: torch.Tensor
     total: torch.Tensor
     entropy: torch.Tensor
 
     def logprob(self, tokens: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (B,) of one token a row; minus infinity where the law gives it no mass."""
-        chosen = self.z.gather(1, tokens[:, None])[:, 0]
-        return torch.where(chosen <= FLOOR, -torch.inf, chosen - self.total.log())
+        chosen = tokens[:, None]
+        logprob = self.z.gather(1, chosen)[:, 0] - self.total.log()
+        return logprob.masked_fill_(self.weights.gather(1, chosen)[:, 0] == 0, -torch.inf)
 
     def probability(self, ids: torch.Tensor) -> torch.Tensor:
         """Summed probability (B,) of the given token ids."""
         return self.weights.index_select(1, ids).sum(dim=-1) / self.total
 
 
-def law_of(z: torch.Tensor) -> Law:
-    """Normaliser, entropy and block masses of exp(z), one exponential per token."""
-    weights = z.exp()
+def law_of(z: torch.Tensor, weights: torch.Tensor) -> Law:
+    """The law of some weights: ``log s - (sum w z) / s`` is its entropy, with s the sum of the weights."""
     masses = block_masses(weights)
     total = masses.sum(dim=-1)
-    weighted = torch.linalg.vecdot(weights, z)
     # Rounding can leave a certain token's entropy a hair below zero.
-    entropy = (total.log() - weighted / total).clamp_(min=0.0)
-    return Law(z, masses, weights, total, entropy)
+    entropy = (total.log() - torch.linalg.vecdot(weights, z) / total).clamp_(min=0.0)
+    return Law(z, weights, masses, total, entropy)
 
 
 def step_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tensor, *, draws: Draws | None = None,
@@ -81,12 +79,12 @@ def _slice(draws: Draws | None, start: int, rows: int) -> Draws | None:
 def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tensor, draws: Draws | None,
                  tokens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     z, top = scaled(logits, policy.temperature)
-    lowest = threshold(z, policy)
-    full = law_of(z)
-    law = full if lowest is None else law_of(restricted(z, lowest))
+    full = law_of(z, z.exp())
+    lowest = threshold(z, full.weights, policy)
+    law = full if lowest is None else law_of(z, kept(z, full.weights, lowest))
     if tokens is None:
         assert draws is not None, "either tokens to score or randomness to draw them with"
-        tokens = draw(law.z, law.masses, draws.keys, draws.steps)
+        tokens = draw(z, law.weights, law.masses, draws.keys, draws.steps)
     kept_mass = (law.total / full.total).clamp_(max=1.0)
     columns = {
         "entropy": law.entropy,
@@ -100,12 +98,6 @@ def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Te
     terms = torch.stack([columns[name] for name in STEP_TERMS], dim=1)
     # An unusable row marks itself, so that looking for one costs no extra wait for the device.
     return tokens, terms.masked_fill_(~top.isfinite()[:, None], torch.nan)
-
-
-def margins(logits: torch.Tensor, policy: SamplingPolicy) -> torch.Tensor:
-    """Boundary margins (B,) of logits (B, V), see :func:`.policy.boundary_margin`."""
-    rows = max(1, (64 << 20) // (4 * logits.shape[1]))
-    return torch.cat([boundary_margin(scaled(part, policy.temperature)[0], policy) for part in logits.split(rows)])
 
 
 def bad_logits(prompt_id: str, step: int, dtype: torch.dtype) -> UserError:
