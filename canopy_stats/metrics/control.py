@@ -6,9 +6,10 @@ E[y] whatever b is, as long as b was not chosen with the same rollouts: b comes 
 
 One b for all prompts fails where their lengths differ: for a constant hazard the best coefficient of the stop
 martingale is minus the mean length, so that one fitted to long prompts makes short ones many times *less* precise
-(in a simulation, a variance up to 200 times the raw one). A prompt's own mean may not enter b. But the mean length of its *other* rollouts may multiply rollout i's
-martingale: N̄_(−i)·Z_i has mean zero, since Z_i does not know the other rollouts. Both kinds of control, Z_i and
-N̄_(−i)·Z_i, are offered, and the other prompts decide. (Z/N has no mean zero: never divide by the own length.)
+(in a simulation, a variance up to 200 times the raw one). A prompt's own mean may not enter b. But the mean length
+of its *other* rollouts may multiply rollout i's martingale: N̄_(−i)·Z_i has mean zero, since Z_i does not know the
+other rollouts. Both kinds of control, Z_i and N̄_(−i)·Z_i, are offered, and the other prompts decide. (The mean of
+Z/N is not zero: never divide by the own length.)
 """
 
 from __future__ import annotations

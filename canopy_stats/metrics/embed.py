@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from canopy_stats import files
 from canopy_stats.metrics import hashed, texts
 from canopy_stats.schema import UserError
 
@@ -200,14 +201,14 @@ def _folder_hash(folder: Path) -> str:
                         "SentenceTransformer.save() wrote.")
     digest = hashlib.sha256()
     for path in found:
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{_file_hash(path, path.stat().st_mtime_ns)}\n".encode())
+        name, content = path.relative_to(folder).as_posix(), _file_hash(path, path.stat().st_mtime_ns)
+        digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
 
 @lru_cache(maxsize=256)
 def _file_hash(path: Path, modified: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return str(files.file_sha256(path))
 
 
 def _max_tokens(folder: Path) -> int | None:

@@ -31,7 +31,7 @@ def encode(texts: Sequence[str]) -> NDArray[np.float32]:
     The sign of a cell comes from the hash, so that collisions add nothing to a cosine on average. The last
     coordinate belongs to texts without any word or sign: they are alike, and orthogonal to all others.
     """
-    counts = _vectorizer().transform(texts)
+    counts = _vectorizer().transform(texts).astype(np.float32)
     counts.data = np.sign(counts.data) * (1 + np.log(np.maximum(np.abs(counts.data), 1)))
     rows = np.zeros((len(texts), FEATURES + 1), np.float32)
     rows[:, :FEATURES] = counts.toarray()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +46,19 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
     terms = stored_terms(run) if cap is None else cut_terms(run, cap)
     _refuse_single_rollouts(terms, run)
     embeddings = _embeddings(run, embedder, cap, think, reembed, decode)
-    rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
-    frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**_controlled(terms), **_provenance(run, cap))
+    with _one_blas_thread():
+        rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
+        controlled = _controlled(terms)
+    frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**controlled, **_provenance(run, cap))
     frame["embedder"] = embeddings.label if embeddings else None
     return frame.assign(**_prompt_identity(run))[[*names(PANEL_COLUMNS), *STANDARD_ERRORS]]
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """A prompt's matrices are small: on a busy machine threads that wait for each other took ten times as long."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def cut_terms(run: Run, cap: int) -> RolloutTerms:
