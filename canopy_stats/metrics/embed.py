@@ -248,8 +248,11 @@ def _longer_than_read(model: Any, distinct: list[str]) -> Flags:
 
 
 def stored_decoder(run: Run) -> Callable[[Sequence[int]], str]:
-    """Token ids -> text, as when the run was drawn: by the tokenizer of the model that the run names."""
+    """Token ids -> text, as when the run was drawn: by the tokenizer of the model that the run names; ids joined by
+    spaces where the run says that there was none."""
     ends = set(run.config.model.get("end_token_ids", ()))
+    if run.config.model.get("tokenizer", "unknown") is None:
+        return lambda ids: " ".join(str(i) for i in ids if i not in ends)
     tokenizer = _tokenizer_of(run)
 
     def decode(ids: Sequence[int]) -> str:
@@ -260,7 +263,8 @@ def stored_decoder(run: Run) -> Callable[[Sequence[int]], str]:
 
 
 def _tokenizer_of(run: Run) -> Any:
-    source = run.config.model.get("source")
+    model = run.config.model
+    source = model.get("source") or (model.get("model") if "revision" in model else None)
     try:
         if source is None:
             raise ValueError("the run does not say where its model lies")

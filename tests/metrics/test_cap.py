@@ -118,3 +118,15 @@ def test_helper_stores_what_it_draws():
     drawn = draw([table(0.1, 0.5)] * 2, 3, 20, np.random.default_rng(0))
     first = next(iter(rollouts_of(drawn, 3)))
     assert len(first.token_ids) == drawn.length[0]
+
+
+def test_texts_of_a_run_without_a_tokenizer_are_its_ids(run):
+    from dataclasses import replace
+
+    from canopy_stats.metrics.measures import cut_texts
+
+    plain = replace(run, config=replace(run.config, model={"tokenizer": None, "end_token_ids": [6]}))
+    rows = run.rollouts().to_pandas()
+    cut = cut_texts(plain, 2)
+    assert cut[0] == " ".join(map(str, rows["token_ids"][0][:2])) or rows["length"][0] <= 2
+    assert [t for t, n in zip(cut, rows["length"], strict=True) if n <= 2] == rows["text"][rows["length"] <= 2].tolist()
