@@ -294,8 +294,9 @@ def _draw_slopes(ax: Axes, entry: pd.Series, row: int) -> None:
 
 def _forest_name(entry: pd.Series) -> str:
     ratio = entry.get("ratio")
-    text = f"{ratio:.2f}" if isinstance(ratio, float) else ratio
-    return f"{entry['model']}\nratio {text}" if text is not None else str(entry["model"])
+    if ratio is None or pd.isna(ratio):
+        return str(entry["model"])
+    return f"{entry['model']}\nratio {ratio if isinstance(ratio, str) else f'{ratio:.2f}'}"
 
 
 # --- shared -----------------------------------------------------------------------------------------------------

@@ -79,6 +79,32 @@ def decomposition(panel: pd.DataFrame) -> pd.DataFrame:
     return _by_cell(panel, lambda rows: {k: v for k, v in three_level(rows).items() if k in wanted}, list(CELL))
 
 
+def slopes(table: pd.DataFrame) -> pd.DataFrame:
+    """The slope table as a paper prints it: estimates with standard errors, p-values, the ratio with its 95% set.
+
+    ``table`` is what ``slope.slope_table`` gives. Each cell is text.
+    """
+    return pd.DataFrame([_slope_row(row) for row in table.to_dict("records")])
+
+
+def _slope_row(row: Mapping[Any, Any]) -> dict[str, str]:
+    return {"model": str(row["model"]), "base slope": with_error(row["base_slope"], row["base_se"]),
+            "tuned slope": with_error(row["tuned_slope"], row["tuned_se"]),
+            "difference": with_error(row["difference"], row["difference_se"]), "p": p_value(row["difference_p"]),
+            "ratio": number(row["ratio"], "{:.2f}"), "95% set of the ratio": _ratio_set(row),
+            "p of the curve": p_value(row["lrt_p"]), "rows": str(int(row["nobs"]))}
+
+
+def _ratio_set(row: Mapping[str, Any]) -> str:
+    """Fieller's set in words: an interval, all but an interval, or no bound at all."""
+    low, high, kind = row["ratio_low"], row["ratio_high"], row["ratio_kind"]
+    if kind == "whole":
+        return "any number"
+    if not np.isfinite([low, high]).all():
+        return MISSING
+    return f"outside ({low:.2f}, {high:.2f})" if kind == "exclusive" else interval(low, high, "{:.2f}")
+
+
 def _by_cell(panel: pd.DataFrame, row_of: Any, keys: list[str]) -> pd.DataFrame:
     if panel.empty:
         raise UserError("The panel has no rows to tabulate: was it filtered to nothing?")
@@ -100,26 +126,39 @@ def _text(value: Any, style: Style | None) -> str:
     if isinstance(value, str):
         return value
     if value is None or pd.isna(value):
-        return "–"
+        return MISSING
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     default = "{:d}" if isinstance(value, (int, np.integer)) else "{:.3g}"
-    return _minus((style.number if style else default).format(value).removesuffix("%"))
+    return _unsigned_zero((style.number if style else default).format(value).removesuffix("%"))
 
 
-def _minus(text: str) -> str:
+def _unsigned_zero(text: str) -> str:
     # a rounded nothing has no sign: "-0.00" and "+0.00" both print as "0.00"
     return text.lstrip("+-") if text.strip("+-0.") == "" and text else text
 
 
+MISSING = "–"
+
+
+def number(value: float, form: str = "{:.3f}") -> str:
+    """A number in a format; a dash for a missing one."""
+    return _unsigned_zero(form.format(value)) if np.isfinite(value) else MISSING
+
+
+def with_error(value: float, error: float, form: str = "{:.3f}") -> str:
+    """``value (standard error)``."""
+    return f"{number(value, form)} ({number(error, form)})" if np.isfinite(value) else MISSING
+
+
 def p_value(p: float) -> str:
     """A p-value in three decimals, or ``< 0.001``."""
-    return "–" if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else number(p)
 
 
-def interval(low: float, high: float, number: str = "{:.3f}") -> str:
+def interval(low: float, high: float, form: str = "{:.3f}") -> str:
     """``[low, high]``."""
-    return f"[{number.format(low)}, {number.format(high)}]"
+    return f"[{number(low, form)}, {number(high, form)}]"
 
 
 # --- printed forms ----------------------------------------------------------------------------------------------
@@ -179,10 +218,14 @@ def _without_repeats(text: pd.DataFrame, leading: int = 2) -> pd.DataFrame:
     return shown
 
 
-def write(table: pd.DataFrame, stem: str | Path, caption: str = "", styles: Mapping[str, Style] = STYLES) -> list[Path]:
-    """Write ``stem`` as .csv (full numbers), .tex, .html, .md and .txt; returns the paths."""
-    forms = {"csv": table.to_csv(index=False), "tex": latex(table, caption, styles), "html": html(table, styles) + "\n",
-             "md": markdown(table, styles) + "\n", "txt": console(table, styles) + "\n"}
+def write(table: pd.DataFrame, stem: str | Path, caption: str = "", *, shown: pd.DataFrame | None = None) -> list[Path]:
+    """Write ``stem`` as .csv (full numbers), .tex, .html, .md and .txt; returns the paths.
+
+    ``shown`` is what the printed forms show, when that is not the table itself.
+    """
+    view = table if shown is None else shown
+    forms = {"csv": table.to_csv(index=False), "tex": latex(view, caption), "html": html(view) + "\n",
+             "md": markdown(view) + "\n", "txt": console(view) + "\n"}
     Path(stem).parent.mkdir(parents=True, exist_ok=True)
     return [_write_text(Path(f"{stem}.{kind}"), text) for kind, text in forms.items()]
 
