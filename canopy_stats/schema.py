@@ -126,7 +126,7 @@ class Engine(Protocol):
         ...
 
     def sample(self, prompts: Sequence[Prompt], rollouts: Sequence[tuple[int, int]], policy: SamplingPolicy,
-               key: "RunKey", batch_size: int) -> Iterator[Rollout]:
+               key: RunKey, batch_size: int) -> Iterator[Rollout]:
         """Draw the (prompt index, rollout index) pairs of one shard."""
         ...
 
