@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = "the a cat dog bird sat ran flew on under over mat tree hill and then it was red blue small".split()
+WORDS = ("the", "a", "cat", "dog", "bird", "sat", "ran", "flew", "on", "under", "over", "mat", "tree", "hill", "and",
+         "then", "it", "was", "red", "blue", "small")
 TEMPLATE = (
     "{{ '<s>' }}{% for m in messages %}{{ '<u>' + m['content'] + '</u>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<a>' }}{% endif %}"
