@@ -210,7 +210,8 @@ def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
             worst[name] = max(worst[name], size)
     limit = COARSE if _coarse(run) else EXACT
     findings = [Finding(name, size, limit, size <= limit, "largest difference") for name, size in worst.items()]
-    return [*findings, Finding("steps at a filter boundary", near, None, None, f"of {total} scored; left out of the differences"),
+    left_out = f"of {total} scored; left out of the differences"
+    return [*findings, Finding("steps at a filter boundary", near, None, None, left_out),
             Finding("end tokens before the end", misplaced, 0, misplaced == 0, f"of {len(pairs)} rollouts")]
 
 

@@ -113,3 +113,162 @@ def test_closed_pipe_is_no_error():
     both = f"{sys.executable} -m canopy_stats --help | head -1"
     done = subprocess.run(["bash", "-c", both], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
+
+
+# ---------------------------------------------------------------------------------------------- a chain on tiny models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    from tiny_models import save_tiny_llama
+
+    folder = tmp_path_factory.mktemp("models")
+    return {name: save_tiny_llama(folder / name, seed) for seed, name in enumerate(["ash", "ash-it", "oak", "oak-it"])}
+
+
+@pytest.fixture(scope="module")
+def prompt_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "p.jsonl"
+    texts = ["the cat sat", "a dog", "the red bird", "it was", "then a hill", "on the mat", "a small tree", "blue red"]
+    path.write_text("".join(f'{{"id": "{i:03}", "prompt": "{text}"}}\n' for i, text in enumerate(texts)))
+    return path
+
+
+def generate_arguments(model, prompts, out, *, family="ash", variant="base", task="stories"):
+    return ["generate", model, "--prompts", prompts, "--out", out, "--family", family, "--variant", variant, "--task",
+            task, "--rollouts", "6", "--max-new-tokens", "8", "--drift-tokens", "20", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def runs(models, prompt_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for family in ("ash", "oak"):
+        for variant, model in (("base", family), ("instruct", f"{family}-it")):
+            for task in ("stories", "math"):
+                arguments = generate_arguments(models[model], prompt_file, folder / f"{family}-{variant}-{task}",
+                                               family=family, variant=variant, task=task)
+                assert cli.main([str(a) for a in arguments]) == 0
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def panel_file(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("panel") / "panel.parquet"
+    assert cli.main(["panel", *map(str, runs), "--embedder", "tfidf", "--out", str(out)]) == 0
+    return out
+
+
+def test_generate_tells_what_it_stored_and_resumes(capsys, models, prompt_file, tmp_path):
+    arguments = generate_arguments(models["ash"], prompt_file, tmp_path / "run")
+    code, out, err = run(capsys, *arguments)
+    assert code == 0
+    assert "48 rollouts" in out and "T=1 cap=8" in out and "drawn again at batch size 1: 0 flips" in out
+    assert run(capsys, *arguments)[1] == out
+
+
+def test_check_agrees(capsys, runs):
+    code, out, _ = run(capsys, "check", *runs[:2], "--sample", "8")
+    assert code == 0 and out.count("nothing speaks against the law it claims") == 2
+
+
+def test_check_that_fails_has_exit_code_1(capsys, runs, models):
+    code, out, _ = run(capsys, "check", runs[0], "--sample", "4", "--model", models["oak-it"])
+    assert code == 1 and "WRONG" in out and "does not agree" in out
+
+
+def test_embed_counts(capsys, runs):
+    code, out, _ = run(capsys, "embed", runs[0], "--embedder", "tfidf")
+    assert code == 0 and "48 texts embedded" in out and "longer than it reads" in out
+
+
+def test_measure_prints_and_writes(capsys, runs, tmp_path):
+    code, out, _ = run(capsys, "measure", *runs[:2], "--embedder", "tfidf", "--caps", "2,4", "--csv",
+                       tmp_path / "m.csv")
+    assert code == 0
+    assert "covariance between prompts" in out and "Under smaller length caps" in out
+    assert len((tmp_path / "m.csv").read_text().splitlines()) == 1 + 2 * 8
+
+
+def test_measure_cap_above_the_run(capsys, runs):
+    code, _, err = run(capsys, "measure", runs[0], "--cap", "9")
+    assert code == 2 and err.count("\n") == 1 and "9" in err
+
+
+def test_panel_keeps_how_it_was_made(panel_file, runs):
+    from canopy_stats.panel import read_panel
+
+    panel = read_panel(panel_file)
+    assert len(panel) == 8 * 8
+    made = panel.attrs["provenance"]
+    assert made["command"].startswith("canopy-stats panel") and len(made["runs"]) == 8
+    assert {r["label"] for r in made["runs"]} == {f"{f}/{v}/{t}" for f in ("ash", "oak") for v in ("base", "instruct")
+                                                 for t in ("stories", "math")}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_fit_prints_one_row_for_each_model(capsys, runs, tmp_path, suffix):
+    path = tmp_path / f"panel.{suffix}"
+    assert run(capsys, "panel", *runs, "--embedder", "tfidf", "--out", path)[0] == 0
+    code, out, _ = run(capsys, "fit", path, "--csv", tmp_path / "slopes.csv")
+    assert code == 0
+    assert all(model in out for model in ("main", "interaction", "quadratic"))
+    assert len((tmp_path / "slopes.csv").read_text().splitlines()) == 4
+
+
+def test_fit_of_one_model_in_detail(capsys, panel_file):
+    code, out, _ = run(capsys, "fit", panel_file, "--model", "interaction")
+    assert code == 0 and "R_bar:model_variant[T.instruct]" in out and "difference" in out and "ratio" in out
+
+
+def test_fit_of_a_formula(capsys, panel_file, tmp_path):
+    code, out, _ = run(capsys, "fit", panel_file, "--formula", "D ~ R_bar + N_bar + (1|prompt_uid)", "--csv",
+                       tmp_path / "f.csv")
+    assert code == 0 and "R_bar" in out and "R_bar" in (tmp_path / "f.csv").read_text()
+
+
+def test_fit_of_a_formula_with_an_unknown_column(capsys, panel_file):
+    code, _, err = run(capsys, "fit", panel_file, "--formula", "D ~ rate + (1|prompt_uid)")
+    assert code == 2 and "rate" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (None, "There is no prompt file"),
+        ("", "holds no prompts"),
+        ('{"prompt": "a"}\n{"prompt": \n', "line 2 is not valid JSON"),
+        ('{"prompt": "a"}\n\n{"text": "b"}\n', "line 3 has no 'prompt' key"),
+        ('{"prompt": "a"}\n{"prompt": "a"}\n', "stands twice, at line 1 and line 2"),
+        ('{"prompt": "a"}\n{"prompt": " "}\n', "line 2: the prompt is empty"),
+        ('{"prompt": "' + "cat " * 200 + '"}\n', "exceeds the model's context of 128 tokens"),
+    ],
+    ids=["missing", "empty file", "malformed", "no key", "duplicate", "empty prompt", "too long"],
+)
+def test_bad_prompt_files(capsys, models, tmp_path, lines, message):
+    if lines is not None:
+        (tmp_path / "p.jsonl").write_text(lines)
+    code, _, err = run(capsys, *generate_arguments(models["ash"], tmp_path / "p.jsonl", tmp_path / "run"))
+    mine = err.splitlines()[-1]
+    assert code == 2 and mine.startswith("canopy-stats: ") and message in mine
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_model(capsys, prompt_file, tmp_path):
+    code, _, err = run(capsys, *generate_arguments(tmp_path / "gone", prompt_file, tmp_path / "run"))
+    assert code == 2 and "There is no model at" in err and err.count("\n") == 1
+
+
+def test_no_chat_template(capsys, models, prompt_file, tmp_path):
+    import shutil
+
+    bare = shutil.copytree(models["ash"], tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    code, _, err = run(capsys, *generate_arguments(bare, prompt_file, tmp_path / "run", variant="instruct"))
+    assert code == 2 and "chat template" in err.splitlines()[-1] and "--help" not in err
+
+
+def test_other_setting_into_the_same_folder(capsys, models, prompt_file, runs):
+    arguments = generate_arguments(models["ash"], prompt_file, runs[0], task=runs[0].name.split("-")[-1])
+    code, _, err = run(capsys, *arguments, "--seed", "7", "--top-k", "5")
+    assert code == 2
+    assert "policy.top_k: stored None, asked 5" in err and "seed: stored 0, asked 7" in err
