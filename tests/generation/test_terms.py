@@ -1,0 +1,105 @@
+"""Terms of one step against a second implementation in double precision, and the law of the draws."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from canopy_stats.generation import terms as terms_module
+from canopy_stats.generation.plain import law_terms
+from canopy_stats.generation.randomness import rollout_key
+from canopy_stats.generation.terms import Draws, step_terms
+from canopy_stats.schema import STEP_TERMS, RunKey, SamplingPolicy
+
+RUN = RunKey(0, "f", "v")
+LAWS = [SamplingPolicy(), SamplingPolicy(temperature=0.6), SamplingPolicy(top_k=40), SamplingPolicy(top_p=0.9),
+        SamplingPolicy(min_p=0.02), SamplingPolicy(temperature=1.3, top_k=100, top_p=0.95, min_p=0.01)]
+ENDS = torch.tensor([3, 400])
+
+
+def draws(n: int) -> Draws:
+    return Draws(torch.tensor([rollout_key(RUN, "p", r) for r in range(n)]), torch.zeros(n, dtype=torch.long))
+
+
+def logits(rows: int, size: int = 5000, seed: int = 0, spread: float = 2.5) -> torch.Tensor:
+    return torch.tensor(np.random.default_rng(seed).gumbel(0, spread, (rows, size)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("policy", LAWS, ids=SamplingPolicy.label)
+def test_terms_agree_with_double_precision(policy):
+    x = logits(60)
+    tokens, got = step_terms(x, policy, ENDS, draws=draws(60))
+    want = law_terms(x.numpy(), tokens.numpy(), ENDS.tolist(), policy)
+    assert want.near.sum() <= 2
+    for i, name in enumerate(STEP_TERMS):
+        np.testing.assert_allclose(got[~want.near, i], want.steps[name][~want.near], atol=5e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("policy", LAWS, ids=SamplingPolicy.label)
+def test_chunking_changes_nothing(policy, monkeypatch):
+    x, keyed = logits(17), draws(17)
+    whole = step_terms(x, policy, ENDS, draws=keyed)
+    monkeypatch.setitem(terms_module._CHUNK_BYTES, "cpu", 4 * 5000 * 3)
+    parts = step_terms(x, policy, ENDS, draws=keyed)
+    assert torch.equal(whole[0], parts[0])
+    torch.testing.assert_close(whole[1], parts[1], atol=2e-6, rtol=0)
+
+
+def test_probability_zero_is_legitimate():
+    x = torch.tensor([[0.0, -torch.inf, 0.0, -torch.inf], [5.0, -torch.inf, -torch.inf, -torch.inf]])
+    tokens, got = step_terms(x, SamplingPolicy(), torch.tensor([1]), draws=draws(2))
+    entropy, logprob, stop = (got[:, STEP_TERMS.index(n)] for n in ("entropy", "logprob", "stop_probability"))
+    torch.testing.assert_close(entropy, torch.tensor([np.log(2.0), 0.0]).float())
+    torch.testing.assert_close(logprob, torch.tensor([-np.log(2.0), 0.0]).float())
+    assert stop.tolist() == [0, 0] and tokens[0] in (0, 2) and tokens[1] == 0
+
+
+def test_a_token_that_the_law_cannot_draw_scores_minus_infinity():
+    x = torch.tensor([[3.0, 2.0, 1.0]])
+    _, got = step_terms(x, SamplingPolicy(top_k=2), torch.tensor([0]), tokens=torch.tensor([2]))
+    assert got[0, STEP_TERMS.index("logprob")] == -torch.inf
+    assert got[0, STEP_TERMS.index("logprob_full_offpolicy")].isfinite()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_unusable_rows_are_marked_and_the_others_kept(bad):
+    x = logits(3)
+    x[1, 77] = bad
+    _, got = step_terms(x, SamplingPolicy(), ENDS, draws=draws(3))
+    assert got[1].isnan().all() and got[[0, 2]].isfinite().all()
+
+
+def test_bfloat16_logits_are_reduced_in_float32():
+    x = logits(4).bfloat16()
+    tokens, got = step_terms(x, SamplingPolicy(), ENDS, draws=draws(4))
+    want = law_terms(x.float().numpy(), tokens.numpy(), ENDS.tolist(), SamplingPolicy())
+    np.testing.assert_allclose(got[:, 0], want.steps["entropy"], atol=5e-6)
+
+
+@pytest.mark.parametrize("policy", [SamplingPolicy(), SamplingPolicy(top_k=30), SamplingPolicy(top_p=0.8)],
+                         ids=SamplingPolicy.label)
+@pytest.mark.parametrize("size", [50, 128, 700])
+def test_draws_follow_the_law(policy, size):
+    """Chi-square of 20,000 draws against the exact law; one law, vocabularies within, of, and across blocks."""
+    n, row = 20_000, logits(1, size, seed=size, spread=0.8)
+    keyed = draws(n)
+    tokens = torch.cat([step_terms(row.expand(2000, -1), policy, ENDS[:1], draws=Draws(keyed.keys[i:i + 2000],
+                        keyed.steps[i:i + 2000]))[0] for i in range(0, n, 2000)])
+    _, every = step_terms(row.expand(size, -1), policy, ENDS[:1], tokens=torch.arange(size))
+    expected = n * every[:, STEP_TERMS.index("logprob")].double().exp().numpy()
+    counts = np.bincount(tokens.numpy(), minlength=size)
+    assert counts[expected == 0].sum() == 0
+    common = expected >= 5
+    seen = np.append(counts[common], counts[~common].sum())
+    wanted = np.append(expected[common], expected[~common].sum())
+    usable = wanted > 1
+    assert stats.chisquare(seen[usable], wanted[usable] * seen[usable].sum() / wanted[usable].sum()).pvalue > 1e-3
+
+
+def test_consecutive_steps_draw_independently():
+    n, row = 20_000, torch.zeros(1, 4)
+    key = torch.tensor([rollout_key(RUN, "p", 0)]).expand(n, 2)
+    tokens, _ = step_terms(row.expand(n, -1), SamplingPolicy(), torch.tensor([0]), draws=Draws(key, torch.arange(n)))
+    table = np.zeros((4, 4))
+    np.add.at(table, (tokens[:-1].numpy(), tokens[1:].numpy()), 1)
+    assert stats.chi2_contingency(table).pvalue > 1e-3
