@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from canopy_stats import __version__, files
-from canopy_stats.study import summary
+from canopy_stats.study import summary, work
 from canopy_stats.study.record import Study, choose_prompts
 from canopy_stats.study.stages import Say, code_hash, staged, timed
 
@@ -45,8 +45,17 @@ class StudyResult:
 
 def run_study(study: Study, out: str | Path, *, say: Say = print, progress: bool = True) -> StudyResult:
     """Run or resume every stage of a study in the folder ``out``, and say what it finds."""
-    out, seconds = Path(out), dict[str, float]()
+    out = Path(out)
     files.make_folder(out)
+    with work.quiet():
+        result = _stages(study, out, say, progress)
+    files.write_atomic(out / "summary.md", summary.page(result).encode())
+    say(summary.closing(result))
+    return result
+
+
+def _stages(study: Study, out: Path, say: Say, progress: bool) -> StudyResult:
+    seconds = dict[str, float]()
     with timed("generate", seconds, say):
         runs = generate_all(study, out, say, progress)
     with timed("check", seconds, say):
@@ -59,29 +68,19 @@ def run_study(study: Study, out: str | Path, *, say: Say = print, progress: bool
         tables = write_tables(out, panel, slopes, checks)
     with timed("figures", seconds, say):
         figures = draw_figures(out, runs, panel, changes)
-    result = StudyResult(out, study, runs, panel, slopes, changes, checks, tables, figures, seconds)
-    files.write_atomic(out / "summary.md", summary.page(result).encode())
-    say(summary.closing(result))
-    return result
+    return StudyResult(out, study, runs, panel, slopes, changes, checks, tables, figures, seconds)
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------
 
 
 def generate_all(study: Study, out: Path, say: Say, progress: bool) -> dict[str, Run]:
-    """One run for each checkpoint and task; what is stored stays, and an unfinished run goes on."""
-    from canopy_stats.runs import generate
-
-    prompts = {task: choose_prompts(path, study.prompts_per_task, out / "prompts" / f"{task}.jsonl")
-               for task, path in study.tasks.items()}
-    runs, cells = {}, study.cells()
-    for number, (name, (task, family, checkpoint)) in enumerate(cells.items(), 1):
-        say(f"  {number} of {len(cells)}: {name}")
-        runs[name] = generate(
-            checkpoint.model, prompts[task], out / "runs" / name, family=family.name, variant=checkpoint.variant,
-            task=task, n_rollouts=study.n_rollouts, policy=study.policy, seed=study.seed, chat=checkpoint.chat,
-            adapter=checkpoint.adapter, batch_size=study.batch_size, drift_tokens=study.drift_tokens, progress=progress)
-    return runs
+    """One run for each checkpoint and task."""
+    for task, source in study.tasks.items():
+        choose_prompts(source, study.prompts_per_task, work.prompts_of(out, task))
+    if study.workers is None:
+        return work.draw_here(study, out, say, progress)
+    return work.draw_apart(study, out, study.workers, say)
 
 
 def _contents(runs: Runs) -> dict[str, str]:
@@ -92,23 +91,9 @@ def check_all(study: Study, out: Path, runs: Runs) -> pd.DataFrame:
     """The check of every run, a row each; checks.csv keeps every finding."""
     import pandas as pd
 
-    def make() -> list[Path]:
-        found = pd.concat([_checked(study, name, run) for name, run in runs.items()], ignore_index=True)
-        files.write_atomic(out / "checks.csv", found.to_csv(index=False).encode())
-        return [out / "checks.csv"]
-
-    key = {"runs": _contents(runs), "sample": study.check_sample, "code": code_hash("checks", "drift", "generation")}
-    return one_row_each(pd.read_csv(staged(out, "check", key, make)[0]))
-
-
-def _checked(study: Study, name: str, run: Run) -> pd.DataFrame:
-    from canopy_stats.checks import check
-
-    model = study.cells()[name][2].model
-    report = check(run, model=None if isinstance(model, (str, Path)) else model, n_sample=study.check_sample)
-    frame = report.to_frame()
-    frame.insert(0, "run", name)
-    return frame
+    found = pd.concat([work.checked(study, run, name).assign(run=name) for name, run in runs.items()])
+    files.write_atomic(out / "checks.csv", found.to_csv(index=False).encode())
+    return one_row_each(found)
 
 
 def one_row_each(found: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +101,7 @@ def one_row_each(found: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     by_run = found.pivot(index="run", columns="name", values="value").reindex(found["run"].unique())
-    wrong = found["ok"].astype(str).eq("False").groupby(found["run"]).any()
+    wrong = found["ok"].eq(False).groupby(found["run"]).any()
     shown = {"z of S - H": "z of S - H", "z of stops - A": "z of stops - A", "entropy": "entropy off by",
              "logprob": "log-prob off by", "redraw flips": "redraw flips"}
     table = pd.DataFrame({title: by_run[name] for name, title in shown.items() if name in by_run})

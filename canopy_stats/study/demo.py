@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def run_demo(
     prompts_dir: str | Path | None = None,
     adapter: str | Path | None = None,
     batch_size: int | str = "auto",
+    workers: int | None = None,
     say: Say = print,
     progress: bool = True,
 ) -> StudyResult:
@@ -45,6 +47,9 @@ def run_demo(
     ``kind="tiny"``: three small families, base and instruct. ``kind="smollm"``: SmolLM2-135M-Instruct as shipped, and
     with a LoRA adapter, which is trained into ``out`` first unless ``adapter`` names one. ``full`` takes every prompt
     and 24 rollouts. Sizes that are not given have the demo's defaults. A second call resumes.
+
+    The tiny models are drawn by ``workers`` processes of one thread each (None: one for each core), whose number
+    does not change the result.
     """
     _refuse_unknown("kind", [kind], tuple(SIZES))
     _refuse_unknown("task", tasks, TASKS)
@@ -60,8 +65,9 @@ def run_demo(
         n_rollouts=rollouts if n_rollouts is None else n_rollouts,
         prompts_per_task=prompts if prompts_per_task is None else prompts_per_task,
         embedder=embedder, seed=seed, batch_size=batch_size,
-        # a step of SmolLM2 takes as long as a rollout of the tiny models
-        drift_tokens=256 if kind == "tiny" else 64, check_sample=8 if kind == "tiny" else 4)
+        # a step of SmolLM2 takes as long as a rollout of a tiny model, and fills all cores
+        drift_tokens=256 if kind == "tiny" else 64, check_sample=8 if kind == "tiny" else 4,
+        workers=(workers or os.cpu_count() or 1) if kind == "tiny" else None)
     return run_study(study, out, say=say, progress=progress)
 
 

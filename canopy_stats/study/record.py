@@ -42,6 +42,7 @@ class Study:
 
     ``contrast`` says in words what differs between base and tuned. ``prompts_per_task`` None takes all of a file;
     ``drift_tokens`` are drawn again at other batch sizes for each run, and ``check_sample`` rollouts scored again.
+    ``workers`` processes of one thread each draw the rollouts; None draws them here, with all threads.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Study:
     batch_size: int | str = "auto"
     drift_tokens: int = 256
     check_sample: int = 8
+    workers: int | None = None
 
     def cells(self) -> dict[str, tuple[str, Family, Checkpoint]]:
         """Every run by its name: task, family and checkpoint; a checkpoint's tasks follow each other."""

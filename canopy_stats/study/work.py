@@ -1,0 +1,174 @@
+"""Drawing and checking a study's runs: here, or in several processes of one thread each.
+
+A small model does not fill two cores: the second thread waits more than it computes. With ``workers`` each checkpoint
+is drawn by a process of its own with one thread, so the rollouts do not depend on how many work at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from canopy_stats.schema import UserError
+from canopy_stats.study.record import Study
+from canopy_stats.study.stages import Say, code_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from canopy_stats.store import Run
+
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""Loading a model says nothing; heeded when it is set before transformers is imported."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+REFUSED = 2
+
+
+def prompts_of(out: Path, task: str) -> Path:
+    """The study's copy of a task's prompts."""
+    return out / "prompts" / f"{task}.jsonl"
+
+
+def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
+    """One run of the study: what is stored stays, and an unfinished run goes on."""
+    from canopy_stats.runs import generate
+
+    task, family, checkpoint = study.cells()[name]
+    return generate(
+        checkpoint.model, prompts_of(out, task), out / "runs" / name, family=family.name, variant=checkpoint.variant,
+        task=task, n_rollouts=study.n_rollouts, policy=study.policy, seed=study.seed, chat=checkpoint.chat,
+        adapter=checkpoint.adapter, batch_size=study.batch_size, drift_tokens=study.drift_tokens, progress=progress)
+
+
+def checked(study: Study, run: Run, name: str) -> pd.DataFrame:
+    """The findings of a run's check, from the run's folder where they are kept for this content and this code."""
+    import pyarrow as pa
+
+    from canopy_stats.checks import check
+
+    made_from = {"sample": study.check_sample, "code": code_hash("checks", "drift", "generation")}
+    kept = run.read_table("check")
+    if kept is not None and made_from.items() <= kept[1].items():
+        return kept[0].to_pandas()
+    model = study.cells()[name][2].model
+    report = check(run, model=None if isinstance(model, (str, Path)) else model, n_sample=study.check_sample)
+    table = pa.Table.from_pandas(report.to_frame(), preserve_index=False)
+    run.write_table("check", table, made_from)
+    return table.to_pandas()
+
+
+def draw_here(study: Study, out: Path, say: Say, progress: bool) -> dict[str, Run]:
+    """Every run of the study, one after the other."""
+    runs, cells = {}, study.cells()
+    for number, name in enumerate(cells, 1):
+        say(f"  {number} of {len(cells)}: {name}")
+        runs[name] = draw(study, out, name, progress=progress)
+    return runs
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While it lasts, models load without progress bars of their own."""
+    before = {name: os.environ.get(name) for name in QUIET}
+    os.environ.update(QUIET)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+# --- several processes ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """The runs of one checkpoint, drawn and checked by one process."""
+
+    study: Study
+    out: Path
+    names: tuple[str, ...]
+
+
+def draw_apart(study: Study, out: Path, workers: int, say: Say) -> dict[str, Run]:
+    """Every run of the study, drawn and checked by up to ``workers`` processes at a time."""
+    from canopy_stats.store import open_run
+
+    cells = study.cells()
+    jobs = [Job(study, out.resolve(), tuple(n for n, (_, f, c) in cells.items() if f is family and c is checkpoint))
+            for family in study.families for checkpoint in family.checkpoints]
+    with ThreadPoolExecutor(workers) as pool:
+        started = [pool.submit(_in_a_process, job, say) for job in jobs]
+        try:
+            for future in started:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return {name: open_run(out / "runs" / name) for name in cells}
+
+
+def _in_a_process(job: Job, say: Say) -> None:
+    """Run a job in a fresh interpreter and pass its lines on; what refuses it there is raised here."""
+    environment = {**os.environ, **QUIET, **ONE_THREAD, "PYTHONPATH": _import_path()}
+    worker = subprocess.Popen([sys.executable, "-m", "canopy_stats.study.work"], env=environment,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert worker.stdin is not None and worker.stdout is not None
+    with ThreadPoolExecutor(1) as reader:
+        errors = reader.submit(_read_all, worker.stderr)
+        with worker.stdin as pipe:
+            pickle.dump(job, pipe)  # between two processes of ours; nothing of it is stored
+        for line in worker.stdout:
+            say(line.decode().rstrip())
+    _raise_for(worker.wait(), errors.result())
+
+
+def _import_path() -> str:
+    """Where this package is found, also when it is not installed."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+
+
+def _read_all(stream: IO[bytes] | None) -> str:
+    return stream.read().decode(errors="replace") if stream is not None else ""
+
+
+def _raise_for(code: int, errors: str) -> None:
+    if code == REFUSED:
+        raise UserError(errors.strip().splitlines()[-1])
+    if code < 0:
+        raise UserError(f"A process that drew rollouts was stopped (signal {-code}; was memory short?). Run the same "
+                        "command again: it resumes.")
+    if code:
+        raise RuntimeError(f"a process that drew rollouts failed:\n{errors}")
+
+
+def main() -> int:
+    """The worker's side: one job from standard input, a line on standard output for each run."""
+    job: Job = pickle.load(sys.stdin.buffer)
+    try:
+        for name in job.names:
+            began = time.monotonic()
+            run = draw(job.study, job.out, name)
+            checked(job.study, run, name)
+            tokens = sum(shard["n_tokens"] for shard in run.shards)
+            print(f"  {name}: {tokens:,} tokens drawn and checked, {time.monotonic() - began:.0f} s", flush=True)
+    except UserError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    # As ``__main__`` this module's Job is another class than the one that was sent.
+    from canopy_stats.study import work
+
+    sys.exit(work.main())
