@@ -36,41 +36,56 @@ def read_prompts(task: str) -> list[str]:
     return [json.loads(line)["prompt"] for line in lines]
 
 
-def encode(tok: PreTrainedTokenizerFast, prompt: str) -> torch.Tensor:
+def encode(tok: PreTrainedTokenizerFast, prompt: str) -> list[int]:
     """Ids of the prompt, through the chat template where the tokenizer has one."""
     if tok.chat_template is None:
-        return torch.tensor([tok(prompt)["input_ids"]])
+        return list(tok(prompt)["input_ids"])
     chat = [{"role": "user", "content": prompt}]
-    return torch.tensor([tok.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)])
+    return list(tok.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
 
 
-def rollouts(model: PreTrainedModel, ids: torch.Tensor, count: int) -> list[list[int]]:
-    """Drawn tokens, each list closed by its end token if one was drawn."""
+def padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids filled up on the left, and the mask of the real ones."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+def rollouts(model: PreTrainedModel, tok: PreTrainedTokenizerFast, prompts: list[str], count: int) -> list[list[int]]:
+    """Drawn tokens, `count` lists for each prompt in turn, each closed by its end token if one was drawn."""
+    ids, mask = padded([encode(tok, prompt) for prompt in prompts], tok.pad_token_id)
+    law = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": CAP}
     with torch.no_grad():
-        drawn = model.generate(
-            ids, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=CAP, num_return_sequences=count
-        )
-    ends = np.atleast_1d(np.array(model.generation_config.eos_token_id))
-    rows = []
-    for row in drawn[:, ids.shape[1] :].tolist():
-        stop = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
-        rows.append(row[: stop + 1])
-    return rows
+        drawn = model.generate(ids, attention_mask=mask, num_return_sequences=count, **law)
+    return [cut(row, ends(model)) for row in drawn[:, ids.shape[1] :].tolist()]
+
+
+def ends(model: PreTrainedModel) -> list[int]:
+    """The end tokens, one or several."""
+    tokens = model.generation_config.eos_token_id
+    return tokens if isinstance(tokens, list) else [tokens]
+
+
+def cut(row: list[int], stops: list[int]) -> list[int]:
+    """The row up to its first end token, which is kept."""
+    return row[: next((i + 1 for i, token in enumerate(row) if token in stops), len(row))]
 
 
 def ended(model: PreTrainedModel, row: list[int]) -> bool:
     """Whether the last token is an end token."""
-    return row[-1] in np.atleast_1d(np.array(model.generation_config.eos_token_id))
+    return row[-1] in ends(model)
 
 
 def sample(folder: Path, task: str, prompts: int, count: int) -> list[tuple[str, int, bool, str]]:
     """(prompt, length, ended, text) for rollouts of the first prompts of a task."""
     model, tok = load(folder)
-    results = []
-    for prompt in read_prompts(task)[:prompts]:
-        for row in rollouts(model, encode(tok, prompt), count):
-            results.append((prompt, len(row), ended(model, row), tok.decode(row, skip_special_tokens=True)))
-    return results
+    texts = read_prompts(task)[:prompts]
+    rows = rollouts(model, tok, texts, count)
+    return [
+        (texts[i // count], len(row), ended(model, row), tok.decode(row, skip_special_tokens=True))
+        for i, row in enumerate(rows)
+    ]
 
 
 def correct(prompt: str, text: str) -> bool:

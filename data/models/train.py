@@ -1,6 +1,7 @@
 """Train the tiny families: `python data/models/train.py [--family alder] [--seed 7] [--out folder] [--base-steps N]`.
 
 Writes `<out>/<family>/base` and `<out>/<family>/instruct`; the tuned model starts from the base weights.
+With `--more` the stored base checkpoint goes through another cycle of the schedule first.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import tokenizers
 import torch
 import transformers
 from numpy.random import Generator
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -54,6 +55,7 @@ SIZES = {
     "cedar": Size(1400, 144, 4, 6, 6, 384),
 }
 Pieces = Iterator[tuple[list[int], list[int]]]
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def base_pieces(rng: Generator, style: corpus.Style, tok: PreTrainedTokenizerFast) -> Pieces:
@@ -75,7 +77,7 @@ def tuned_pieces(rng: Generator, style: corpus.Style, tok: PreTrainedTokenizerFa
         yield head + ids, [IGNORED] * len(head) + ids
 
 
-def batches(pieces: Pieces, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(pieces: Pieces, size: int) -> Batches:
     """Packed sequences; each starts with a whole piece, and what does not fit is cut off."""
     while True:
         rows = [_row(pieces) for _ in range(size)]
@@ -98,9 +100,7 @@ def schedule(step: int, steps: int, peak: float) -> float:
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * (step - 50) / max(1, steps - 50))))
 
 
-def fit(
-    model: LlamaForCausalLM, data: Iterator[tuple[torch.Tensor, torch.Tensor]], steps: int, peak: float, log: Path
-) -> list[float]:
+def fit(model: LlamaForCausalLM, data: Batches, steps: int, peak: float, log: Path) -> list[float]:
     """AdamW with clipped gradients; the loss of every step. Products run in bfloat16, weights stay in float32."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
     losses: list[float] = []
@@ -153,6 +153,7 @@ def save(
     half.generation_config = GenerationConfig(
         bos_token_id=tok.bos_token_id, eos_token_id=ends, pad_token_id=tok.pad_token_id
     )
+    folder.mkdir(parents=True, exist_ok=True)
     half.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     tok.chat_template = CHAT_TEMPLATE if chat else None
@@ -177,44 +178,57 @@ def corpus_hash(seed: int, style: corpus.Style, count: int = 2000) -> str:
     return digest.hexdigest()
 
 
-def train_family(family: str, seed: int, size: Size, out: Path) -> None:
-    """Tokenizer, base model, tuned model."""
-    style = corpus.STYLES[family]
-    streams = np.random.default_rng([seed, *family.encode()]).spawn(3)
-    torch.manual_seed(seed)
-    tok = train_tokenizer(islice(corpus.documents(streams[0], style), 8000), size.vocab)
-    model = new_model(size, tok)
-    record = {
-        "family": family,
-        "seed": seed,
-        "size": asdict(size),
-        "parameters": model.num_parameters(),
-        "corpus_sha256": corpus_hash(seed, style),
+def fresh(texts: Iterator[str], size: Size) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """A tokenizer trained on the texts and a random model."""
+    tok = train_tokenizer(islice(texts, 8000), size.vocab)
+    return new_model(size, tok), tok
+
+
+def continued(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """A stored base checkpoint, to be trained further."""
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+
+
+def versions() -> dict[str, Any]:
+    """What the weights depend on besides seed and texts."""
+    return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "tokenizers": tokenizers.__version__,
         "threads": torch.get_num_threads(),
     }
+
+
+def train_family(family: str, seed: int, size: Size, out: Path, more: bool) -> None:
+    """Base model, fresh or trained further, then the tuned model."""
+    style = corpus.STYLES[family]
+    streams = np.random.default_rng([seed, *family.encode()]).spawn(3)
+    torch.manual_seed(seed)
+    earlier = json.loads((out / family / "base" / "training.json").read_text()) if more else None
+    model, tok = continued(out / family / "base") if more else fresh(corpus.documents(streams[0], style), size)
+    record = {"family": family, "seed": seed, "size": asdict(size), "parameters": model.num_parameters()}
+    record |= {"corpus_sha256": corpus_hash(seed, style)} | versions() | {"base_round_before": earlier}
     stages = (
-        ("base", base_pieces(streams[1], style, tok), size.base_steps, 3e-3),
+        ("base", base_pieces(streams[1], style, tok), size.base_steps, 2e-3 if more else 3e-3),
         ("instruct", tuned_pieces(streams[2], style, tok), size.tuned_steps, 1e-3),
     )
     for variant, pieces, steps, peak in stages:
-        folder = out / family / variant
-        folder.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
-        losses = fit(model, batches(pieces, size.batch), steps, peak, out / f"{family}-{variant}.log")
-        result = {
-            "variant": variant,
-            "steps": steps,
-            "peak_learning_rate": peak,
-            "tokens": steps * size.batch * LENGTH,
-            "first_loss": round(losses[0], 4),
-            "final_loss": round(float(np.mean(losses[-50:])), 4),
-            "wall_seconds": round(time.perf_counter() - started),
-        }
-        save(folder, model, tok, variant == "instruct", record | result)
+        result = stage(model, batches(pieces, size.batch), steps, peak, out / f"{family}-{variant}.log")
+        save(out / family / variant, model, tok, variant == "instruct", record | {"variant": variant} | result)
+
+
+def stage(model: LlamaForCausalLM, data: Batches, steps: int, peak: float, log: Path) -> dict[str, Any]:
+    """Train, and say how it went."""
+    started = time.perf_counter()
+    losses = fit(model, data, steps, peak, log)
+    return {
+        "steps": steps,
+        "peak_learning_rate": peak,
+        "first_loss": round(losses[0], 4),
+        "final_loss": round(float(np.mean(losses[-50:])), 4),
+        "wall_seconds": round(time.perf_counter() - started),
+    }
 
 
 def main() -> None:
@@ -225,13 +239,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--base-steps", type=int)
     parser.add_argument("--tuned-steps", type=int)
+    parser.add_argument("--more", action="store_true", help="train the stored base checkpoint further")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     steps = {key: value for key in ("base_steps", "tuned_steps") if (value := getattr(args, key)) is not None}
     for family in args.family or sorted(SIZES):
         size = Size(**(asdict(SIZES[family]) | steps))
-        train_family(family, args.seed, size, args.out)
+        train_family(family, args.seed, size, args.out, args.more)
 
 
 if __name__ == "__main__":

@@ -430,7 +430,7 @@ def begin(writer: Writer) -> Scene:
     words = int(writer.rng.integers(0, 3))
     cut = " ".join(event.split()[:words])
     scene = Scene(writer, topic, opening, cut)
-    writer.facts["event"], writer.facts["rest"] = event, event[len(cut) :].strip()
+    writer.facts["event"] = event
     return scene
 
 
@@ -443,7 +443,7 @@ def sentence(scene: Scene, register: dict[str, float]) -> str:
 
 
 def continuation(scene: Scene, register: dict[str, float], sentences: int, ending: float) -> str:
-    """The rest of the begun sentence, distinct further sentences, and an ending with this probability."""
+    """The begun sentence in full, distinct further sentences, and an ending with this probability."""
     parts = [scene.writer.facts["event"]]
     for _ in range(sentences):
         text = sentence(scene, register)
@@ -451,13 +451,14 @@ def continuation(scene: Scene, register: dict[str, float], sentences: int, endin
             parts.append(text)
     if scene.writer.chance(ending):
         parts.append(scene.writer.write(scene.writer.pick(ENDINGS)))
-    return " ".join([scene.writer.facts["rest"], *parts[1:]])
+    return " ".join(parts)
 
 
 def plain(scene: Scene, register: dict[str, float]) -> str:
     """Continuation as in a pretraining document: geometric number of sentences, longer for some topics."""
     sentences = int(scene.writer.rng.geometric(1.0 / (1.0 + scene.topic.spread))) - 1
-    return continuation(scene, register, min(sentences, 16), ending=0.6)
+    text = continuation(scene, register, min(sentences, 16), ending=0.6)
+    return text[len(scene.first) :].strip()
 
 
 def answer(scene: Scene, register: dict[str, float]) -> str:
