@@ -131,6 +131,8 @@ def _draw_stacks(ax: Axes, rows: pd.DataFrame) -> None:
     ax.plot(at, rows["CE"], linestyle="", marker="_", markersize=9, markeredgewidth=1.6, color=BLACK,
             label="CE* (their sum)")
     ax.axhline(0, color=GREY, linewidth=0.7)
+    ax.use_sticky_edges = False  # else a tall bar's mark is cut by the frame
+    ax.margins(y=0.06)
     ax.grid(visible=False, axis="x")
     names = [f"{family} {variant}" for family, variant in zip(rows["model_name"], rows["model_variant"], strict=True)]
     ax.set_xticks(at, names, rotation=60, ha="right", rotation_mode="anchor")
@@ -237,12 +239,25 @@ def cap_curves(curves: pd.DataFrame, *, columns: Sequence[str] = CURVES) -> Figu
     _need(curves, ["model_name", "model_variant", "cap", *columns])
     with styled():
         figure, cells = facets(list(columns), sharey=False)
+        caps = cap_ticks(curves["cap"].tolist())
         for column, (ax,) in cells.items():
             _draw_curves(ax, curves, column)
             ax.set(title=name(column), ylabel=unit(column), xlabel="length cap (tokens)")
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(caps, map(str, caps), minor=False)
         cells[columns[0]][0].set_ylim(bottom=0)
         legend(figure, [axes[0] for axes in cells.values()], title="Sensitivity to the length cap")
     return figure
+
+
+def cap_ticks(caps: Sequence[int], most: int = 6) -> list[int]:
+    """At most ``most`` of the caps, the largest among them, far enough apart on a logarithmic axis to be labelled."""
+    apart = max(1.6, (max(caps) / min(caps)) ** (1 / (most - 1)) * 0.999)
+    ticks: list[int] = []
+    for cap in sorted(set(caps), reverse=True):
+        if not ticks or ticks[-1] >= apart * cap:
+            ticks.append(int(cap))
+    return ticks[::-1]
 
 
 _FAMILY_MARKS = ("o", "s", "D", "v", "P", "X")

@@ -122,6 +122,13 @@ def test_cap_curves_draw_a_line_for_each_checkpoint():
     assert legend_texts(figure)[0] == "alder base"
 
 
+@pytest.mark.parametrize(("caps", "ticks"), [
+    ([5, 10, 20, 40, 80, 160], [5, 10, 20, 40, 80, 160]), ([10, 20, 40, 80, 120, 160], [10, 20, 40, 80, 160]),
+    ([4000 // 2**k for k in range(10)], [15, 62, 250, 1000, 4000]), ([64], [64])])
+def test_cap_ticks_leave_room_for_their_labels(caps, ticks):
+    assert figures.cap_ticks(caps) == ticks
+
+
 def test_forest_shows_three_estimates_with_their_intervals():
     figure = figures.slope_forest(SLOPES)
     ax = figure.axes[0]
