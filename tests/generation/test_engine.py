@@ -47,7 +47,8 @@ def test_terms_are_those_of_plain_transformers(engines, name, policy):
         for term in STEP_TERMS:
             np.testing.assert_allclose(rollout.steps[term][~want.near], want.steps[term][~want.near], atol=1e-4,
                                        err_msg=term)
-    assert near <= 3
+    # Flat laws: a top-p boundary lies within 1e-5 of some cumulated mass in one to three of a hundred steps.
+    assert near <= 0.05 * sum(len(r.token_ids) for r in drawn.values())
 
 
 @pytest.mark.parametrize("name", list(tiny.BUILDERS))
@@ -69,7 +70,7 @@ def test_a_wrong_window_would_be_seen(name):
     decoder = SlotDecoder(engine.model)
     decoder._windows = dict.fromkeys(decoder._windows)
     engine.__dict__["decoder"] = decoder
-    asked = tiny.prompts(engine, (4,))
+    asked = tiny.prompts(engine, (20,))
     rollout = tiny.draw(engine, asked, [(0, 0)], SamplingPolicy(max_new_tokens=30), 1)[0, 0]
     logits = plain_logits(engine.model, asked[0].token_ids, rollout.token_ids).numpy()
     want = law_terms(logits, rollout.token_ids, engine.end_ids, SamplingPolicy())
@@ -127,20 +128,19 @@ def test_prompts_do_not_share_a_stream(engines):
 
 def test_every_end_token_ends_a_rollout(engines):
     engine = engines["llama"]
-    assert engine.end_ids == (7, 150)
-    drawn = tiny.draw(engine, tiny.prompts(engine, (3,)), tiny.pairs(1, 150), SamplingPolicy(max_new_tokens=200), 32)
-    last = {r.token_ids[-1] for r in drawn.values() if r.finish_reason == STOP}
-    assert last == {7, 150}
+    assert engine.end_ids == tiny.ENDS
+    drawn = tiny.draw(engine, tiny.prompts(engine, (3,)), tiny.pairs(1, 80), SamplingPolicy(max_new_tokens=60), 32)
+    assert len({r.token_ids[-1] for r in drawn.values() if r.finish_reason == STOP}) > 5
     for rollout in drawn.values():
         assert not np.isin(rollout.token_ids[:-1], engine.end_ids).any()
         assert (rollout.finish_reason == STOP) == (rollout.token_ids[-1] in engine.end_ids)
-        assert rollout.finish_reason == STOP or len(rollout.token_ids) == 200
+        assert rollout.finish_reason == STOP or len(rollout.token_ids) == 60
 
 
 def test_an_end_token_at_the_cap_is_a_stop(engines):
-    drawn = tiny.draw(engines["llama"], tiny.prompts(engines["llama"], (3,)), tiny.pairs(1, 400),
+    drawn = tiny.draw(engines["llama"], tiny.prompts(engines["llama"], (3,)), tiny.pairs(1, 200),
                       SamplingPolicy(max_new_tokens=1), 50)
-    reasons = {r.token_ids[0] in (7, 150): r.finish_reason for r in drawn.values()}
+    reasons = {r.token_ids[0] in tiny.ENDS: r.finish_reason for r in drawn.values()}
     assert reasons == {True: STOP, False: LENGTH}
 
 

@@ -28,6 +28,7 @@ COMMON = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, 
           "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256,
           "bos_token_id": 0, "pad_token_id": 1, "tie_word_embeddings": False, "initializer_range": 0.25}
 WINDOW = 7
+ENDS = tuple(range(7, VOCABULARY, 20))
 HYBRID = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"] * 2}
 
 
@@ -53,8 +54,8 @@ BUILDERS = {
 }
 
 
-def model(name: str, *, ends: tuple[int, ...] = (7, 150), seed: int = 1):
-    """A random model whose logits are spread like those of a language model and whose rollouts end in ~30 steps."""
+def model(name: str, *, ends: tuple[int, ...] = ENDS, seed: int = 1):
+    """A random model whose logits are spread like those of a language model; ~1 of 20 steps draws an end token."""
     torch.manual_seed(seed)
     net = BUILDERS[name]().eval()
     net.generation_config.eos_token_id = list(ends)

@@ -1,0 +1,134 @@
+"""Prompt files and lists, their mistakes, and how a source becomes token ids."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from canopy_stats.generation.prompts import ChatFormat, check_template, encode, read_prompts
+from canopy_stats.schema import UserError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_models import make_tokenizer  # noqa: E402
+
+MESSAGES = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"},
+            {"role": "user", "content": "on"}]
+PLAIN, CHAT = ChatFormat(False), ChatFormat(True)
+
+
+@pytest.fixture(scope="module")
+def words():
+    return make_tokenizer()
+
+
+def written(folder: Path, *lines: object) -> Path:
+    path = folder / "p.jsonl"
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_a_file(tmp_path):
+    path = written(tmp_path, {"prompt": "one"}, "", {"prompt": MESSAGES, "id": "chat"}, {"prompt": "three", "id": 7},
+                   {"prompt": "vier", "more": 1})
+    assert read_prompts(path) == [("0", "one"), ("chat", MESSAGES), ("7", "three"), ("3", "vier")]
+    assert read_prompts(str(path)) == read_prompts(path)
+
+
+def test_a_list():
+    assert read_prompts(["one", MESSAGES, [3, 4], (5,)]) == [("0", "one"), ("1", MESSAGES), ("2", [3, 4]), ("3", [5])]
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    ([], r"p.jsonl holds no prompts; add at least one"),
+    (["", "  "], r"p.jsonl holds no prompts"),
+    ([{"prompt": "a"}, '{"prompt": "b"'], r"p.jsonl, line 2 is not valid JSON \(.*column \d+\); write one object"),
+    ([{"text": "a"}], r"line 1 has no 'prompt' key; write one object a line"),
+    (["[1, 2]"], r"line 1 has no 'prompt' key"),
+    ([{"prompt": "a"}, {"prompt": "  "}], r"line 2: the prompt is empty; remove it"),
+    ([{"prompt": []}], r"line 1: the prompt is empty"),
+    ([{"prompt": None}], r"line 1: a prompt is a string, a list of chat messages"),
+    ([{"prompt": 3}], r"line 1: a prompt is a string"),
+    ([{"prompt": [{"role": "user"}]}], r"line 1: a prompt is a string"),
+    ([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}], r"the same prompt stands twice, at line 1 and line 3"),
+    ([{"prompt": "a", "id": 1}, {"prompt": "b", "id": "1"}], r"the id '1' stands twice, at line 1 and line 2"),
+    ([{"prompt": "a", "id": 1}, {"prompt": "b"}], r"the id '1' stands twice"),
+], ids=str)
+def test_mistakes_in_a_file(tmp_path, lines, message):
+    with pytest.raises(UserError, match=message):
+        read_prompts(written(tmp_path, *lines))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"There is no prompt file .*no\.jsonl\. Give a JSONL file"):
+        read_prompts(tmp_path / "no.jsonl")
+
+
+def test_a_folder_or_binary_file(tmp_path):
+    (tmp_path / "b").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path, tmp_path / "b"):
+        with pytest.raises(UserError, match="can't be read"):
+            read_prompts(path)
+
+
+@pytest.mark.parametrize(("items", "message"), [
+    ([], "The list of prompts holds no prompts"), ([""], "prompt 0: the prompt is empty"),
+    ([[1], [1]], "stands twice, at prompt 0 and prompt 1"), ([[1, "a"]], "prompt 0: a prompt is"),
+    ([True], "prompt 0: a prompt is")], ids=str)
+def test_mistakes_in_a_list(items, message):
+    with pytest.raises(UserError, match=message):
+        read_prompts(items)
+
+
+def test_plain_text_follows_the_tokenizers_own_bos_rule(words):
+    ids = encode("the cat", words, PLAIN)
+    assert words.convert_ids_to_tokens(list(ids)) == ["<s>", "the", "cat"]
+
+
+def test_a_template_adds_no_second_bos(words):
+    """The template writes <s> itself and the tokenizer would put another before it."""
+    ids = encode("the cat", words, CHAT)
+    assert words.convert_ids_to_tokens(list(ids)) == ["<s>", "<u>", "the", "cat", "</u>", "<a>"]
+
+
+def test_messages_and_system_prompt(words):
+    tokens = words.convert_ids_to_tokens(list(encode(MESSAGES, words, ChatFormat(True, system="dog"))))
+    assert tokens == ["<s>", "<u>", "dog", "</u>", "<u>", "the", "cat", "</u>", "<u>", "sat", "</u>", "<u>", "on",
+                      "</u>", "<a>"]
+
+
+@pytest.mark.parametrize(("thinking", "last"), [(None, "cat"), (True, "dog"), (False, "bird")])
+def test_enable_thinking_passes_through(thinking, last):
+    words = make_tokenizer()
+    words.chat_template = ("{% if enable_thinking is not defined %}cat{% elif enable_thinking %}dog{% else %}bird"
+                           "{% endif %}")
+    ids = encode("the", words, ChatFormat(True, enable_thinking=thinking))
+    assert words.convert_ids_to_tokens(list(ids)) == [last]
+
+
+def test_token_ids_pass_through(words):
+    assert encode([9, 8], words, CHAT) == encode([9, 8], None, PLAIN) == (9, 8)
+
+
+def test_what_can_not_be_encoded(words):
+    with pytest.raises(UserError, match="without a tokenizer; give one with tokenizer="):
+        encode("text", None, PLAIN)
+    with pytest.raises(UserError, match="takes plain text; set chat=True"):
+        encode(MESSAGES, words, PLAIN)
+    with pytest.raises(UserError, match="system message and a system prompt was given too"):
+        encode([{"role": "system", "content": "the"}], words, ChatFormat(True, system="dog"))
+    strict = make_tokenizer()
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(UserError, match="template refuses the prompt .roles must alternate."):
+        encode("the", strict, CHAT)
+
+
+def test_formats_that_can_not_be(words):
+    with pytest.raises(UserError, match="only exist inside a chat template"):
+        ChatFormat(False, system="dog")
+    bare = make_tokenizer()
+    bare.chat_template = None
+    with pytest.raises(UserError, match="tokenizer has none; set chat=False"):
+        check_template(bare, CHAT)
+    check_template(bare, PLAIN)
+    check_template(words, CHAT)
