@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,8 @@ from ..schema import UserError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "gguf")
-_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+_CONTENT = ("*.safetensors", "*.bin", "*.gguf", "config.json", "adapter_config.json")
+_INCIDENTAL = ("_name_or_path", "transformers_version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +187,8 @@ def _versions() -> dict[str, str]:
 
 
 def files_sha256(path: Path) -> str:
-    """SHA-256 over a checkpoint's weight files (names and contents, in order of name), or over one file."""
-    files = [path] if path.is_file() else sorted({f for pattern in _WEIGHTS for f in path.glob(pattern)})
+    """SHA-256 over a checkpoint's weights and configuration (file names and contents, by name), or over one file."""
+    files = [path] if path.is_file() else sorted({f for pattern in _CONTENT for f in path.glob(pattern)})
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -195,9 +197,10 @@ def files_sha256(path: Path) -> str:
     return total.hexdigest()
 
 
-def tensors_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over a loaded model's tensors: names, types, shapes and bytes, in order of name."""
-    total = hashlib.sha256()
+def tensors_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 over a loaded model: its configuration, and each tensor's name, type, shape and bytes, by name."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _INCIDENTAL}
+    total = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
