@@ -13,7 +13,7 @@ from canopy_stats.generation.torch_engine import load_engine
 from canopy_stats.schema import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_models import save_tiny_llama  # noqa: E402
+from tiny_models import save_tiny_llama
 
 
 @pytest.fixture(scope="module")

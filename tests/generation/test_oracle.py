@@ -35,7 +35,8 @@ def enumerate_paths(p: np.ndarray, start: int, cap: int) -> dict[str, float]:
             if end in path[:-1] or (path[-1] != end and n < cap):
                 continue
             states = (start, *path[:-1])
-            found.append((np.prod([p[a, b] for a, b in zip(states, path, strict=True)]), n, entropy[list(states)].sum()))
+            chance = np.prod([p[a, b] for a, b in zip(states, path, strict=True)])
+            found.append((chance, n, entropy[list(states)].sum()))
     w, n, h = np.array(found).T
     return {"ce": w @ h, "mean_length": w @ n, "mean_rate": w @ (h / n), "cov": w @ h - (w @ n) * (w @ (h / n)),
             "var_length": w @ n**2 - (w @ n) ** 2}

@@ -10,7 +10,7 @@ from canopy_stats.generation.prompts import ChatFormat, check_template, encode, 
 from canopy_stats.schema import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_models import make_tokenizer  # noqa: E402
+from tiny_models import make_tokenizer
 
 MESSAGES = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"},
             {"role": "user", "content": "on"}]

