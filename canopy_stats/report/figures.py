@@ -60,7 +60,9 @@ def diversity_against_rate(panel: pd.DataFrame, fit: Any = None, *, by: str = "m
             _draw_cloud(ax, panel[panel[by].astype(str) == value], looks(panel["model_variant"]), fit)
             ax.set(title=value, xlabel=label("R_bar").replace(" (", "\n("))
         _left_label(cells, label("D"))
-        legend(figure, [axes[0] for axes in cells.values()], title="Semantic diversity against entropy rate")
+        averaged = fit is not None and by != "task" and "task" in panel and panel["task"].nunique() > 1
+        legend(figure, [axes[0] for axes in cells.values()],
+               title="Semantic diversity against entropy rate" + "; lines average over tasks" * averaged)
     return figure
 
 
@@ -202,6 +204,8 @@ def entropy_profile(steps: pd.DataFrame, *, by: str = "model_name", fewest: int 
             rows = table[table[by].astype(str) == value]
             _draw_profile(above, below, rows, looks(steps["model_variant"]), fewest)
             above.set_title(value)
+        for ax in next(iter(cells.values())):
+            ax.set_ylim(bottom=0)  # after all facets are drawn: they share this axis
         _left_label(cells, "mean entropy\n(nats)", "rollouts\nrunning")
         legend(figure, [axes[0] for axes in cells.values()], title="Entropy rate along the rollout")
     return figure
@@ -219,8 +223,6 @@ def _draw_profile(above: Axes, below: Axes, rows: pd.DataFrame, styles: dict, fe
         enough = own[own["active"] >= fewest]
         above.plot(enough["step"], enough["entropy"], look.dash, color=look.colour, linewidth=1.2, label=variant)
         below.plot(own["step"], own["active"], look.dash, color=look.colour, linewidth=1.2)
-    above.set_ylim(bottom=0)
-    below.set_ylim(bottom=0)
     above.sharex(below)
     above.tick_params(labelbottom=False)
     below.set_xlabel("position (tokens)")

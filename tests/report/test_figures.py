@@ -105,6 +105,8 @@ def test_entropy_profile_is_the_mean_over_running_rollouts(steps):
     assert line.get_ydata() == pytest.approx(2.0 - 0.01 * line.get_xdata())
     assert below.lines[0].get_ydata()[0] == 200
     assert below.get_xlabel() == "position (tokens)"
+    top = max(line.get_ydata().max() for ax in figure.axes[:2] for line in ax.lines)
+    assert figure.axes[1].get_ylim()[0] == 0 and figure.axes[1].get_ylim()[1] > top
     active = figures.active_profile(steps, ["task", "model_variant"])
     shown = active[(active["task"] == "completion") & (active["model_variant"] == "instruct")]
     assert len(above.lines[1].get_xdata()) == (shown["active"] >= 20).sum()
