@@ -14,7 +14,7 @@ from tiny_models import save_tiny_llama
 import canopy_stats as cs
 from canopy_stats.schema import SamplingPolicy, UserError
 from canopy_stats.study import Checkpoint, Family, Study, chain, demo, record, run_demo, run_study, stages, work
-from canopy_stats.study.demo import FAMILIES, TASKS, data_folder
+from canopy_stats.study.demo import FAMILIES
 
 STATES = 8
 
@@ -254,10 +254,11 @@ def trained_here() -> bool:
 
 @pytest.mark.skipif(not trained_here(), reason="data/models has no trained family: a checkout carries them")
 def test_the_demo_runs_on_a_family_that_comes_with_the_project(tmp_path):
-    result = run_demo(tmp_path, families=FAMILIES[:1], prompts_per_task=2, n_rollouts=4, embedder="tfidf",
-                      max_new_tokens=40, say=lambda _: None)
-    assert set(result.panel["task"]) == set(TASKS) and result.checks["holds"].all()
-    assert data_folder("prompts", None).is_dir()
+    result = run_demo(tmp_path, families=FAMILIES[:1], tasks=["math", "stories"], prompts_per_task=2, n_rollouts=4,
+                      embedder="tfidf", max_new_tokens=40, say=lambda _: None)
+    assert len(result.panel) == 2 * 2 * 2
+    # eight rollouts are too few for a z-score; that the scores agree does not depend on their number
+    assert (result.checks[["entropy off by", "log-prob off by"]] < 1e-4).all(axis=None)
 
 
 def test_the_one_slope_of_the_main_model_is_drawn_once(done):
