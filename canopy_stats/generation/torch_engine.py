@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from .loading import Loaded, load
 from .sampler import ShardSampler
 
 _CPU_BATCH = 32
-_MAX_BATCH = 256
+_GPU_BATCH = 256
 
 
 def load_engine(model: str | Path | PreTrainedModel, *, variant: str = "", tokenizer: Any = None,
@@ -114,14 +115,15 @@ class TorchEngine:
                 _free_memory()
 
     def suggest_batch_size(self, prompts: Sequence[Prompt], policy: SamplingPolicy) -> int:
-        """What ``batch_size="auto"`` means: 32 on a CPU; on a GPU the largest power of two, up to 256, whose caches
-        at full length and logits fit 70% of the free memory."""
-        if self.model.device.type != "cuda":
-            return _CPU_BATCH
+        """What ``batch_size="auto"`` means: the largest power of two, up to 32 on a CPU and 256 on a GPU, whose caches
+        at full length and logits fit half of the memory that the weights leave. Counts the device's whole memory, not
+        what is free just now, so that a run resumes with the batch size it started with."""
+        device, vocabulary = self.model.device, text_config(self.model).vocab_size
         longest = max((len(p.token_ids) for p in prompts), default=0) + policy.max_new_tokens
-        free, _ = torch.cuda.mem_get_info(self.model.device)
-        fits = int(0.7 * free / (longest * self._cache_bytes_per_token() + 16 * text_config(self.model).vocab_size))
-        return max(1, min(_MAX_BATCH, 1 << max(fits, 1).bit_length() - 1))
+        row = longest * self._cache_bytes_per_token() + 16 * vocabulary
+        fits = int(0.5 * (_total_memory(device) - self.model.get_memory_footprint()) / row)
+        most = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
+        return min(most, 1 << max(fits, 1).bit_length() - 1)
 
     def _cache_bytes_per_token(self) -> int:
         """Keys and values of one token over all layers."""
@@ -146,6 +148,13 @@ def out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in text for words in ("not enough memory", "can't allocate memory", "out of memory"))
+
+
+def _total_memory(device: torch.device) -> int:
+    """Bytes of the device's memory, or of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _halved(size: int) -> int:

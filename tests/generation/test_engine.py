@@ -223,6 +223,22 @@ def test_token_ids_outside_the_vocabulary(engines, ids):
         engines["llama"].encode(ids)
 
 
+def test_attention_without_masks_is_refused():
+    engine = tiny.engine("llama")
+    engine.model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(UserError, match="takes no mask per row; load it with attn_implementation='sdpa'"):
+        engine.describe()
+
+
+@pytest.mark.parametrize(("memory", "want"), [(1 << 40, 32), (9 << 17, 4), (0, 1)])
+def test_the_automatic_batch_size_fits_the_memory(engines, monkeypatch, memory, want):
+    """A row of 256 tokens takes 4 layers x 2 x 2 heads x 8 x 4 bytes a token, 128 KiB, and its logits."""
+    footprint = engines["llama"].model.get_memory_footprint()
+    monkeypatch.setattr("canopy_stats.generation.torch_engine._total_memory", lambda device: footprint + memory)
+    asked = tiny.prompts(engines["llama"], (3, 56))
+    assert engines["llama"].suggest_batch_size(asked, SamplingPolicy(max_new_tokens=200)) == want
+
+
 def test_encoder_decoder_models_are_refused():
     from transformers import T5Config, T5ForConditionalGeneration
 
