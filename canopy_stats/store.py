@@ -288,7 +288,7 @@ class Run:
         schema = arrow_schema([c for c in declared if wanted is None or c.name in wanted])
         if wanted is not None and (unknown := sorted(set(wanted) - set(schema.names))):
             raise UserError(f"{kind} have no column {', '.join(unknown)}; there are {', '.join(names(declared))}.")
-        parts = [pq.read_table(self.path / s[kind]["path"], columns=schema.names).cast(schema) for s in self.shards]
+        parts = [_read_shard(self.path / s[kind]["path"], schema) for s in self.shards]
         table = pa.concat_tables(parts) if parts else schema.empty_table()
         return table.select(list(wanted)) if wanted is not None else table
 
@@ -311,6 +311,14 @@ class Run:
         if note.get("run_content_hash") != self.content_hash or note.get("sha256") != files.sha256(data):
             return None
         return pq.read_table(pa.BufferReader(data)), note
+
+
+def _read_shard(path: Path, schema: pa.Schema) -> pa.Table:
+    """The wanted columns of one shard; UserError where an older canopy_stats did not write them all."""
+    if missing := set(schema.names) - set(pq.read_schema(path).names):
+        raise UserError(f"{path} was written by an older canopy_stats, without {', '.join(sorted(missing))}. Generate "
+                        "the run again in another folder, or ask for the other columns only.")
+    return pq.read_table(path, columns=schema.names).cast(schema)
 
 
 def open_run(path: str | Path, *, allow_partial: bool = False) -> Run:

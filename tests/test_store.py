@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_engine import FakeEngine, make_config, make_prompts, write_run
 from hypothesis import given
@@ -73,6 +74,14 @@ def test_chosen_columns_only(run):
     assert run.steps(["entropy", "step"]).column_names == ["entropy", "step"]
     with pytest.raises(UserError, match="no column nonsense; there are prompt_id"):
         run.steps(["nonsense"])
+
+
+def test_shards_of_an_older_version_lack_a_column(run):
+    for shard in run.path.glob("steps/*"):
+        pq.write_table(pq.read_table(shard).drop_columns(["kept_mass"]), shard)
+    with pytest.raises(UserError, match="written by an older canopy_stats, without kept_mass"):
+        run.steps()
+    assert run.steps(["entropy"]).num_rows > 0
 
 
 def test_prompts_and_configuration_come_back(run, config):
