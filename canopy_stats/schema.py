@@ -160,6 +160,7 @@ STEP_COLUMNS = _columns(
     ("step", "int32", "index", "position in the rollout, from 0"),
     ("token_id", "int32", "id", "token that was drawn"),
     ("entropy", "float32", "nats", "entropy of the law's next-token distribution"),
+    ("surprisal_variance", "float32", "nats^2", "variance of minus the log-probability under the law (varentropy)"),
     ("logprob", "float32", "nats", "log-probability of the drawn token under the law"),
     ("stop_probability", "float32", "probability", "chance under the law that this step draws an end token"),
     ("kept_mass", "float32", "probability", "share of the untruncated distribution that the filters keep"),

@@ -58,7 +58,8 @@ class FakeEngine:
             state = int(rng.choice(len(TABLE), p=_row(state, self.drawn_at or policy.temperature)))
             entropy, logprob = -np.sum(law[law > 0] * np.log(law[law > 0])), np.log(law[state])
             tokens.append(state)
-            terms.append((entropy, logprob, law[END], 1.0, entropy, logprob, law[END]))
+            variance = np.sum(law[law > 0] * (np.log(law[law > 0]) + entropy) ** 2)
+            terms.append((entropy, variance, logprob, law[END], 1.0, entropy, logprob, law[END]))
         steps = dict(zip(STEP_TERMS, np.array(terms, dtype=np.float32).T, strict=True))
         reason = STOP if tokens[-1] == END else LENGTH
         return Rollout(prompt_index, rollout, np.array(tokens, dtype=np.int32), reason, steps)

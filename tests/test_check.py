@@ -85,8 +85,20 @@ def test_z_scores_are_standard_normal_over_honest_runs():
     from canopy_stats.checks import _z_finding
 
     rng = np.random.default_rng(0)
-    z = [_z_finding("z", rng.normal(0, 2, 300), np.full(300, 9.0), "nats").value for _ in range(400)]
+    z = [_z_finding("z", rng.normal(0, 2, 300), 4.0 * 300, np.full(300, 9.0), "nats").value for _ in range(400)]
     assert abs(np.mean(z)) < 0.2 and 0.9 < np.std(z) < 1.1
+
+
+def test_rare_ends_that_never_came_are_no_evidence():
+    from canopy_stats.checks import _z_finding
+
+    # 150 rollouts, nearly certain to end where they do: most runs see no exception, and no spread at all.
+    p, rng = np.linspace(0.995, 0.999, 150), np.random.default_rng(1)
+    excess = [(rng.random(150) < p) - p for _ in range(400)]
+    z = np.array([_z_finding("z", x, (p * (1 - p)).sum(), np.ones(150), "stops").value for x in excess])
+    assert np.mean(np.abs(z) > 4) < 0.01
+    by_spread = np.array([x.mean() / (x.std(ddof=1) / np.sqrt(150)) for x in excess])
+    assert np.mean(np.abs(by_spread) > 4) > 0.4
 
 
 def test_a_certain_law_is_no_evidence(tmp_path):
@@ -94,7 +106,7 @@ def test_a_certain_law_is_no_evidence(tmp_path):
 
     # Rounding of float32 terms: the same tiny error in each token, and no spread at all.
     length = np.full(50, 10.0)
-    assert _z_finding("z", 1e-8 * length, length, "nats").ok
+    assert _z_finding("z", 1e-8 * length, 0.0, length, "nats").ok
 
 
 # -------------------------------------------------------------------------------------------- against the model: oracle

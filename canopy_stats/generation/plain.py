@@ -91,7 +91,9 @@ def _block(logits: np.ndarray, drawn: np.ndarray, ends: list[int], policy: Sampl
     kept = np.exp(np.where(np.isneginf(law), -np.inf, full)).sum(axis=1)
     entropy, logprob, stop = _summary(law, drawn, ends)
     entropy_full, logprob_full, stop_full = _summary(full, drawn, ends)
-    values = (entropy, logprob, stop, kept, entropy_full, logprob_full, stop_full)
+    surprise = np.where(np.isneginf(law), 0.0, -law)
+    variance = np.sum(np.exp(law) * (surprise - entropy[:, None]) ** 2, axis=1)
+    values = (entropy, variance, logprob, stop, kept, entropy_full, logprob_full, stop_full)
     return Terms(dict(zip(STEP_TERMS, values, strict=True)), near)
 
 

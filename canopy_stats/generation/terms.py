@@ -43,6 +43,11 @@ class Law:
         logprob = self.z.gather(1, chosen)[:, 0] - self.total.log()
         return logprob.masked_fill_(self.weights.gather(1, chosen)[:, 0] == 0, -torch.inf)
 
+    def surprisal_variance(self) -> torch.Tensor:
+        """Variance (B,) of minus the log-probability, which is that of z: they differ by the normaliser alone."""
+        deviation = self.z - (self.total.log() - self.entropy)[:, None]
+        return torch.linalg.vecdot(self.weights * deviation, deviation) / self.total
+
     def probability(self, ids: torch.Tensor) -> torch.Tensor:
         """Summed probability (B,) of the given token ids."""
         return self.weights.index_select(1, ids).sum(dim=-1) / self.total
@@ -88,6 +93,7 @@ def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Te
     kept_mass = (law.total / full.total).clamp_(max=1.0)
     columns = {
         "entropy": law.entropy,
+        "surprisal_variance": law.surprisal_variance(),
         "logprob": law.logprob(tokens),
         "stop_probability": law.probability(end_ids),
         "kept_mass": kept_mass,
