@@ -202,8 +202,8 @@ def tiny(tmp_path_factory):
 
 
 def draw_tiny(out, model, **options):
-    return generate(model, TEXTS, out, family="t", task="t", n_rollouts=8, policy=SamplingPolicy(max_new_tokens=10),
-                    progress=False, drift_tokens=0, **{"variant": "base", **options})
+    return generate(model, TEXTS, out, family="t", task="t", policy=SamplingPolicy(max_new_tokens=10), progress=False,
+                    drift_tokens=0, **{"variant": "base", "n_rollouts": 8, **options})
 
 
 @pytest.fixture(scope="module", params=["base", "instruct"])
@@ -215,6 +215,15 @@ def test_model_is_found_where_the_run_found_it(tiny_run):
     report = check(open_run(tiny_run.path))
     assert report.ok, str(report)
     assert value(report, "logprob") < 1e-4 and value(report, "prompts rebuilt") == 0
+
+
+def test_sixteen_bits_are_judged_by_the_median(tiny, tmp_path):
+    run = draw_tiny(tmp_path / "run", tiny, dtype="bfloat16", n_rollouts=16)
+    report = check(run)
+    assert report.ok, str(report)
+    assert "median difference in 16 bits" in str(report)
+    hotter = check(falsify(run, tmp_path / "false", policy__temperature=1.5))
+    assert {"entropy", "redraw flips"} <= found(hotter), str(hotter)
 
 
 def test_moved_model_is_given(tiny_run, tiny, tmp_path):
