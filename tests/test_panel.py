@@ -178,3 +178,14 @@ def test_the_demo_panel_is_found_or_its_absence_explained(frame, tmp_path, monke
     monkeypatch.setattr(module, "_DEMO", "absent.parquet")
     with pytest.raises(UserError, match="The demo panel is not installed"):
         cs.load_demo_panel()
+
+
+# ------------------------------------------------------------------------------------------------- the demo panel
+
+
+def test_demo_panel_is_the_full_run():
+    frame = cs.load_demo_panel()
+    cells = frame.groupby(["model_name", "model_variant", "task"]).size()
+    assert len(cells) == 24 and (cells == 100).all() and (frame["M"] == 24).all()
+    assert frame.attrs["provenance"]["study"]["n_rollouts"] == 24
+    np.testing.assert_allclose(frame["CE"], frame["N_bar"] * frame["R_bar"] + frame["cov_NR"], rtol=1e-9)
