@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, Prompt, Rollout, RunConfig, SamplingPolicy
+from canopy_stats.schema import LENGTH, STOP, Prompt, Rollout, RunConfig, SamplingPolicy
 from canopy_stats.store import RunWriter, prompts_hash
 
 STATES = 6
@@ -90,8 +90,10 @@ def make_prompts(n, salt=""):
 
 def rollouts_of(drawn, m):
     for r, n in enumerate(drawn.length):
-        terms = [x[r, :n] for x in (drawn.entropy, drawn.logprob, drawn.hazard)]
-        values = dict(zip(STEP_TERMS, [*terms, np.ones(n), *terms], strict=True))
+        own = {"entropy": drawn.entropy, "logprob": drawn.logprob, "stop_probability": drawn.hazard}
+        values = {k: v[r, :n] for name, v in own.items() for k in (name, f"{name}_full_offpolicy")}
+        # No metric reads the variance of the surprisal.
+        values |= {"kept_mass": np.ones(n), "surprisal_variance": np.zeros(n)}
         yield Rollout(r // m, r % m, drawn.tokens[r, :n], STOP if drawn.stopped[r] else LENGTH,
                       {k: v.astype(np.float32) for k, v in values.items()})
 
