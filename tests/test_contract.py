@@ -70,8 +70,8 @@ def test_step_entropies_are_the_table_rows(case, oracle):
 
 def test_rollout_columns_are_sums_of_the_steps(case):
     rollouts = case[0].rollouts().to_pandas().set_index(["prompt_id", "rollout"])
-    sums = case[0].steps().to_pandas().groupby(["prompt_id", "rollout"])[["entropy", "logprob", "stop_probability"]].sum()
-    sums = sums.loc[rollouts.index]
+    terms = ["entropy", "logprob", "stop_probability"]
+    sums = case[0].steps().to_pandas().groupby(["prompt_id", "rollout"])[terms].sum().loc[rollouts.index]
     np.testing.assert_allclose(rollouts["entropy_sum"], sums["entropy"], rtol=1e-5)
     np.testing.assert_allclose(rollouts["surprisal_sum"], -sums["logprob"], rtol=1e-5)
     np.testing.assert_allclose(rollouts["stop_hazard_sum"], sums["stop_probability"], rtol=1e-5)

@@ -266,3 +266,10 @@ def test_the_one_slope_of_the_main_model_is_drawn_once(done):
     main, interaction, _ = chain.forest_rows(result.changes).to_dict("records")
     assert np.isfinite(main["base"]) and np.isnan(main["tuned"]) and np.isnan(main["difference"])
     assert (interaction["tuned_low"], interaction["tuned_high"]) == tuple(result.changes[1].tuned.interval)
+
+
+def test_a_study_survives_the_way_to_another_process(random_models, tmp_path):
+    families = demo.tiny_families(["alder"], random_models)
+    study = record.Study("t", "c", families, {"math": "m.jsonl"}, SamplingPolicy(top_k=5), 4)
+    job = work.Job(study, tmp_path, tuple(study.cells()))
+    assert work.Job.from_json(job.to_json()) == job

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,23 @@ class Study:
         """Every run by its name: task, family and checkpoint; a checkpoint's tasks follow each other."""
         return {f"{task}-{family.name}-{checkpoint.variant}": (task, family, checkpoint)
                 for family in self.families for checkpoint, task in product(family.checkpoints, self.tasks)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, which :meth:`from_dict` reads back. UserError for a model that is an object."""
+        loaded = [c.variant for f in self.families for c in f.checkpoints if not isinstance(c.model, (str, Path))]
+        if loaded:
+            raise UserError(f"The model of {', '.join(loaded)} is a loaded object, which other processes cannot be "
+                            "given: name a folder or file, or set workers=None.")
+        families = [{"name": f.name, "checkpoints": [{**asdict(c), "model": str(c.model)} for c in f.checkpoints]}
+                    for f in self.families]
+        return {**asdict(self), "families": families, "tasks": {task: str(path) for task, path in self.tasks.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Study:
+        """The study that :meth:`to_dict` wrote."""
+        families = tuple(Family(f["name"], tuple(Checkpoint(**c) for c in f["checkpoints"]))
+                         for f in values["families"])
+        return cls(**{**values, "families": families, "policy": SamplingPolicy(**values["policy"])})
 
     def described(self) -> dict[str, Any]:
         """The settings as plain values, for provenance."""

@@ -6,8 +6,8 @@ is drawn by a process of its own with one thread, so the rollouts do not depend 
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import subprocess
 import sys
 import time
@@ -98,6 +98,16 @@ class Job:
     out: Path
     names: tuple[str, ...]
 
+    def to_json(self) -> str:
+        """One line, for the process that does it."""
+        return json.dumps({"study": self.study.to_dict(), "out": str(self.out), "names": self.names})
+
+    @classmethod
+    def from_json(cls, line: str) -> Job:
+        """What :meth:`to_json` wrote."""
+        values = json.loads(line)
+        return cls(Study.from_dict(values["study"]), Path(values["out"]), tuple(values["names"]))
+
 
 def draw_apart(study: Study, out: Path, workers: int, say: Say) -> dict[str, Run]:
     """Every run of the study, drawn and checked by up to ``workers`` processes at a time."""
@@ -126,7 +136,7 @@ def _in_a_process(job: Job, say: Say) -> None:
     with ThreadPoolExecutor(1) as reader:
         errors = reader.submit(_read_all, worker.stderr)
         with worker.stdin as pipe:
-            pickle.dump(job, pipe)  # between two processes of ours; nothing of it is stored
+            pipe.write(job.to_json().encode())
         for line in worker.stdout:
             say(line.decode().rstrip())
     _raise_for(worker.wait(), errors.result())
@@ -153,7 +163,7 @@ def _raise_for(code: int, errors: str) -> None:
 
 def main() -> int:
     """The worker's side: one job from standard input, a line on standard output for each run."""
-    job: Job = pickle.load(sys.stdin.buffer)
+    job = Job.from_json(sys.stdin.read())
     try:
         for name in job.names:
             began = time.monotonic()
@@ -168,7 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # As ``__main__`` this module's Job is another class than the one that was sent.
-    from canopy_stats.study import work
-
-    sys.exit(work.main())
+    sys.exit(main())
