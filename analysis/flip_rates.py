@@ -28,7 +28,8 @@ BATCHES = (32, 7, 1)
 
 def schemes(logits: torch.Tensor, keys: torch.Tensor, steps: torch.Tensor) -> dict[str, torch.Tensor]:
     """Tokens (B,) of each scheme, from the same logits (B, V) and the same keys."""
-    z, _ = scaled(logits, 1.0)
+    z = torch.empty(logits.shape)
+    scaled(logits, 1.0, out=z)
     weights = z.exp()
     noise = gumbels(keys, steps, torch.arange(z.shape[1]))
     uniform = uniforms(keys, steps, torch.arange(1)).float()

@@ -112,9 +112,11 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
 def _filtered(law: np.ndarray, policy: SamplingPolicy) -> tuple[np.ndarray, np.ndarray]:
     """The law after top-k, top-p and min-p, in this order, and which rows have a boundary within NEAR."""
     near = np.zeros(len(law), dtype=bool)
-    filters = [(_top_k, policy.top_k, policy.top_k is not None and policy.top_k < law.shape[1]),
-               (_top_p, policy.top_p, policy.top_p is not None and policy.top_p < 1),
-               (_min_p, policy.min_p, bool(policy.min_p))]
+    filters: list[tuple[Any, Any, bool]] = [
+        (_top_k, policy.top_k, policy.top_k is not None and policy.top_k < law.shape[1]),
+        (_top_p, policy.top_p, policy.top_p is not None and policy.top_p < 1),
+        (_min_p, policy.min_p, bool(policy.min_p)),
+    ]
     for threshold, value, applies in filters:
         if applies:
             cut, close = threshold(law, value)

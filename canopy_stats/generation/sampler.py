@@ -18,7 +18,7 @@ import torch
 from ..schema import LENGTH, STEP_TERMS, STOP, Prompt, Rollout, RunKey, SamplingPolicy
 from .decoding import Decoder
 from .randomness import rollout_key
-from .terms import Draws, bad_logits, step_terms
+from .terms import Draws, Workspace, bad_logits, step_terms
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class ShardSampler:
         self.rows: list[_Row] = []
         self.slots = decoder.batch(self.batch_size)
         self._prefilled: tuple[int, Any] | None = None
+        self._work: Workspace | None = None
 
     @torch.inference_mode()
     def run(self) -> Iterator[Rollout]:
@@ -59,7 +60,7 @@ class ShardSampler:
             logits = [self.decoder.step(self.slots, tokens)] if self.rows else []
             logits += self._admit()
             tokens, terms = step_terms(logits[0] if len(logits) == 1 else torch.cat(logits), self.policy,
-                                       self.end_ids, draws=self._draws())
+                                       self.end_ids, draws=self._draws(), space=self._space(logits[0].shape[1]))
             del logits
             self._record(tokens, terms)
             finished = self._finished()
@@ -85,6 +86,12 @@ class ShardSampler:
             self._prefilled = None  # free the old one before the new one is made
             self._prefilled = prompt_index, self.decoder.prefill(self.prompts[prompt_index].token_ids)
         return self._prefilled[1]
+
+    def _space(self, vocabulary: int) -> Workspace:
+        """Work arrays for the terms, made once the vocabulary's size is seen."""
+        if self._work is None:
+            self._work = Workspace(vocabulary, self.device)
+        return self._work
 
     def _draws(self) -> Draws:
         numbers = torch.tensor([[*row.key, len(row.token_ids)] for row in self.rows], device=self.device)

@@ -12,10 +12,10 @@ import torch
 
 from ..schema import STEP_TERMS, SamplingPolicy, UserError
 from .draw import block_masses, draw
-from .policy import kept, scaled, threshold
+from .policy import apply_filters, scaled
 
 _CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
-"""Size of one float32 [rows, V] work array. Small on a CPU, so that successive passes find it in the cache."""
+"""Size of one float32 [rows, V] work array. Small on a CPU, so that one pass finds in the cache what the last left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,54 +26,62 @@ class Draws:
     steps: torch.Tensor
 
 
+class Workspace:
+    """Three work arrays of some rows, kept from step to step: on a CPU, fresh memory costs more than the arithmetic."""
+
+    def __init__(self, vocabulary: int, device: torch.device):
+        self.rows = max(1, _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cuda"]) // (4 * vocabulary))
+        self._arrays = torch.empty(3, self.rows, vocabulary, device=device)
+
+    def first(self, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``z``, weights and scratch (rows, V), as the latest use left them."""
+        z, weights, scratch = self._arrays[:, :rows]
+        return z, weights, scratch
+
+
 @dataclass(frozen=True, slots=True)
 class Law:
-    """One law over the vocabulary: ``weights`` (B, V), 0 where removed and exp(``z``) elsewhere, their block sums,
-    their sum (B,) and the law's entropy (B,) in nats."""
+    """One law's sums: of the weights by block (B, blocks) and over all (B,), and of weights times z (B,)."""
 
-    z: torch.Tensor
-    weights: torch.Tensor
     masses: torch.Tensor
     total: torch.Tensor
-    entropy: torch.Tensor
+    weighted: torch.Tensor
 
-    def logprob(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (B,) of one token a row; minus infinity where the law gives it no mass."""
-        chosen = tokens[:, None]
-        logprob = self.z.gather(1, chosen)[:, 0] - self.total.log()
-        return logprob.masked_fill_(self.weights.gather(1, chosen)[:, 0] == 0, -torch.inf)
+    @classmethod
+    def of(cls, z: torch.Tensor, weights: torch.Tensor) -> Law:
+        masses = block_masses(weights)
+        return cls(masses, masses.sum(dim=-1), torch.linalg.vecdot(weights, z))
 
-    def surprisal_variance(self) -> torch.Tensor:
+    def entropy(self) -> torch.Tensor:
+        """``log s - (sum w z) / s`` with s the sum of the weights; rounding can leave it a hair below zero."""
+        return (self.total.log() - self.weighted / self.total).clamp_(min=0.0)
+
+    def surprisal_variance(self, z: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
         """Variance (B,) of minus the log-probability, which is that of z: they differ by the normaliser alone."""
-        deviation = self.z - (self.total.log() - self.entropy)[:, None]
-        return torch.linalg.vecdot(self.weights * deviation, deviation) / self.total
+        deviation = torch.sub(z, (self.weighted / self.total)[:, None], out=scratch)
+        return torch.linalg.vecdot(weights, deviation.mul_(deviation)) / self.total
 
-    def probability(self, ids: torch.Tensor) -> torch.Tensor:
-        """Summed probability (B,) of the given token ids."""
-        return self.weights.index_select(1, ids).sum(dim=-1) / self.total
+    def logprob(self, z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B,) of tokens with these z and weights (B,); minus infinity where the weight is 0."""
+        return (z - self.total.log()).masked_fill_(weight == 0, -torch.inf)
 
-
-def law_of(z: torch.Tensor, weights: torch.Tensor) -> Law:
-    """The law of some weights: ``log s - (sum w z) / s`` is its entropy, with s the sum of the weights."""
-    masses = block_masses(weights)
-    total = masses.sum(dim=-1)
-    # Rounding can leave a certain token's entropy a hair below zero.
-    entropy = (total.log() - torch.linalg.vecdot(weights, z) / total).clamp_(min=0.0)
-    return Law(z, weights, masses, total, entropy)
+    def probability(self, weights: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Summed probability (B,) of some token ids."""
+        return weights.index_select(1, ids).sum(dim=-1) / self.total
 
 
 def step_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tensor, *, draws: Draws | None = None,
-               tokens: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+               tokens: torch.Tensor | None = None,
+               space: Workspace | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (B,) int64 and terms (B, len(STEP_TERMS)) float32 of one step, from logits (B, V).
 
     With ``draws`` the tokens are drawn; with ``tokens`` the given ones are scored. The terms of a row that holds NaN or
     plus infinity, or nothing but minus infinity, are NaN: see :func:`bad_logits`.
     """
-    rows = max(1, _CHUNK_BYTES.get(logits.device.type, 64 << 20) // (4 * logits.shape[1]))
-    parts = [_chunk_terms(logits[i : i + rows], policy, end_ids, _slice(draws, i, rows),
-                          None if tokens is None else tokens[i : i + rows]) for i in range(0, len(logits), rows)]
-    if len(parts) == 1:
-        return parts[0]
+    space = space or Workspace(logits.shape[1], logits.device)
+    parts = [_chunk_terms(logits[i : i + space.rows], policy, end_ids, _slice(draws, i, space.rows),
+                          None if tokens is None else tokens[i : i + space.rows], space)
+             for i in range(0, len(logits), space.rows)]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
@@ -82,24 +90,28 @@ def _slice(draws: Draws | None, start: int, rows: int) -> Draws | None:
 
 
 def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tensor, draws: Draws | None,
-                 tokens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    z, top = scaled(logits, policy.temperature)
-    full = law_of(z, z.exp())
-    lowest = threshold(z, full.weights, policy)
-    law = full if lowest is None else law_of(z, kept(z, full.weights, lowest))
+                 tokens: torch.Tensor | None, space: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+    z, weights, scratch = space.first(len(logits))
+    top = scaled(logits, policy.temperature, out=z)
+    torch.exp(z, out=weights)
+    full = law = Law.of(z, weights)
+    full_stop = full.probability(weights, end_ids)
+    if policy.truncates:
+        apply_filters(z, weights, policy)
+        law = Law.of(z, weights)
     if tokens is None:
         assert draws is not None, "either tokens to score or randomness to draw them with"
-        tokens = draw(z, law.weights, law.masses, draws.keys, draws.steps)
-    kept_mass = (law.total / full.total).clamp_(max=1.0)
+        tokens = draw(z, weights, law.masses, draws.keys, draws.steps)
+    chosen_z, chosen_weight = (x.gather(1, tokens[:, None])[:, 0] for x in (z, weights))
     columns = {
-        "entropy": law.entropy,
-        "surprisal_variance": law.surprisal_variance(),
-        "logprob": law.logprob(tokens),
-        "stop_probability": law.probability(end_ids),
-        "kept_mass": kept_mass,
-        "entropy_full_offpolicy": full.entropy,
-        "logprob_full_offpolicy": full.logprob(tokens),
-        "stop_probability_full_offpolicy": full.probability(end_ids),
+        "entropy": law.entropy(),
+        "surprisal_variance": law.surprisal_variance(z, weights, scratch),
+        "logprob": law.logprob(chosen_z, chosen_weight),
+        "stop_probability": law.probability(weights, end_ids),
+        "kept_mass": (law.total / full.total).clamp_(max=1.0),
+        "entropy_full_offpolicy": full.entropy(),
+        "logprob_full_offpolicy": full.logprob(chosen_z, chosen_z.exp()),
+        "stop_probability_full_offpolicy": full_stop,
     }
     terms = torch.stack([columns[name] for name in STEP_TERMS], dim=1)
     # An unusable row marks itself, so that looking for one costs no extra wait for the device.

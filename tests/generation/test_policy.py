@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canopy_stats.generation.policy import kept, scaled, threshold
+from canopy_stats.generation.policy import apply_filters, scaled
 from canopy_stats.schema import SamplingPolicy, UserError
 
 P = np.array([0.4, 0.2, 0.2, 0.1, 0.1, 0.0])
@@ -16,9 +16,12 @@ def law(probabilities: np.ndarray, **filters) -> np.ndarray:
     """Probabilities after the filters, through the package."""
     policy = SamplingPolicy(**filters)
     logits = torch.tensor(probabilities, dtype=torch.float64).log().float()[None]
-    z, _ = scaled(logits, policy.temperature)
-    weights = kept(z, z.exp(), threshold(z, z.exp(), policy))[0].double().numpy()
-    return weights / weights.sum()
+    z = torch.empty_like(logits)
+    scaled(logits, policy.temperature, out=z)
+    weights = z.exp()
+    apply_filters(z, weights, policy)
+    law = weights[0].double().numpy()
+    return law / law.sum()
 
 
 def by_definition(p: np.ndarray, temperature=1.0, top_k=None, top_p=None, min_p=None) -> np.ndarray:
