@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from ..schema import UserError
 
@@ -99,8 +102,9 @@ def _read(name: str, revision: str | None, dtype: Any) -> tuple[PreTrainedModel,
     _check_exists(name, path)
     where, options = _location(path if path.exists() else name)
     try:
-        net = AutoModelForCausalLM.from_pretrained(where, revision=revision, dtype=dtype, trust_remote_code=False,
-                                                   **options)
+        with _no_bars(path.exists()):
+            net = AutoModelForCausalLM.from_pretrained(where, revision=revision, dtype=dtype, trust_remote_code=False,
+                                                       **options)
     except ImportError as error:
         raise UserError(f"Loading {name} needs a package that is not installed ({_first_line(error)}); install "
                         "canopy-stats[generate].") from error
@@ -110,6 +114,19 @@ def _read(name: str, revision: str | None, dtype: Any) -> tuple[PreTrainedModel,
     if path.exists():
         return net, {"model": path.name, "weights_sha256": files_sha256(path)}
     return net, {"model": name, "revision": getattr(net.config, "_commit_hash", None) or revision}
+
+
+@contextmanager
+def _no_bars(local: bool) -> Iterator[None]:
+    """Transformers draws a bar for every local load; only a download is worth one."""
+    silence = local and transformers_logging.is_progress_bar_enabled()
+    if silence:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if silence:
+            transformers_logging.enable_progress_bar()
 
 
 def _location(model: str | Path) -> tuple[str, dict[str, Any]]:
