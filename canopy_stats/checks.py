@@ -23,7 +23,7 @@ Z_LIMIT = 4.0
 EXACT = 1e-4
 """Largest difference of a stored term (nats or probability) from plain transformers, in float32 and wider."""
 COARSE = 0.1
-"""The same for the median where the model computes in 16 bits: its logits carry three digits, and depend on the batch."""
+"""The same for the median in 16 bits, where logits carry three digits and depend on the batch."""
 FLIPS = 1e-3
 """Largest share of tokens that may flip in a redraw, in float32; usual is a few in a million."""
 COARSE_FLIPS = 0.2
