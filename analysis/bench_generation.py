@@ -184,8 +184,8 @@ def stragglers(engine: TorchEngine, rounds: int) -> None:
           f"({max(drawn) / statistics.mean(drawn):.1f} times the mean), medians of {rounds}:")
     for name, lengths in clock.results.items():
         same = "same lengths" if sorted(lengths) == sorted(drawn) else "lengths differ"
-        print(f"  {name:18s} {statistics.median(clock.wall[name]):8.1f} s, {clock.faster(name, waits)} x waiting, {same}",
-              flush=True)
+        seconds = statistics.median(clock.wall[name])
+        print(f"  {name:18s} {seconds:8.1f} s, {clock.faster(name, waits)} x waiting, {same}", flush=True)
 
 
 def peak_memory(method: str) -> None:

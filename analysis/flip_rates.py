@@ -44,9 +44,10 @@ def redraw(engine: TorchEngine, prompt: Prompt, rollouts: list[Rollout], batch: 
     """Every token of the rollouts drawn again, in batches that shrink as their rollouts end; each scheme (tokens,)."""
     found: dict[tuple[int, int], dict[str, int]] = {}
     prefilled = engine.decoder.prefill(prompt.token_ids)
+    prompt_length, longest = len(prompt.token_ids), max(len(r.token_ids) for r in rollouts)
     for start in range(0, len(rollouts), batch):
         rows = rollouts[start : start + batch]
-        slots = engine.decoder.batch(len(rows))
+        slots = engine.decoder.batch(len(rows), prompt_length + longest)
         for slot in range(len(rows)):
             slots.load(slot, prefilled)
         logits, step = prefilled.logits.expand(len(rows), -1), 0

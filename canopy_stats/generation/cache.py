@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from transformers import Cache, DynamicCache
 
-_GROWTH = 128
-"""Columns are added in steps of at least this many, and by at least half of what there is."""
+_GROWTH = 64
+"""Columns are added in steps of at least this many, and by at least a quarter of what there is."""
 
 
 class PrefilledPrompt:
@@ -26,12 +26,13 @@ class SlotCache(Cache):
     """Keys and values of up to ``slots`` rows; the first ``active`` rows take part in the next forward pass.
 
     ``lengths`` (slots,) int64 on the device holds each row's tokens in the cache: the next token's column and
-    position. ``update`` writes one column per active row and returns views of the first ``width`` columns.
+    position. ``update`` writes one column per active row and returns views of the first ``width`` columns. Buffers
+    grow with the longest row, to at most ``columns``, the number that no row exceeds.
     """
 
-    def __init__(self, slots: int, device: torch.device):
+    def __init__(self, slots: int, columns: int, device: torch.device):
         super().__init__(layers=[])
-        self.slots = slots
+        self.slots, self.columns = slots, columns
         self.active = 0
         self.width = 0
         self.lengths = torch.zeros(slots, dtype=torch.long, device=device)
@@ -45,7 +46,7 @@ class SlotCache(Cache):
         if not self._keys:
             self._keys = [self._allocate(k) for k, _ in prompt.layers]
             self._values = [self._allocate(v) for _, v in prompt.layers]
-        self._reserve(prompt.length + 1)
+        self._reserve(prompt.length)
         for layer, (keys, values) in enumerate(prompt.layers):
             self._keys[layer][slot, :, : prompt.length] = keys[0]
             self._values[layer][slot, :, : prompt.length] = values[0]
@@ -96,7 +97,7 @@ class SlotCache(Cache):
         have = self._keys[0].shape[2] if self._keys else 0
         if columns <= have:
             return
-        room = max(columns, have + max(_GROWTH, have // 2))
+        room = max(columns, min(self.columns, columns + max(_GROWTH, have // 4)))
         for buffers in (self._keys, self._values):
             for layer, old in enumerate(buffers):
                 # Zeros, not garbage: a masked NaN would still poison the attention's sum of values.

@@ -36,7 +36,7 @@ class Decoder(Protocol):
 
     def prefill(self, token_ids: Sequence[int]) -> Any: ...
 
-    def batch(self, slots: int) -> Any: ...
+    def batch(self, slots: int, columns: int) -> Any: ...
 
     def step(self, slots: Any, tokens: torch.Tensor) -> torch.Tensor: ...
 
@@ -70,8 +70,9 @@ class SlotDecoder:
         logits = last_logits(self.model, input_ids=ids, past_key_values=cache, use_cache=True)
         return PrefilledPrompt(cache, logits, len(token_ids))
 
-    def batch(self, slots: int) -> SlotCache:
-        return SlotCache(slots, self.model.device)
+    def batch(self, slots: int, columns: int) -> SlotCache:
+        """Empty slots for rows of at most ``columns`` tokens."""
+        return SlotCache(slots, columns, self.model.device)
 
     def step(self, slots: SlotCache, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (active, V) after feeding one token (active,) to every active row."""
@@ -141,7 +142,7 @@ class RecomputeDecoder:
     def prefill(self, token_ids: Sequence[int]) -> PrefilledTokens:
         return PrefilledTokens(token_ids, self._logits(token_ids))
 
-    def batch(self, slots: int) -> TokenSlots:
+    def batch(self, slots: int, columns: int) -> TokenSlots:
         return TokenSlots(slots)
 
     def step(self, slots: TokenSlots, tokens: torch.Tensor) -> torch.Tensor:
@@ -174,7 +175,7 @@ def _slots_agree(decoder: SlotDecoder) -> bool:
     vocabulary = text_config(decoder.model).vocab_size
     texts = [[(7 * i + 3 * n) % vocabulary for i in range(n)] for n in (9, 4, 2)]
     try:
-        slots = decoder.batch(2)
+        slots = decoder.batch(2, 10)
         slots.active = 2
         for slot, text in enumerate(texts[:2]):
             slots.load(slot, decoder.prefill(text))

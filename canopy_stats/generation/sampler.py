@@ -48,7 +48,9 @@ class ShardSampler:
         self.ends = frozenset(end_ids)
         self.end_ids = torch.tensor(sorted(self.ends), dtype=torch.long, device=device)
         self.rows: list[_Row] = []
-        self.slots = decoder.batch(self.batch_size)
+        longest = max(len(prompts[p].token_ids) for p, _ in rollouts)
+        # The last token of a rollout is drawn and never fed.
+        self.slots = decoder.batch(self.batch_size, longest + policy.max_new_tokens - 1)
         self._prefilled: tuple[int, Any] | None = None
         self._work: Workspace | None = None
 
