@@ -117,7 +117,9 @@ def decomposition_bars(levels: pd.DataFrame, *, by: str = "task") -> Figure:
                          .sort_values("model_name", kind="stable"))
             ax.set_title(value)
         _left_label(cells, label("CE"))
-        legend(figure, [axes[0] for axes in cells.values()], title="Canopy entropy and its three terms")
+        families = in_order(levels["model_name"])
+        legend(figure, [axes[0] for axes in cells.values()],
+               title="Canopy entropy and its three terms" + (f": {families[0]}" if len(families) == 1 else ""))
     return figure
 
 
@@ -136,7 +138,9 @@ def _draw_stacks(ax: Axes, rows: pd.DataFrame) -> None:
     ax.use_sticky_edges = False  # else a tall bar's mark is cut by the frame
     ax.margins(y=0.06)
     ax.grid(visible=False, axis="x")
-    names = [f"{family} {variant}" for family, variant in zip(rows["model_name"], rows["model_variant"], strict=True)]
+    several = rows["model_name"].nunique() > 1
+    names = [f"{family} {variant}" if several else str(variant)
+             for family, variant in zip(rows["model_name"], rows["model_variant"], strict=True)]
     ax.set_xticks(at, names, rotation=60, ha="right", rotation_mode="anchor")
 
 

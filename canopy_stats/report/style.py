@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 from canopy_stats.schema import UNITS
@@ -115,10 +116,12 @@ def facets(values: Sequence[str], *, height: float = 2.1, columns: int = 4, rows
 def legend(figure: Figure, axes: Sequence[Axes], *, title: str) -> None:
     """The figure's title, and below its panels one legend of the distinct entries of all its axes."""
     entries = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.suptitle(title)
+    width = figure.get_figwidth()
+    figure.suptitle(fill(title, int(12 * width)))
     if entries:
-        columns = len(entries) if len(entries) <= 5 else ceil(len(entries) / 2)
-        shown = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(columns, 5),
+        most = 5 if width > 6 else 3
+        columns = len(entries) if len(entries) <= most else min(most, ceil(len(entries) / 2))
+        shown = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns,
                               columnspacing=1.4, handletextpad=0.5)
         for handle in shown.legend_handles:
             if handle is not None:

@@ -147,6 +147,18 @@ def test_variants_other_than_base_and_instruct_keep_base_blue(panel):
     assert legend_texts(figure) == ["shared rates", "base", "adapter"]
 
 
+def test_a_single_family_fits_a_column(panel):
+    alder = panel[panel["model_name"] == "alder"]
+    figure = figures.diversity_against_rate(alder, LinearFit())
+    figure.canvas.draw()
+    inside = figure.bbox
+    parts = [figure.legends[0], figure._suptitle]
+    assert all(inside.x0 <= part.get_window_extent().x0 and part.get_window_extent().x1 <= inside.x1 for part in parts)
+    bars = figures.decomposition_bars(tables.decomposition(alder))
+    assert [t.get_text() for t in bars.axes[0].get_xticklabels()] == ["base", "instruct"]
+    assert bars.get_suptitle().endswith("alder")
+
+
 def test_save_writes_both_kinds_and_the_same_bytes_twice(panel, tmp_path):
     paths = figures.save(figures.diversity_against_rate(panel), tmp_path / "deep" / "cloud")
     assert [p.name for p in paths] == ["cloud.svg", "cloud.png"]
