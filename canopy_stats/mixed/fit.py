@@ -45,6 +45,7 @@ class Fit:
     dispersion: FixedPart | None = None
     weights: Array | None = None
     offset: Array | None = None
+    notes: tuple[str, ...] = ()
     state: Any = None
 
     def __repr__(self) -> str:

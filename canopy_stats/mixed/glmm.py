@@ -1,0 +1,263 @@
+"""Generalised linear mixed models with a dispersion model: beta, ordered beta and gaussian, by Laplace approximation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from canopy_stats.mixed import blocks, checks, laplace
+from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.family import get_family
+from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
+from canopy_stats.mixed.laplace import Evaluation, Problem
+from canopy_stats.mixed.optimise import Optimum, difference_hessian, make_positive, minimise, newton_step
+from canopy_stats.mixed.satterthwaite import positive_inverse
+from canopy_stats.mixed.start import first_hessian, fixed_start, random_start
+from canopy_stats.schema import UserError
+
+ZERO = 1e-3
+POLISH = 1e-10
+
+
+@dataclass
+class Objective:
+    """Negative Laplace log-likelihood and gradient; keeps the last inner maximum as the next one's start."""
+
+    problem: Problem
+    last: Evaluation | None = None
+    count: int = 0
+
+    def __call__(self, omega: Array) -> tuple[float, Array] | None:
+        start = self.last.mode.u if self.last is not None and self.last.mode.u else None
+        found = laplace.evaluate(self.problem, omega, start)
+        self.count += 1
+        if found is None or not np.isfinite(found.value):
+            return None
+        self.last = found
+        return -found.value, -found.gradient
+
+
+def glmm(formula: str, data: pd.DataFrame, *, family: str = "beta", dispersion: str = "~ 1",
+         weights: Array | str | None = None, offset: Array | str | None = None,
+         reference: Mapping[str, str] | None = None, squeeze: float | None = None, certify: bool = False) -> Fit:
+    """Fit a mixed model with a dispersion model by Laplace-approximate maximum likelihood.
+
+    Parameters
+    ----------
+    formula, data, reference
+        As for ``lmm``; a formula without random terms is allowed.
+    family : {"beta", "ordbeta", "gaussian"}
+        beta for 0 < y < 1, ordbeta where exact zeros and ones occur (logit link both), gaussian for any response.
+    dispersion : str
+        Right-hand side for log phi (beta, ordbeta) or log sigma^2 (gaussian).
+    weights, offset : array (n,) or column name, optional
+        Prior weights (multiply a row's log-likelihood) and a known part of the linear predictor.
+    squeeze : float, optional
+        Move responses into [squeeze, 1 - squeeze] first; the number of moved rows is in ``fit.notes``.
+    certify : bool
+        Also fit from a second start and compare (about doubles the time).
+    """
+    design = build_design(formula, data, reference=reference)
+    design, notes = _squeezed(design, squeeze)
+    part = dispersion_part(dispersion, data, dict(reference or {}))
+    extra = {name: _vector(value, data, name) for name, value in (("weights", weights), ("offset", offset))}
+    return fit_design(design, part, family=family, notes=notes, certify=certify, **extra)
+
+
+def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
+    """Design of the dispersion model, from '~ x' or 'x'."""
+    right = text.strip().removeprefix("~").strip()
+    if "|" in right:
+        raise UserError(f"The dispersion model {text!r} has a random term; only fixed terms are possible there.")
+    return fixed_part(right, checks.used_columns(data, formula_variables(right)), reference)
+
+
+def _squeezed(design: Design, squeeze: float | None) -> tuple[Design, tuple[str, ...]]:
+    if squeeze is None:
+        return design, ()
+    y = np.clip(design.y, squeeze, 1 - squeeze)
+    moved = int(np.sum(y != design.y))
+    return replace(design, y=y), (f"{moved} of {len(y)} responses were moved into [{squeeze:g}, 1 - {squeeze:g}].",)
+
+
+def _vector(value: Array | str | None, data: pd.DataFrame, name: str) -> Array | None:
+    """Weights or offset as an array (n,), complete and finite."""
+    if value is None:
+        return None
+    column = checks.used_columns(data, [value])[value] if isinstance(value, str) else value
+    array = np.asarray(column, dtype=float)
+    if array.shape != (len(data),) or not np.all(np.isfinite(array)) or (name == "weights" and np.any(array <= 0)):
+        kind = "positive numbers" if name == "weights" else "finite numbers"
+        raise UserError(f"{name} must be {len(data)} {kind}, one for each row.")
+    return array
+
+
+def fit_design(design: Design, dispersion: FixedPart, *, family: str, weights: Array | None = None,
+               offset: Array | None = None, notes: tuple[str, ...] = (), certify: bool = False,
+               start: Array | None = None) -> Fit:
+    """Fit to designs made before, from ``start`` (omega) if given: problem, search, package."""
+    problem = make_problem(design, dispersion, family, weights, offset)
+    optimum, objective = search(problem, start)
+    fit = package(problem, design, dispersion, optimum, objective, notes)
+    if certify:
+        fit = replace(fit, state=replace(fit.state, second_start=_second_start(problem, fit)))
+    if not fit.converged:
+        warnings.warn(f"{fit!r} may not have converged: {fit.certificate}", stacklevel=3)
+    return fit
+
+
+def make_problem(
+    design: Design, dispersion: FixedPart, family: str, weights: Array | None, offset: Array | None
+) -> Problem:
+    """Checked data of one marginal likelihood."""
+    chosen = get_family(family)
+    check_response(design, family)
+    layout = blocks.make_layout(design.factors) if design.factors else None
+    problem = Problem(
+        chosen, design.y, design.fixed.matrix, dispersion.matrix, design.factors, layout, offset, weights
+    )
+    checks.check_rows(len(design.y), sum(problem.sizes))
+    return problem
+
+
+def check_response(design: Design, family: str) -> None:
+    """Refuse responses outside the family's range, naming rows."""
+    y, name = design.y, design.response
+    checks.check_response(y, name)
+    outside = (y < 0) | (y > 1)
+    if family != "gaussian" and outside.any():
+        raise UserError(f"{name} is outside [0, 1] in {checks.name_rows(design.data, outside)}; {family} cannot have it.")
+    edge = (y == 0) | (y == 1)
+    if family == "beta" and edge.any():
+        raise UserError(
+            f"{name} is exactly 0 or 1 in {checks.name_rows(design.data, edge)}, which a beta distribution cannot"
+            " produce. Use family='ordbeta', or ask for squeeze=1e-6 to move these values inside."
+        )
+
+
+def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objective]:
+    """Maximise the Laplace log-likelihood: quasi-Newton, then Newton steps with the differenced Hessian."""
+    if start is None:
+        plain = fixed_start(problem)
+        start = np.concatenate([plain, random_start(problem, plain)])
+    objective = Objective(problem)
+    if objective(start) is None or objective.last is None:
+        raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
+    optimum = minimise(objective, start, first_hessian(problem, start, objective.last), decrement=1e-6)
+    return polish(objective, optimum), objective
+
+
+def polish(objective: Objective, optimum: Optimum, rounds: int = 3) -> Optimum:
+    """Newton steps with the exact Hessian; it is made again only where the step was long."""
+    optimum = replace(optimum, hessian=_hessian(objective, optimum))
+    for _ in range(rounds):
+        moved = minimise(objective, optimum.x, make_positive(optimum.hessian, 1e-8), decrement=POLISH)
+        length = newton_step(make_positive(optimum.hessian, 1e-8), optimum.gradient)[1]
+        hessian = _hessian(objective, moved) if length > 1e-4 else optimum.hessian
+        optimum = replace(moved, hessian=hessian)
+        if length <= 1e-4:
+            break
+    return optimum
+
+
+def _hessian(objective: Objective, optimum: Optimum) -> Array:
+    """Hessian by central differences with steps of a hundredth of a standard error."""
+    scale = 1 / np.sqrt(np.diag(make_positive(optimum.hessian)))
+    anchor = objective.last
+    steps = 1e-2 * scale
+
+    def anchored(omega: Array) -> tuple[float, Array] | None:
+        objective.last = anchor
+        return objective(omega)
+
+    hessian = difference_hessian(anchored, optimum.x, steps)
+    objective.last = anchor
+    return hessian
+
+
+def package(problem: Problem, design: Design, dispersion: FixedPart, optimum: Optimum, objective: Objective,
+            notes: tuple[str, ...]) -> Fit:
+    """All results at the optimum."""
+    omega = normalise_signs(problem, optimum.x)
+    found = laplace.evaluate(problem, omega)
+    assert found is not None
+    p, d, c, _ = problem.sizes
+    parts = laplace.split(problem, omega)
+    jacobian, cutpoints = _cutpoints(parts.cutpoints, p + d)
+    inside = positive_inverse(optimum.hessian)[: p + d + c, : p + d + c]
+    t = found.mode.factors
+    inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
+    return Fit(
+        family=problem.family.name, design=design, beta=parts.beta, delta=parts.delta, cutpoints=cutpoints,
+        covariance=jacobian @ inside @ jacobian.T, theta=parts.theta, sigma=1.0,
+        modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
+        mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
+        llf=found.value, reml=False, engine="laplace", dispersion=dispersion, weights=problem.weights,
+        offset=problem.offset, notes=notes, state=_certificate(problem, optimum, objective),
+    )
+
+
+def _cutpoints(parameters: Array, before: int) -> tuple[Array, Array]:
+    """Jacobian from (..., c1, gap) to (..., c1, c2), and the cutpoints."""
+    jacobian = np.eye(before + len(parameters))
+    if len(parameters) == 0:
+        return jacobian, parameters
+    gap = float(np.exp(parameters[1]))
+    jacobian[-1, -2:] = [1.0, gap]
+    return jacobian, np.array([parameters[0], parameters[0] + gap])
+
+
+def normalise_signs(problem: Problem, omega: Array) -> Array:
+    """The same likelihood with non-negative diagonals of the covariance factors."""
+    omega = omega.copy()
+    first = len(omega) - problem.sizes[3]
+    for factor in problem.factors:
+        for a in range(len(factor.terms)):
+            if omega[first + factor.pattern[a, a]] < 0:
+                column = factor.pattern[:, a][factor.pattern[:, a] >= 0]
+                omega[first + column] *= -1
+    return omega
+
+
+def boundary(problem: Problem, omega: Array) -> dict[int, str]:
+    """Places in omega of vanishing diagonals, with a name for each."""
+    first, found = len(omega) - problem.sizes[3], {}
+    for factor in problem.factors:
+        for a, name in enumerate(factor.terms):
+            place = first + int(factor.pattern[a, a])
+            if abs(omega[place]) < ZERO * _unit(factor, a):
+                found[place] = f"{name} | {factor.name}"
+    return found
+
+
+def _unit(factor: Factor, a: int) -> float:
+    """Scale of a variance component: one over the root mean square of its column."""
+    return 1.0 / max(float(np.sqrt(np.mean(factor.columns[:, a] ** 2))), 1e-300)
+
+
+def _certificate(problem: Problem, optimum: Optimum, objective: Objective) -> Certificate:
+    """Evidence at the optimum; at a vanishing variance the curvature in the SD is the slope in the variance."""
+    hessian, gradient = optimum.hessian, optimum.gradient
+    at_zero = boundary(problem, optimum.x)
+    inside = np.array([i not in at_zero for i in range(len(optimum.x))])
+    block = hessian[np.ix_(inside, inside)]
+    scale = np.sqrt(np.abs(np.diag(block)))
+    positive = bool(np.all(np.isfinite(block)) and np.linalg.eigvalsh(block / np.outer(scale, scale))[0] > 1e-9)
+    distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
+    slopes = {name: -float(hessian[i, i]) / 2 for i, name in at_zero.items()}
+    return Certificate("quasi-Newton", optimum.message, objective.count, distance, positive, slopes)
+
+
+def _second_start(problem: Problem, fit: Fit) -> float:
+    """Log-likelihood from a start with other variances, minus the fit's."""
+    plain = fixed_start(problem)
+    theta = random_start(problem, plain)
+    diagonal = theta != 0
+    optimum, _ = search(problem, np.concatenate([plain, np.where(diagonal, 3 * theta + 0.3, 0.1)]))
+    return -optimum.value - fit.llf

@@ -1,0 +1,124 @@
+"""Starting values: a fit without random effects, moment estimates of the variances, and a first Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from canopy_stats.mixed import blocks, laplace
+from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.laplace import Evaluation, Problem
+from canopy_stats.mixed.optimise import make_positive, minimise
+
+SMALLEST_SD = 0.05
+
+
+def fixed_start(problem: Problem) -> Array:
+    """Estimates (p + d + c,) of the model without random effects."""
+    plain = replace(problem, factors=(), layout=None)
+
+    def objective(omega: Array) -> tuple[float, Array] | None:
+        found = laplace.evaluate(plain, omega)
+        return None if found is None else (-found.value, -found.gradient)
+
+    x = _crude(problem)
+    for _ in range(3):
+        found = laplace.evaluate(plain, x)
+        if found is None:
+            break
+        x = minimise(objective, x, first_hessian(plain, x, found), decrement=1e-2).x
+    return x
+
+
+def _crude(problem: Problem) -> Array:
+    """Least squares on the link scale, one dispersion for all rows, cutpoints from the shares of zeros and ones."""
+    p, d, c, _ = problem.sizes
+    y = problem.y
+    inner = (y > 0) & (y < 1) if problem.family.name != "gaussian" else np.ones(len(y), dtype=bool)
+    target = problem.family.link_response(y[inner])
+    shift = 0.0 if problem.offset is None else problem.offset[inner]
+    beta = np.linalg.lstsq(problem.x[inner], target - shift, rcond=None)[0]
+    kappa = _crude_dispersion(problem, target - shift - problem.x[inner] @ beta, y[inner])
+    delta = np.linalg.lstsq(problem.w, np.full(len(y), kappa), rcond=None)[0]
+    return np.concatenate([beta, delta, _crude_cutpoints(problem, problem.x @ beta)[:c]])
+
+
+def _crude_dispersion(problem: Problem, residual: Array, y: Array) -> float:
+    """log phi from the variance on the link scale (delta method), or log of the residual variance."""
+    variance = max(float(np.var(residual)), 1e-12)
+    if problem.family.name == "gaussian":
+        return float(np.log(variance))
+    mean = float(np.clip(y.mean(), 0.01, 0.99))
+    return float(np.log(max(1 / (variance * mean * (1 - mean)) - 1, 0.5)))
+
+
+def _crude_cutpoints(problem: Problem, eta: Array) -> Array:
+    zero, one = (float(np.clip(share, 1e-4, 0.5)) for share in ((problem.y <= 0).mean(), (problem.y >= 1).mean()))
+    low = eta.mean() + np.log(zero / (1 - zero))
+    high = eta.mean() - np.log(one / (1 - one))
+    return np.array([low, np.log(max(high - low, 0.1))])
+
+
+def random_start(problem: Problem, omega: Array) -> Array:
+    """theta (t,) with diagonals from the spread of the levels' one-step estimates, at the plain fit ``omega``."""
+    plain = replace(problem, factors=(), layout=None)
+    found = laplace.evaluate(plain, omega)
+    theta = np.zeros(problem.sizes[3])
+    for factor in problem.factors:
+        at = found.mode.at if found is not None else None
+        for a in range(len(factor.terms)):
+            sd = SMALLEST_SD if at is None else _moment_sd(factor, a, at.d1, -at.d2)
+            theta[factor.pattern[a, a]] = sd
+    return theta
+
+
+def _moment_sd(factor: Factor, a: int, score: Array, weight: Array) -> float:
+    """SD of one random column: variance of score / information by level, minus its sampling part."""
+    size, z = len(factor.levels), factor.columns[:, a]
+    top = np.bincount(factor.codes, z * score, size)
+    info = np.bincount(factor.codes, z * z * np.maximum(weight, 0.0), size)
+    used = info > 0
+    if not used.any():
+        return SMALLEST_SD
+    variance = float(np.sum(top[used] ** 2 - info[used]) / np.sum(info[used] ** 2) * np.sum(used))
+    variance = float(np.sum(top[used] ** 2 - info[used]) / np.sum(info[used] ** 2))
+    return float(np.sqrt(max(variance, SMALLEST_SD**2)))
+
+
+def first_hessian(problem: Problem, omega: Array, found: Evaluation) -> Array:
+    """Approximate Hessian (k, k) of the negative log-likelihood, positive definite.
+
+    Mean and dispersion: the joint curvature with the random effects eliminated; cutpoints and theta: differences of
+    the exact gradient.
+    """
+    p, d, _, _ = problem.sizes
+    out = np.zeros((len(omega), len(omega)))
+    out[: p + d, : p + d] = _joint(problem, found)
+    for i in range(p + d, len(omega)):
+        size = 1e-4 * max(1.0, abs(omega[i]))
+        moved = omega.copy()
+        moved[i] += size
+        ahead = laplace.evaluate(problem, moved, found.mode.u or None)
+        column = (found.gradient - ahead.gradient) / size if ahead is not None else np.eye(len(omega))[i]
+        out[i, : i + 1] = out[: i + 1, i] = column[: i + 1]
+    return make_positive(out)
+
+
+def _joint(problem: Problem, found: Evaluation) -> Array:
+    """Curvature (p + d, p + d) of mean and dispersion coefficients, random effects eliminated."""
+    at, mode = found.mode.at, found.mode
+    assert at.dk is not None and at.kk is not None
+    x, w = problem.x, problem.w
+    left = np.hstack([x * -at.d2[:, None], w * -at.dk[:, None]])
+    lower = np.hstack([x * -at.dk[:, None], w * np.maximum(-at.kk, 0.0)[:, None]])
+    out = np.vstack([x.T @ left, w.T @ lower])
+    if mode.h is not None and problem.layout is not None:
+        right = [
+            np.einsum("ab,lar->lbr", t, blocks.sum_by_group(f, left))
+            for f, t in zip(problem.factors, mode.factors, strict=True)
+        ]
+        pulled = blocks.solve(problem.layout, mode.h, right)
+        out -= sum(np.tensordot(r, s, axes=([0, 1], [0, 1])) for r, s in zip(right, pulled, strict=True))
+    return (out + out.T) / 2
