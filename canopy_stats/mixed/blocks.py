@@ -101,6 +101,11 @@ def gram(layout: Layout, weights: Array | None = None) -> Blocks:
     return Blocks(head, cross, tail)
 
 
+def own_gram(factor: Factor, weights: Array | None = None) -> Array:
+    """Blocks (L, q, q) of Z'WZ of one factor."""
+    return _pair_sums(factor, factor, weights, diagonal=True)
+
+
 def _pair_sums(f: Factor, g: Factor, weights: Array | None, *, diagonal: bool = False) -> Array:
     """Sums over rows of w f_a g_b: (L_f, q_f, L_g, q_g), or (L, q, q) when ``diagonal`` (f and g are the same)."""
     shape = (len(f.levels),) if diagonal else (len(f.levels), len(g.levels))
@@ -144,7 +149,7 @@ def factorise(blocks: Blocks) -> Factorised | None:
     if not np.isfinite(logdet):
         return None
     m = len(blocks.cross)
-    bridge = np.einsum("lab,mlb->lam", inverse, blocks.cross, optimize=True) if m else np.zeros((*inverse.shape[:2], 0))
+    bridge = inverse @ blocks.cross.transpose(1, 2, 0) if m else np.zeros((*inverse.shape[:2], 0))
     if m == 0:
         return Factorised(inverse, bridge, np.zeros((0, 0)), logdet)
     schur = blocks.tail - blocks.cross.reshape(m, -1) @ bridge.reshape(-1, m)

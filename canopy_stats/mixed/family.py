@@ -86,7 +86,7 @@ def _beta(
     a = mu * phi
     b = phi - a if np.all(np.abs(eta) < 15) else special.expit(-eta) * phi
     v, skew = mu * (b / phi), (b - a) / phi
-    ga, gb = polygammas(a, order), polygammas(b, order)
+    ga, gb = _pairs(polygammas(np.stack([a, b]), order))
     value = at_phi[0] - ga[0] - gb[0] + (a - 1) * log_y + (b - 1) * log_1my
     score = phi * (log_y - log_1my - ga[1] + gb[1])
     curve = phi**2 * (ga[2] + gb[2])
@@ -100,6 +100,11 @@ def _beta(
     k1 = phi * at_phi[1] - a * (ga[1] - log_y) - b * (gb[1] - log_1my)
     kk = k1 + phi**2 * at_phi[2] - a * a1 - b * b1
     return Derivatives(value, d1, d2, d3, k1, kk, v * mixed, v * (skew * mixed - v * twist), none, none, none)
+
+
+def _pairs(stacked: tuple[Array, ...]) -> tuple[list[Array], list[Array]]:
+    """Functions of (a, b) stacked (2, n), as those of a and those of b."""
+    return [values[0] for values in stacked], [values[1] for values in stacked]
 
 
 def beta_draw(eta: Array, kappa: Array, cutpoints: Array, rng: np.random.Generator) -> Array:

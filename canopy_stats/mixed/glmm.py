@@ -16,13 +16,14 @@ from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
 from canopy_stats.mixed.laplace import Evaluation, Problem
-from canopy_stats.mixed.optimise import Optimum, difference_hessian, make_positive, minimise, newton_step
+from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step
 from canopy_stats.mixed.satterthwaite import positive_inverse
-from canopy_stats.mixed.start import first_hessian, fixed_start, random_start
+from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, step_limit
 from canopy_stats.schema import UserError
 
 ZERO = 1e-3
-POLISH = 1e-10
+POLISH = 1e-12
+LONG = 1e-5
 
 
 @dataclass
@@ -149,7 +150,8 @@ def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objec
     objective = Objective(problem)
     if objective(start) is None or objective.last is None:
         raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
-    optimum = minimise(objective, start, first_hessian(problem, start, objective.last), decrement=1e-6)
+    hessian = first_hessian(problem, start, objective.last)
+    optimum = minimise(objective, start, hessian, decrement=1e-6, limit=step_limit(problem))
     return polish(objective, optimum), objective
 
 
@@ -157,28 +159,24 @@ def polish(objective: Objective, optimum: Optimum, rounds: int = 3) -> Optimum:
     """Newton steps with the exact Hessian; it is made again only where the step was long."""
     optimum = replace(optimum, hessian=_hessian(objective, optimum))
     for _ in range(rounds):
-        moved = minimise(objective, optimum.x, make_positive(optimum.hessian, 1e-8), decrement=POLISH)
-        length = newton_step(make_positive(optimum.hessian, 1e-8), optimum.gradient)[1]
-        hessian = _hessian(objective, moved) if length > 1e-4 else optimum.hessian
+        positive = make_positive(optimum.hessian, 1e-8)
+        length = newton_step(positive, optimum.gradient)[1]
+        moved = minimise(objective, optimum.x, positive, decrement=POLISH)
+        hessian = _hessian(objective, moved) if length > LONG else optimum.hessian
         optimum = replace(moved, hessian=hessian)
-        if length <= 1e-4:
+        if length <= LONG:
             break
     return optimum
 
 
 def _hessian(objective: Objective, optimum: Optimum) -> Array:
-    """Hessian by central differences with steps of a hundredth of a standard error."""
-    scale = 1 / np.sqrt(np.diag(make_positive(optimum.hessian)))
-    anchor = objective.last
-    steps = 1e-2 * scale
-
-    def anchored(omega: Array) -> tuple[float, Array] | None:
-        objective.last = anchor
-        return objective(omega)
-
-    hessian = difference_hessian(anchored, optimum.x, steps)
-    objective.last = anchor
-    return hessian
+    """Hessian (k, k) of the negative log-likelihood, differenced with steps of 1e-5 standard errors."""
+    steps = 1e-5 / np.sqrt(np.diag(make_positive(optimum.hessian)))
+    found = laplace.evaluate(objective.problem, optimum.x, objective.last.mode.u if objective.last else None)
+    assert found is not None
+    objective.count += 1 + len(steps)
+    hessian = -laplace.hessian(objective.problem, optimum.x, found, steps)
+    return (hessian + hessian.T) / 2
 
 
 def package(problem: Problem, design: Design, dispersion: FixedPart, optimum: Optimum, objective: Objective,

@@ -21,6 +21,7 @@ from canopy_stats.mixed.family import Density, Derivatives, Family
 from canopy_stats.mixed.formula import Factor
 
 NEWTON_TOLERANCE = 1e-18
+NEARLY = 1e-5
 NEWTON_STEPS = 60
 
 
@@ -93,10 +94,29 @@ def evaluate(problem: Problem, omega: Array, start: list[Array] | None = None) -
     return Evaluation(value, _gradient(problem, mode, problem.layout, mode.h), mode)
 
 
+def evaluate_at(problem: Problem, omega: Array, u: list[Array]) -> Evaluation | None:
+    """The formulas of ``evaluate`` at given random effects, which are taken as the mode without being improved."""
+    parts = split(problem, omega)
+    if problem.layout is None:
+        return evaluate(problem, omega)
+    t = blocks.templates(problem.factors, parts.theta)
+    at, value = _at(problem, weighted(problem, parts), fixed_eta(problem, parts), t, u, 3)
+    mode = _accept(problem.layout, u, at, value, t, 0)
+    if mode is None or mode.h is None:
+        return None
+    return Evaluation(value - 0.5 * mode.h.logdet, _gradient(problem, mode, problem.layout, mode.h), mode)
+
+
+def fixed_eta(problem: Problem, parts: Parts) -> Array:
+    """X beta + offset (n,)."""
+    eta = problem.x @ parts.beta
+    return eta if problem.offset is None else eta + problem.offset
+
+
 def find_mode(problem: Problem, parts: Parts, start: list[Array] | None = None) -> Mode | None:
     """Newton's method for the random effects, halving steps that do not climb."""
     density = weighted(problem, parts)
-    fixed = problem.x @ parts.beta + (0.0 if problem.offset is None else problem.offset)
+    fixed = fixed_eta(problem, parts)
     if problem.layout is None:
         at = density(fixed, 3)
         return Mode([], at, None, float(at.value.sum()), [], 0) if np.all(np.isfinite(at.value)) else None
@@ -124,21 +144,25 @@ def weighted(problem: Problem, parts: Parts) -> Density:
 def _newton(
     problem: Problem, layout: Layout, density: Density, fixed: Array, t: list[Array], u: list[Array]
 ) -> Mode | None:
-    at, value = _at(problem, density, fixed, t, u)
+    order = 2
+    at, value = _at(problem, density, fixed, t, u, order)
+    if not np.isfinite(value):
+        u = [np.zeros_like(part) for part in u]
+        at, value = _at(problem, density, fixed, t, u, order)
     for count in range(NEWTON_STEPS):
-        if not np.isfinite(value):
-            u = [np.zeros_like(part) for part in u]
-            at, value = _at(problem, density, fixed, t, u)
-        h = _curvature(layout, at, t)
-        if h is None:
+        h, observed = _curvature(layout, at, t)
+        if h is None or not np.isfinite(value):
             return None
         score = _score(problem, at, t, u)
         step = blocks.solve(layout, h, score)
         decrement = sum(float(np.vdot(s, g)) for s, g in zip(step, score, strict=True))
-        if decrement < NEWTON_TOLERANCE * (1 + abs(value)):
-            return _accept(layout, u, at, value, t, count)
-        moved = _climb(problem, density, fixed, t, u, step, value)
+        done = decrement < NEWTON_TOLERANCE * (1 + abs(value))
+        if done and at.d3 is not None:
+            return Mode(u, at, h, value, t, count) if observed else None
+        order = 3 if decrement < NEARLY else 2
+        moved = _climb(problem, density, fixed, t, u, step, value, order)
         if moved is None:
+            at, value = _at(problem, density, fixed, t, u, 3)
             return _accept(layout, u, at, value, t, count) if decrement < 1e-8 else None
         u, at, value = moved
     return None
@@ -146,36 +170,36 @@ def _newton(
 
 def _accept(layout: Layout, u: list[Array], at: Derivatives, value: float, t: list[Array], steps: int) -> Mode | None:
     """The mode, provided that the observed curvature is positive definite there."""
-    h = blocks.factorise(blocks.relative(layout, blocks.gram(layout, -at.d2), t))
-    return None if h is None else Mode(u, at, h, value, t, steps)
+    h, observed = _curvature(layout, at, t)
+    return Mode(u, at, h, value, t, steps) if observed else None
 
 
 def _at(
-    problem: Problem, density: Density, fixed: Array, t: list[Array], u: list[Array]
+    problem: Problem, density: Density, fixed: Array, t: list[Array], u: list[Array], order: int
 ) -> tuple[Derivatives, float]:
-    eta = fixed + random_rows(problem.factors, t, u)
-    at = density(eta, 3)
+    at = density(fixed + random_rows(problem.factors, t, u), order)
     return at, float(at.value.sum()) - 0.5 * sum(float(np.vdot(part, part)) for part in u)
 
 
 def _climb(
-    problem: Problem, density: Density, fixed: Array, t: list[Array], u: list[Array], step: list[Array], value: float
+    problem: Problem, density: Density, fixed: Array, t: list[Array], u: list[Array], step: list[Array], value: float,
+    order: int,
 ) -> tuple[list[Array], Derivatives, float] | None:
     """The first of the full step, half of it, ... that does not descend."""
     for halving in range(25):
         there = [a + b * 0.5**halving for a, b in zip(u, step, strict=True)]
-        at, reached = _at(problem, density, fixed, t, there)
+        at, reached = _at(problem, density, fixed, t, there, order)
         if reached >= value - 1e-12 * (1 + abs(value)):
             return there, at, reached
     return None
 
 
-def _curvature(layout: Layout, at: Derivatives, t: list[Array]) -> Factorised | None:
-    """H from the observed curvature; from its positive part where that is not positive definite."""
+def _curvature(layout: Layout, at: Derivatives, t: list[Array]) -> tuple[Factorised | None, bool]:
+    """H from the observed curvature and True; from its positive part and False where that is not positive definite."""
     h = blocks.factorise(blocks.relative(layout, blocks.gram(layout, -at.d2), t))
-    if h is None:
-        h = blocks.factorise(blocks.relative(layout, blocks.gram(layout, np.maximum(-at.d2, 0.0)), t))
-    return h
+    if h is not None:
+        return h, True
+    return blocks.factorise(blocks.relative(layout, blocks.gram(layout, np.maximum(-at.d2, 0.0)), t)), False
 
 
 def _score(problem: Problem, at: Derivatives, t: list[Array], u: list[Array]) -> list[Array]:
@@ -225,6 +249,51 @@ def _gradient(problem: Problem, mode: Mode, layout: Layout, h: Factorised) -> Ar
         used = f.pattern >= 0
         theta[f.pattern[used]] = matrix[used]
     return np.concatenate([beta, delta, cut, theta])
+
+
+def tangent(problem: Problem, mode: Mode) -> list[Array]:
+    """Derivatives du/domega (L_k, q_k, k) of the mode in every parameter, by the implicit function theorem."""
+    at = mode.at
+    assert problem.layout is not None and mode.h is not None and at.dk is not None and at.dcut is not None
+    pulls = np.hstack([problem.x * at.d2[:, None], problem.w * at.dk[:, None], at.dcut])
+    moves, right = _theta_moves(problem, mode), []
+    scored = [blocks.sum_by_group(f, at.d1) for f in problem.factors]
+    moved = np.stack([at.d2 * e for _, _, _, e in moves], axis=1)
+    for k, (f, t) in enumerate(zip(problem.factors, mode.factors, strict=True)):
+        own = np.einsum("ab,lar->lbr", t, blocks.sum_by_group(f, np.hstack([pulls, moved])))
+        for place, (factor, a, b, _) in enumerate(moves):
+            if factor == k:
+                own[:, b, pulls.shape[1] + place] += scored[k][:, a]
+        right.append(own)
+    return blocks.solve(problem.layout, mode.h, right)
+
+
+def _theta_moves(problem: Problem, mode: Mode) -> list[tuple[int, int, int, Array]]:
+    """For each theta: its factor, row and column in the covariance factor, and deta/dtheta (n,)."""
+    moves: list[tuple[int, int, int, Array]] = [(0, 0, 0, np.empty(0))] * problem.sizes[3]
+    for k, f in enumerate(problem.factors):
+        for a, b in np.argwhere(f.pattern >= 0):
+            moves[f.pattern[a, b]] = (k, int(a), int(b), f.columns[:, a] * mode.u[k][f.codes, b])
+    return moves
+
+
+def hessian(problem: Problem, omega: Array, found: Evaluation, steps: Array, columns: Array | None = None) -> Array:
+    """Columns (k, j) of the log-likelihood's Hessian: the gradient's formula differenced along (omega, u) together.
+
+    The mode moves along its tangent, so no inner iterations are needed and forward differences suffice; ``steps`` (k,)
+    are a small part of the parameters' standard errors. NaN where the curvature is not positive.
+    """
+    columns = np.arange(len(omega)) if columns is None else columns
+    slopes = tangent(problem, found.mode) if problem.layout is not None else []
+    out = np.full((len(omega), len(columns)), np.nan)
+    for j, i in enumerate(columns):
+        moved = omega.copy()
+        moved[i] += steps[i]
+        u = [part + steps[i] * slope[:, :, i] for part, slope in zip(found.mode.u, slopes, strict=True)]
+        ahead = evaluate_at(problem, moved, u)
+        if ahead is not None:
+            out[:, j] = (ahead.gradient - found.gradient) / steps[i]
+    return out
 
 
 def solve_rows(layout: Layout, h: Factorised, rows: list[Array]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Quasi-Newton minimisation with a good first Hessian, and Hessians from differences of exact gradients."""
+"""Quasi-Newton minimisation that starts from a good Hessian."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from scipy import linalg
 Array = np.ndarray
 Objective = Callable[[Array], "tuple[float, Array] | None"]
 """Point (k,) to value and gradient (k,), or None where the function is not defined."""
+Limit = Callable[[Array, Array], float]
+"""Point and step (k,) to the largest part of the step to try, at most 1."""
 
 DECREMENT = 1e-9
 ITERATIONS = 200
@@ -29,8 +31,13 @@ class Optimum:
     message: str
 
 
-def minimise(objective: Objective, x: Array, hessian: Array, *, decrement: float = DECREMENT) -> Optimum:
-    """BFGS with backtracking from x (k,) and a first Hessian (k, k); stops when g' H^-1 g falls below ``decrement``."""
+def minimise(
+    objective: Objective, x: Array, hessian: Array, *, decrement: float = DECREMENT, limit: Limit | None = None
+) -> Optimum:
+    """BFGS with backtracking from x (k,) and a first Hessian (k, k); stops when g' H^-1 g falls below ``decrement``.
+
+    ``limit`` shortens steps that would move the model too far at once.
+    """
     here = objective(x)
     if here is None:
         raise FloatingPointError("the objective is not finite at the start")
@@ -41,7 +48,7 @@ def minimise(objective: Objective, x: Array, hessian: Array, *, decrement: float
         if expected < decrement:
             message = "gradient is zero"
             break
-        found, used = _backtrack(objective, x, value, step, expected)
+        found, used = _backtrack(objective, x, value, step, expected, 1.0 if limit is None else limit(x, step))
         count += used
         if found is None:
             message = "no further descent along the search direction"
@@ -60,10 +67,10 @@ def newton_step(hessian: Array, gradient: Array) -> tuple[Array, float]:
 
 
 def _backtrack(
-    objective: Objective, x: Array, value: float, step: Array, expected: float
+    objective: Objective, x: Array, value: float, step: Array, expected: float, size: float
 ) -> tuple[tuple[float, tuple[float, Array]] | None, int]:
-    """First size among 1, cubic or halved steps that descends enough (Armijo), with the values there."""
-    size, count = 1.0, 0
+    """First of ``size`` and shorter ones that descends enough (Armijo), with the values there."""
+    count = 0
     while size > SMALLEST_STEP:
         there = objective(x + size * step)
         count += 1
@@ -100,16 +107,3 @@ def make_positive(hessian: Array, floor: float = 1e-4) -> Array:
     if values[0] > floor:
         return hessian
     return np.asarray(np.outer(scale, scale) * ((vectors * np.maximum(np.abs(values), floor)) @ vectors.T))
-
-
-def difference_hessian(objective: Objective, x: Array, steps: Array) -> Array:
-    """Hessian (k, k) by central differences of exact gradients, symmetrised; NaN rows where undefined."""
-    columns = []
-    for i, size in enumerate(steps):
-        move = np.zeros(len(x))
-        move[i] = size
-        ahead, behind = objective(x + move), objective(x - move)
-        missing = ahead is None or behind is None
-        columns.append(np.full(len(x), np.nan) if missing else (ahead[1] - behind[1]) / (2 * size))  # type: ignore[index]
-    out = np.array(columns)
-    return (out + out.T) / 2

@@ -10,7 +10,7 @@ from canopy_stats.mixed import blocks, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.formula import Factor
 from canopy_stats.mixed.laplace import Evaluation, Problem
-from canopy_stats.mixed.optimise import make_positive, minimise
+from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
 
 SMALLEST_SD = 0.05
 
@@ -28,8 +28,22 @@ def fixed_start(problem: Problem) -> Array:
         found = laplace.evaluate(plain, x)
         if found is None:
             break
-        x = minimise(objective, x, first_hessian(plain, x, found), decrement=1e-2).x
+        if newton_step(hessian := first_hessian(plain, x, found), -found.gradient)[1] < 1e-2:
+            break
+        x = minimise(objective, x, hessian, decrement=1e-2, limit=step_limit(plain)).x
     return x
+
+
+def step_limit(problem: Problem) -> Limit:
+    """Shortens steps that move eta by more than 5, kappa by more than 3, or theta by more than a half or itself."""
+
+    def limit(omega: Array, step: Array) -> float:
+        parts, moves = laplace.split(problem, omega), laplace.split(problem, step)
+        scaled = [np.abs(problem.x @ moves.beta) / 5, np.abs(problem.w @ moves.delta) / 3, np.abs(moves.cutpoints) / 2]
+        scaled.append(np.abs(moves.theta) / np.maximum(np.abs(parts.theta), 0.5 * np.abs(parts.theta).max(initial=0.1)))
+        return 1.0 / max(1.0, max(float(part.max(initial=0.0)) for part in scaled))
+
+    return limit
 
 
 def _crude(problem: Problem) -> Array:
@@ -82,7 +96,6 @@ def _moment_sd(factor: Factor, a: int, score: Array, weight: Array) -> float:
     used = info > 0
     if not used.any():
         return SMALLEST_SD
-    variance = float(np.sum(top[used] ** 2 - info[used]) / np.sum(info[used] ** 2) * np.sum(used))
     variance = float(np.sum(top[used] ** 2 - info[used]) / np.sum(info[used] ** 2))
     return float(np.sqrt(max(variance, SMALLEST_SD**2)))
 
@@ -90,20 +103,45 @@ def _moment_sd(factor: Factor, a: int, score: Array, weight: Array) -> float:
 def first_hessian(problem: Problem, omega: Array, found: Evaluation) -> Array:
     """Approximate Hessian (k, k) of the negative log-likelihood, positive definite.
 
-    Mean and dispersion: the joint curvature with the random effects eliminated; cutpoints and theta: differences of
-    the exact gradient.
+    Mean and dispersion: the joint curvature with the random effects eliminated; theta: expected information of the
+    working model; cutpoints: differences of the exact gradient.
     """
-    p, d, _, _ = problem.sizes
-    out = np.zeros((len(omega), len(omega)))
+    p, d, c, _ = problem.sizes
+    out = np.eye(len(omega))
     out[: p + d, : p + d] = _joint(problem, found)
-    for i in range(p + d, len(omega)):
-        size = 1e-4 * max(1.0, abs(omega[i]))
-        moved = omega.copy()
-        moved[i] += size
-        ahead = laplace.evaluate(problem, moved, found.mode.u or None)
-        column = (found.gradient - ahead.gradient) / size if ahead is not None else np.eye(len(omega))[i]
-        out[i, : i + 1] = out[: i + 1, i] = column[: i + 1]
+    cuts = np.arange(p + d, p + d + c)
+    if c:
+        columns = -laplace.hessian(problem, omega, found, np.full(len(omega), 1e-6), cuts)
+        out[: p + d + c, cuts] = columns[: p + d + c]
+        out[cuts, : p + d + c] = columns[: p + d + c].T
+    out[p + d + c :, p + d + c :] = theta_information(problem, found)
     return make_positive(out)
+
+
+def theta_information(problem: Problem, found: Evaluation) -> Array:
+    """Expected information (t, t) on theta: sum over levels of tr(S dB S dB') / 2.
+
+    B = T T', S = G - G T (I + T'GT)^-1 T' G with G the level's own information; links between factors are left out.
+    """
+    out = np.zeros((problem.sizes[3],) * 2)
+    for factor, t in zip(problem.factors, found.mode.factors, strict=True):
+        g = blocks.own_gram(factor, np.maximum(-found.mode.at.d2, 0.0))
+        s = g - g @ t @ np.linalg.solve(np.eye(len(t)) + t.T @ g @ t, t.T @ g)
+        entries = np.argwhere(factor.pattern >= 0)
+        moved = [s @ _product_slope(t, a, b) for a, b in entries]
+        for (a, b), left in zip(entries, moved, strict=True):
+            for (e, f), right in zip(entries, moved, strict=True):
+                value = 0.5 * float(np.einsum("lij,lji->", left, right))
+                out[factor.pattern[a, b], factor.pattern[e, f]] = value
+    return out + np.diag(np.maximum(1e-3 * np.diag(out).max(initial=0.0), 1e-6) * np.ones(len(out)))
+
+
+def _product_slope(t: Array, a: int, b: int) -> Array:
+    """Derivative (q, q) of T T' in the entry (a, b) of T."""
+    slope = np.zeros_like(t)
+    slope[a] += t[:, b]
+    slope[:, a] += t[:, b]
+    return slope
 
 
 def _joint(problem: Problem, found: Evaluation) -> Array:
