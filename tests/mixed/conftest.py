@@ -48,4 +48,4 @@ def rename(name):
     """R's coefficient name in formulaic's style."""
     parts = [re.sub(r"^(model_name|model_variant|task)(.+)$", r"\1[T.\2]", part) for part in name.split(":")]
     parts = [re.sub(r"^(ns\(.*\))(\d)$", r"\1[\2]", part) for part in parts]
-    return ":".join(parts).replace("(Intercept)", "Intercept").replace(", df = ", ",df=")
+    return ":".join(parts).replace("(Intercept)", "Intercept").replace(", df = ", ", df=")
