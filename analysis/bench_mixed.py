@@ -6,11 +6,6 @@ glmmTMB (through Rscript) and statsmodels are skipped where they are absent. One
 
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
 import argparse
 import json
 import resource
@@ -22,11 +17,13 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 import canopy_stats.mixed as cs
 
@@ -116,10 +113,10 @@ def lmm_benchmark(data: pd.DataFrame, repeats: int) -> dict[str, float]:
     """Interaction model and crossed model: ours beside mixedlm called directly."""
     import mixedlm
 
-    calls = {f"{kind} {name}": call for name, text in (("one", INTERACTION), ("crossed", CROSSED)) for kind, call in {
-        "ours": lambda text=text: cs.lmm(text, data, reference=REFERENCE),
-        "mixedlm": lambda text=text: mixedlm.lmer(text, data),
-    }.items()}
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, text in (("one", INTERACTION), ("crossed", CROSSED)):
+        calls[f"ours {name}"] = partial(cs.lmm, text, data, reference=REFERENCE)
+        calls[f"mixedlm {name}"] = partial(mixedlm.lmer, text, data)
     result = in_turn(calls, repeats)
     for name in ("one", "crossed"):
         result[f"ours/mixedlm {name}"] = result[f"ours {name}"] / result[f"mixedlm {name}"]
@@ -143,7 +140,7 @@ def scaling(sizes: list[int], repeats: int) -> list[dict[str, float]]:
     panels = {size: simulate_panel(6, max(1, size // 48)) for size in sizes}
     out = []
     for size, data in panels.items():
-        found = in_turn({"beta": lambda d=data: paper_fit(d), "lmm": lambda d=data: cs.lmm(INTERACTION, d)}, repeats)
+        found = in_turn({"beta": partial(paper_fit, data), "lmm": partial(cs.lmm, INTERACTION, data)}, repeats)
         per = {f"{name}_ms_per_1000_rows": 1e6 * value / len(data) for name, value in found.items()}
         out.append(found | per | {"rows": len(data), "asked": size, "peak_MB": peak_megabytes()})
     return out
@@ -176,4 +173,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):
+        main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -39,6 +40,12 @@ class Derivatives:
     dcut: Array | None = None
     ddcut: Array | None = None
 
+    def times(self, weights: Array) -> Derivatives:
+        """Every derivative times prior weights (n,)."""
+        values: list[Any] = [getattr(self, name) for name in self.__slots__]
+        scaled: list[Any] = [None if value is None else (value.T * weights).T for value in values]
+        return Derivatives(*scaled)
+
 
 Density = Callable[[Array, int], Derivatives]
 """eta (n,) and order (2 or 3) to Derivatives, for a fixed response, dispersion and cutpoints."""
@@ -46,7 +53,7 @@ Density = Callable[[Array, int], Derivatives]
 
 @dataclass(frozen=True)
 class Family:
-    """A response distribution: its density at fixed (y, kappa, cutpoints), its mean, draws and distribution function."""
+    """A response distribution: density at fixed (y, kappa, cutpoints), mean, variance, draws, distribution function."""
 
     name: str
     n_cut: int
@@ -156,13 +163,14 @@ def _ordbeta(low: Array, high: Array, part: Derivatives, inner: Array, gap: floa
         return Derivatives(total[0], total[1], total[2])
     assert part.d3 is not None
     total[3, inner] += part.d3
-    spread = {name: np.zeros(len(inner)) for name in ("k1", "kk", "dk", "ddk")}
-    for name, values in spread.items():
-        values[inner] = getattr(part, name)
+    spread = np.zeros((4, len(inner)))
+    spread[:, inner] = [part.k1, part.kk, part.dk, part.ddk]
     both = -(low + high)
     cut1 = np.stack([both[1], -gap * high[1] + inner * gap / np.expm1(gap)], axis=1)
     dcut, ddcut = (np.stack([both[i], -gap * high[i]], axis=1) for i in (2, 3))
-    return Derivatives(*total, **spread, cut1=cut1, dcut=dcut, ddcut=ddcut)
+    value, d1, d2, d3 = total
+    k1, kk, dk, ddk = spread
+    return Derivatives(value, d1, d2, d3, k1, kk, dk, ddk, cut1, dcut, ddcut)
 
 
 def ordbeta_shares(eta: Array, cutpoints: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Generalised linear mixed models with a dispersion model: beta, ordered beta and gaussian, by Laplace approximation."""
+"""Mixed models with a dispersion model (beta, ordered beta, gaussian) by Laplace-approximate likelihood."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import blocks, checks, laplace
+from canopy_stats.mixed import blocks, checks, evidence, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
+from canopy_stats.mixed.formula import Design, FixedPart, build_design, fixed_part, formula_variables
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step
 from canopy_stats.mixed.satterthwaite import positive_inverse
 from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, step_limit
 from canopy_stats.schema import UserError
 
-ZERO = 1e-3
 POLISH = 1e-12
 LONG = 1e-5
 
@@ -67,8 +66,20 @@ def glmm(formula: str, data: pd.DataFrame, *, family: str = "beta", dispersion: 
     design = build_design(formula, data, reference=reference)
     design, notes = _squeezed(design, squeeze)
     part = dispersion_part(dispersion, data, dict(reference or {}))
+    design = replace(design, data=data[list({*design.data.columns, *formula_variables(part.formula)})])
     extra = {name: _vector(value, data, name) for name, value in (("weights", weights), ("offset", offset))}
-    return fit_design(design, part, family=family, notes=notes, certify=certify, **extra)
+    fit = fit_design(design, part, family=family, notes=notes, certify=certify, **extra)
+    return replace(fit, offset_name=offset if isinstance(offset, str) else None)
+
+
+def refit(fit: Fit, y: Array) -> Fit:
+    """The same model for another response (n,), searched from the fit's estimates."""
+    if y.shape != fit.design.y.shape or not np.all(np.isfinite(y)):
+        raise UserError(f"refit() needs {fit.nobs} finite numbers, one for each row of the fit.")
+    assert fit.dispersion is not None
+    design = replace(fit.design, y=y)
+    return fit_design(design, fit.dispersion, family=fit.family, weights=fit.weights, offset=fit.offset,
+                      notes=fit.notes)
 
 
 def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
@@ -133,7 +144,8 @@ def check_response(design: Design, family: str) -> None:
     checks.check_response(y, name)
     outside = (y < 0) | (y > 1)
     if family != "gaussian" and outside.any():
-        raise UserError(f"{name} is outside [0, 1] in {checks.name_rows(design.data, outside)}; {family} cannot have it.")
+        rows = checks.name_rows(design.data, outside)
+        raise UserError(f"{name} is outside [0, 1] in {rows}, which family={family!r} cannot have. Mend these rows.")
     edge = (y == 0) | (y == 1)
     if family == "beta" and edge.any():
         raise UserError(
@@ -173,7 +185,8 @@ def _hessian(objective: Objective, optimum: Optimum) -> Array:
     """Hessian (k, k) of the negative log-likelihood, differenced with steps of 1e-5 standard errors."""
     steps = 1e-5 / np.sqrt(np.diag(make_positive(optimum.hessian)))
     found = laplace.evaluate(objective.problem, optimum.x, objective.last.mode.u if objective.last else None)
-    assert found is not None
+    if found is None:
+        raise UserError("The search left the region where the likelihood is defined; rescale the columns or simplify.")
     objective.count += 1 + len(steps)
     hessian = -laplace.hessian(objective.problem, optimum.x, found, steps)
     return (hessian + hessian.T) / 2
@@ -183,12 +196,23 @@ def package(problem: Problem, design: Design, dispersion: FixedPart, optimum: Op
             notes: tuple[str, ...]) -> Fit:
     """All results at the optimum."""
     omega = normalise_signs(problem, optimum.x)
+    names = evidence.parameter_names(problem, design, dispersion)
+    certificate = evidence.certify(problem, names, optimum, objective.count)
+    signs = np.where(omega == optimum.x, 1.0, -1.0)
+    covariance = positive_inverse(optimum.hessian) * np.outer(signs, signs)
+    return assemble(problem, design, dispersion, omega, covariance, certificate, notes)
+
+
+def assemble(problem: Problem, design: Design, dispersion: FixedPart, omega: Array, full: Array,
+             certificate: Certificate, notes: tuple[str, ...]) -> Fit:
+    """The fit at parameters omega (k,) with covariance ``full`` (k, k), random effects computed there."""
     found = laplace.evaluate(problem, omega)
-    assert found is not None
+    if found is None:
+        raise UserError("The likelihood is not defined at these estimates; fit again.")
     p, d, c, _ = problem.sizes
     parts = laplace.split(problem, omega)
     jacobian, cutpoints = _cutpoints(parts.cutpoints, p + d)
-    inside = positive_inverse(optimum.hessian)[: p + d + c, : p + d + c]
+    inside = full[: p + d + c, : p + d + c]
     t = found.mode.factors
     inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
     return Fit(
@@ -197,8 +221,16 @@ def package(problem: Problem, design: Design, dispersion: FixedPart, optimum: Op
         modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
         mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
         llf=found.value, reml=False, engine="laplace", dispersion=dispersion, weights=problem.weights,
-        offset=problem.offset, notes=notes, state=_certificate(problem, optimum, objective),
+        offset=problem.offset, notes=notes, full_covariance=full, state=certificate,
     )
+
+
+def restore(design: Design, dispersion: FixedPart, family: str, omega: Array, full: Array, certificate: Certificate, *,
+            weights: Array | None, offset: Array | None, offset_name: str | None, notes: tuple[str, ...]) -> Fit:
+    """A fit at known parameters, without searching."""
+    problem = make_problem(design, dispersion, family, weights, offset)
+    fit = assemble(problem, design, dispersion, omega, full, certificate, notes)
+    return replace(fit, offset_name=offset_name)
 
 
 def _cutpoints(parameters: Array, before: int) -> tuple[Array, Array]:
@@ -221,35 +253,6 @@ def normalise_signs(problem: Problem, omega: Array) -> Array:
                 column = factor.pattern[:, a][factor.pattern[:, a] >= 0]
                 omega[first + column] *= -1
     return omega
-
-
-def boundary(problem: Problem, omega: Array) -> dict[int, str]:
-    """Places in omega of vanishing diagonals, with a name for each."""
-    first, found = len(omega) - problem.sizes[3], {}
-    for factor in problem.factors:
-        for a, name in enumerate(factor.terms):
-            place = first + int(factor.pattern[a, a])
-            if abs(omega[place]) < ZERO * _unit(factor, a):
-                found[place] = f"{name} | {factor.name}"
-    return found
-
-
-def _unit(factor: Factor, a: int) -> float:
-    """Scale of a variance component: one over the root mean square of its column."""
-    return 1.0 / max(float(np.sqrt(np.mean(factor.columns[:, a] ** 2))), 1e-300)
-
-
-def _certificate(problem: Problem, optimum: Optimum, objective: Objective) -> Certificate:
-    """Evidence at the optimum; at a vanishing variance the curvature in the SD is the slope in the variance."""
-    hessian, gradient = optimum.hessian, optimum.gradient
-    at_zero = boundary(problem, optimum.x)
-    inside = np.array([i not in at_zero for i in range(len(optimum.x))])
-    block = hessian[np.ix_(inside, inside)]
-    scale = np.sqrt(np.abs(np.diag(block)))
-    positive = bool(np.all(np.isfinite(block)) and np.linalg.eigvalsh(block / np.outer(scale, scale))[0] > 1e-9)
-    distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
-    slopes = {name: -float(hessian[i, i]) / 2 for i, name in at_zero.items()}
-    return Certificate("quasi-Newton", optimum.message, objective.count, distance, positive, slopes)
 
 
 def _second_start(problem: Problem, fit: Fit) -> float:

@@ -131,14 +131,7 @@ def weighted(problem: Problem, parts: Parts) -> Density:
     weights = problem.weights
     if weights is None:
         return plain
-
-    def density(eta: Array, order: int) -> Derivatives:
-        at = plain(eta, order)
-        values = {name: getattr(at, name) for name in Derivatives.__dataclass_fields__}
-        scale = {name: weights if v is None or v.ndim == 1 else weights[:, None] for name, v in values.items()}
-        return Derivatives(**{name: None if v is None else v * scale[name] for name, v in values.items()})
-
-    return density
+    return lambda eta, order: plain(eta, order).times(weights)
 
 
 def _newton(
@@ -296,24 +289,26 @@ def hessian(problem: Problem, omega: Array, found: Evaluation, steps: Array, col
     return out
 
 
-def solve_rows(layout: Layout, h: Factorised, rows: list[Array]) -> list[Array]:
+def solve_rows(layout: Layout, h: Factorised, rows: list[Array], codes: list[Array] | None = None) -> list[Array]:
     """For each row i and factor k, the coefficients (n, q_k) of H^-1 a_i at the row's own level of factor k.
 
-    ``rows`` holds the nonzero parts (n, q_k) of a_i, the rows of Z Lambda.
+    ``rows`` holds the nonzero parts (n, q_k) of a_i, the rows of Z Lambda; ``codes`` (n,) the levels by factor, those
+    of the fitted rows by default.
     """
-    head = layout.factors[layout.head]
+    codes = [f.codes for f in layout.factors] if codes is None else codes
+    own_head = codes[layout.head]
     a = rows[layout.head]
     if layout.m == 0:
-        return [_times(h.inverse[head.codes], a)]
+        return [_times(h.inverse[own_head], a)]
     reach = h.bridge @ h.schur_inverse
     out: list[Array] = [np.empty(0)] * len(rows)
-    places = {k: start + layout.factors[k].codes * rows[k].shape[1] for k, start in layout.offsets.items()}
+    places = {k: start + codes[k] * rows[k].shape[1] for k, start in layout.offsets.items()}
     corrected = h.inverse + reach @ h.bridge.transpose(0, 2, 1)
-    total = _times(corrected[head.codes], a)
+    total = _times(corrected[own_head], a)
     for k, place in places.items():
         own = np.zeros_like(rows[k])
         for c in range(rows[k].shape[1]):
-            link = reach[head.codes, :, place + c]
+            link = reach[own_head, :, place + c]
             total -= link * rows[k][:, c, None]
             own[:, c] = -np.einsum("na,na->n", link, a)
             for j, other in places.items():

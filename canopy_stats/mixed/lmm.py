@@ -180,7 +180,7 @@ def refit(fit: Fit, y: Array) -> Fit:
     if y.shape != fit.design.y.shape or not np.all(np.isfinite(y)):
         raise UserError(f"refit() needs {fit.nobs} finite numbers, one for each row of the fit.")
     design = replace(fit.design, y=y)
-    if fit.engine != "mixedlm" or fit.state is None:
+    if fit.engine != "mixedlm" or fit.state is None or fit.state.optimizer is None:
         return fit_design(design, reml=fit.reml, engine="mixedlm" if fit.engine == "mixedlm" else "statsmodels")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -61,7 +61,10 @@ def minimise(
 
 def newton_step(hessian: Array, gradient: Array) -> tuple[Array, float]:
     """Step -H^-1 g and decrement g' H^-1 g, with H made positive definite where it is not."""
-    factor = linalg.cho_factor(hessian, lower=True, check_finite=False)
+    try:
+        factor = linalg.cho_factor(hessian, lower=True, check_finite=False)
+    except linalg.LinAlgError:
+        factor = linalg.cho_factor(make_positive(hessian), lower=True, check_finite=False)
     step = -linalg.cho_solve(factor, gradient, check_finite=False)
     return step, -float(step @ gradient)
 

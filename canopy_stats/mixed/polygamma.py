@@ -1,4 +1,4 @@
-"""log-gamma and its first three derivatives together, in vectorised arithmetic (several times faster than one by one)."""
+"""log-gamma and its first three derivatives together, in vectorised arithmetic (several times faster than singly)."""
 
 from __future__ import annotations
 
