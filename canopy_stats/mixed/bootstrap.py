@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed.blocks import Array
-from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.fit import THRESHOLDS, Fit
 from canopy_stats.mixed.formula import Design, Factor, group_codes
 from canopy_stats.mixed.glmm import fit_design as fit_laplace
 from canopy_stats.mixed.lmm import fit_design as fit_linear
@@ -105,29 +105,25 @@ def _replicate(
         try:
             again = fit.refit(fit.simulate(rng=rng)[:, 0]) if resample is None else resample(rng)
             good = again.family == "lmm" or again.converged
-            return estimates_of(again).to_numpy() if good else f"did not converge: {again.certificate}"
+            return estimate_values(again) if good else f"did not converge: {again.certificate}"
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             return f"{type(error).__name__}: {error}"
 
 
 def estimates_of(fit: Fit) -> pd.Series:
     """All estimates by name: coefficients, 'dispersion x', thresholds, and sd and correlations of random effects."""
-    table = fit.varcorr()
-    names = [" ".join(filter(None, [_kind(row.term2), _terms(row), "|", str(row.group)])) for row in table.itertuples()]
-    parts: list[pd.Series] = [
-        fit.params, fit.params_dispersion.rename(lambda name: f"dispersion {name}"),
-        fit.thresholds.rename(lambda name: f"threshold {name}"), pd.Series(table["sd_or_corr"].to_numpy(), index=names),
-    ]
-    return pd.concat([part for part in parts if len(part)])
+    names = list(fit.design.fixed.names)
+    names += [f"dispersion {name}" for name in (fit.dispersion.names if fit.dispersion else ())]
+    names += [f"threshold {name}" for name in THRESHOLDS[: len(fit.cutpoints)]]
+    for group, first, second, *_ in fit.variance_rows():
+        names.append(f"sd {first} | {group}" if second is None else f"cor {first}, {second} | {group}")
+    return pd.Series(estimate_values(fit), index=names)
 
 
-def _kind(second: object) -> str:
-    return "cor" if isinstance(second, str) else "sd"
-
-
-def _terms(row: object) -> str:
-    first, second = getattr(row, "term1"), getattr(row, "term2")  # noqa: B009
-    return f"{first}, {second}" if isinstance(second, str) else str(first)
+def estimate_values(fit: Fit) -> Array:
+    """The values of ``estimates_of`` (parameters,), without building tables."""
+    spread = [row[-1] for row in fit.variance_rows()]
+    return np.concatenate([fit.beta, fit.delta, fit.cutpoints, spread])
 
 
 def _cluster_design(fit: Fit, cluster: str) -> Callable[[np.random.Generator], Fit]:

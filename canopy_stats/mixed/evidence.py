@@ -7,11 +7,12 @@ import numpy as np
 from canopy_stats.mixed import laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
-from canopy_stats.mixed.formula import Design, Factor, FixedPart
+from canopy_stats.mixed.formula import Design, FixedPart
 from canopy_stats.mixed.laplace import Problem
 from canopy_stats.mixed.optimise import Optimum, make_positive, newton_step
+from canopy_stats.mixed.start import smallest_sd
 
-ZERO = 1e-3
+ZERO = 2e-2
 EDGE = 12.0
 
 
@@ -21,14 +22,9 @@ def boundary(problem: Problem, omega: Array) -> dict[int, str]:
     for factor in problem.factors:
         for a, name in enumerate(factor.terms):
             place = first + int(factor.pattern[a, a])
-            if abs(omega[place]) < ZERO * _unit(factor, a):
+            if abs(omega[place]) < ZERO * smallest_sd(problem, laplace.split(problem, omega).delta, factor, a):
                 found[place] = f"{name} | {factor.name}"
     return found
-
-
-def _unit(factor: Factor, a: int) -> float:
-    """Scale of a variance component: one over the root mean square of its column."""
-    return 1.0 / max(float(np.sqrt(np.mean(factor.columns[:, a] ** 2))), 1e-300)
 
 
 def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: int) -> Certificate:
@@ -37,18 +33,25 @@ def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: i
     at_zero = boundary(problem, optimum.x)
     inside = np.array([i not in at_zero for i in range(len(optimum.x))])
     block = hessian[np.ix_(inside, inside)]
-    scale = np.sqrt(np.abs(np.diag(block)))
-    positive = bool(np.all(np.isfinite(block)) and np.linalg.eigvalsh(block / np.outer(scale, scale))[0] > 1e-9)
+    positive = _positive(block)
     distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
     slopes = {name: -float(hessian[i, i]) / 2 for i, name in at_zero.items()}
     blame = culprits(problem, names, optimum, inside, positive)
     return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame)
 
 
+def _positive(block: Array) -> bool:
+    """Whether a Hessian (k, k), in units of its diagonal, is finite and positive definite."""
+    if not np.all(np.isfinite(block)) or np.any(np.diag(block) <= 0):
+        return False
+    scale = np.sqrt(np.diag(block))
+    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > 1e-9)
+
+
 def parameter_names(problem: Problem, design: Design, dispersion: FixedPart) -> list[str]:
     """Names of all parameters, in the order of omega."""
     names = [*design.fixed.names, *(f"dispersion {name}" for name in dispersion.names)]
-    names += ["first threshold", "gap of the thresholds"][: problem.family.n_cut]
+    names += ["threshold", "gap of the thresholds"][: problem.family.n_cut]
     theta = [""] * problem.sizes[3]
     for factor in problem.factors:
         for a, b in np.argwhere(factor.pattern >= 0):
@@ -57,17 +60,39 @@ def parameter_names(problem: Problem, design: Design, dispersion: FixedPart) -> 
     return names + theta
 
 
-def culprits(problem: Problem, names: list[str], optimum: Optimum, inside: Array, positive: bool) -> tuple[str, ...]:
-    """What to suspect: linear predictors at the edge (separation), and the parameters of a flat direction."""
-    found = []
-    eta = laplace.fixed_eta(problem, laplace.split(problem, optimum.x))
-    far = int(np.sum(np.abs(eta) > EDGE)) if problem.family.name != "gaussian" else 0
+def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
+    """Rows whose mean or precision runs away, with the column that drives the precision."""
+    parts, found = laplace.split(problem, omega), []
+    eta, kappa = laplace.fixed_eta(problem, parts), problem.w @ parts.delta
+    far, sharp = int(np.sum(np.abs(eta) > EDGE)), kappa > EDGE
     if far:
         found.append(f"{far} rows have a linear predictor beyond {EDGE:g} on the logit scale: suspect separation.")
+    if np.any(sharp):
+        pull = np.abs(parts.delta) * np.abs(problem.w[sharp]).mean(axis=0)
+        name = names[len(parts.beta) + int(np.argmax(pull))]
+        found.append(
+            f"{int(sharp.sum())} rows have a log precision beyond {EDGE:g}, driven by {name}: their responses hardly"
+            " vary. Merge this level or drop the term."
+        )
+    return found
+
+
+def _flat(block: Array, names: Array) -> list[str]:
+    """Parameters with unknown curvature, or else those that make up the flattest direction of a Hessian (k, k)."""
+    unknown = ~np.isfinite(np.diag(block)) | (np.diag(block) == 0)
+    if np.any(unknown):
+        return [str(name) for name in names[unknown]]
+    scale = np.sqrt(np.abs(np.diag(block)))
+    weights = np.abs(np.linalg.eigh(np.nan_to_num(block) / np.outer(scale, scale))[1][:, 0])
+    return [str(name) for name in names[weights > 0.3]]
+
+
+def culprits(problem: Problem, names: list[str], optimum: Optimum, inside: Array, positive: bool) -> tuple[str, ...]:
+    """What to suspect: predictors at the edge (separation), and the parameters of a flat direction."""
+    found: list[str] = []
+    if problem.family.name != "gaussian":
+        found += _at_the_edge(problem, names, optimum.x)
     if not positive:
-        block = np.nan_to_num(optimum.hessian[np.ix_(inside, inside)])
-        scale = np.sqrt(np.maximum(np.abs(np.diag(block)), 1e-300))
-        flat = np.abs(np.linalg.eigh(block / np.outer(scale, scale))[1][:, 0])
-        blamed = [name for name, size in zip(np.array(names)[inside], flat, strict=True) if size > 0.3]
+        blamed = _flat(optimum.hessian[np.ix_(inside, inside)], np.array(names)[inside])
         found.append(f"the likelihood is flat along: {'; '.join(blamed)}. Drop or merge one of these terms.")
     return tuple(found)

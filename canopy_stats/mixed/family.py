@@ -7,7 +7,7 @@ cutpoints of ordbeta are c1 and c1 + exp(gap), estimated as (c1, gap) (Kubinec 2
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from canopy_stats.schema import UserError
 
 Array = np.ndarray
 LARGEST_ETA = 30.0
+LARGEST_KAPPA = 25.0
+"""Beyond this log precision the log-density loses its digits; it is undefined (nan) there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,10 @@ Density = Callable[[Array, int], Derivatives]
 
 @dataclass(frozen=True)
 class Family:
-    """A response distribution: density at fixed (y, kappa, cutpoints), mean, variance, draws, distribution function."""
+    """A response distribution: density at (y, kappa, cutpoint parameters), mean, variance, draws, distribution.
+
+    The functions besides ``bind`` take the cutpoints themselves (2,), which may be infinite.
+    """
 
     name: str
     n_cut: int
@@ -75,7 +80,7 @@ def _nothing(n: int) -> Array:
 def beta_density(y: Array, kappa: Array, cutpoints: Array) -> Density:
     """Beta distribution with mean mu and precision phi (Ferrari & Cribari-Neto 2004), 0 < y < 1."""
     log_y, log_1my = np.log(y), np.log1p(-y)
-    phi = np.exp(kappa)
+    phi = np.exp(np.where(np.abs(kappa) < LARGEST_KAPPA, kappa, np.nan))
     at_phi = polygammas(phi, 2)
     none = _nothing(len(y))
 
@@ -130,33 +135,52 @@ def beta_cdf(y: Array, eta: Array, kappa: Array, cutpoints: Array) -> tuple[Arra
 # ordered beta -------------------------------------------------------------------------------------------------------
 
 
-def ordbeta_density(y: Array, kappa: Array, cutpoints: Array) -> Density:
-    """Ordered beta: 0 below the first cutpoint, 1 above the second, a beta distribution between."""
+def ordbeta_density(y: Array, kappa: Array, parameters: Array) -> Density:
+    """Ordered beta: 0 below the first cutpoint, 1 above the second, a beta distribution between.
+
+    ``parameters`` are (c1, log(c2 - c1)); only c1 or c2 where no 1 or no 0 occurs, nothing where neither does.
+    """
     zero, one = y <= 0, y >= 1
     inner = ~(zero | one)
-    part = beta_density(y[inner], kappa[inner], cutpoints[:0])
-    gap = float(np.exp(cutpoints[1]))
+    part = beta_density(y[inner], kappa[inner], parameters[:0])
+    first, second = ordbeta_cutpoints(y, parameters)
+    sign_low, sign_high = np.where(zero, -1.0, 1.0), np.where(one, 1.0, -1.0)
 
     def density(eta: Array, order: int) -> Derivatives:
-        low = _log_expit(np.where(zero, cutpoints[0] - eta, eta - cutpoints[0]), np.where(zero, -1.0, 1.0), order)
-        top = cutpoints[0] + gap - eta
-        high = _log_expit(np.where(one, -top, top), np.where(one, 1.0, -1.0), order)
-        return _ordbeta(low * ~one, high * ~zero, part(eta[inner], order), inner, gap, order)
+        low = _log_expit(sign_low * (eta - first), sign_low) * ~one if zero.any() else np.zeros((4, len(y)))
+        high = _log_expit(sign_high * (eta - second), sign_high) * ~zero if one.any() else np.zeros((4, len(y)))
+        return _ordbeta(low, high, part(eta[inner], order), inner, second - first, order, len(parameters))
 
     return density
 
 
-def _log_expit(x: Array, sign: Array, order: int) -> Array:
+def ordbeta_cutpoints(y: Array, parameters: Array) -> Array:
+    """Both cutpoints (2,), infinite where the response has no 0 or no 1."""
+    zeros, ones = bool(np.any(y <= 0)), bool(np.any(y >= 1))
+    if zeros and ones:
+        return np.array([parameters[0], parameters[0] + np.exp(parameters[1])])
+    return np.array([parameters[0] if zeros else -np.inf, parameters[0] if ones else np.inf])
+
+
+def ordbeta_jacobian(y: Array, parameters: Array) -> Array:
+    """Derivatives (2, c) of the cutpoints in their parameters."""
+    if len(parameters) == 2:
+        return np.array([[1.0, 0.0], [1.0, float(np.exp(parameters[1]))]])
+    return np.isfinite(ordbeta_cutpoints(y, parameters)).astype(float)[:, None][:, : len(parameters)]
+
+
+def _log_expit(x: Array, sign: Array) -> Array:
     """log expit(x) and its derivatives (4, n) in eta, where dx/deta = sign."""
     p, q = special.expit(x), special.expit(-x)
-    first = -np.logaddexp(0.0, -x)
-    return np.stack([first, sign * q, -p * q, -sign * p * q * (q - p)])
+    return np.stack([-np.logaddexp(0.0, -x), sign * q, -p * q, -sign * p * q * (q - p)])
 
 
-def _ordbeta(low: Array, high: Array, part: Derivatives, inner: Array, gap: float, order: int) -> Derivatives:
+def _ordbeta(
+    low: Array, high: Array, part: Derivatives, inner: Array, gap: float, order: int, n_cut: int
+) -> Derivatives:
     """Join the two thresholds (4, n) and the beta part of the inner rows."""
     total = low + high
-    total[0, inner] += np.log(-np.expm1(-gap)) + part.value
+    total[0, inner] += part.value + (np.log(-np.expm1(-gap)) if n_cut == 2 else 0.0)
     total[1, inner] += part.d1
     total[2, inner] += part.d2
     if order < 3:
@@ -165,17 +189,18 @@ def _ordbeta(low: Array, high: Array, part: Derivatives, inner: Array, gap: floa
     total[3, inner] += part.d3
     spread = np.zeros((4, len(inner)))
     spread[:, inner] = [part.k1, part.kk, part.dk, part.ddk]
-    both = -(low + high)
-    cut1 = np.stack([both[1], -gap * high[1] + inner * gap / np.expm1(gap)], axis=1)
-    dcut, ddcut = (np.stack([both[i], -gap * high[i]], axis=1) for i in (2, 3))
+    cuts = [-(low[i] + high[i])[:, None][:, :n_cut] for i in (1, 2, 3)]
+    if n_cut == 2:
+        cuts = [np.column_stack([cut, -gap * high[i]]) for i, cut in zip((1, 2, 3), cuts, strict=True)]
+        cuts[0][:, 1] += inner * gap / np.expm1(gap)
     value, d1, d2, d3 = total
     k1, kk, dk, ddk = spread
-    return Derivatives(value, d1, d2, d3, k1, kk, dk, ddk, cut1, dcut, ddcut)
+    return Derivatives(value, d1, d2, d3, k1, kk, dk, ddk, *cuts)
 
 
 def ordbeta_shares(eta: Array, cutpoints: Array) -> tuple[Array, Array]:
     """Probabilities (n,) of an exact 0 and of an exact 1."""
-    return special.expit(cutpoints[0] - eta), special.expit(eta - cutpoints[0] - np.exp(cutpoints[1]))
+    return special.expit(cutpoints[0] - eta), special.expit(eta - cutpoints[1])
 
 
 def ordbeta_mean(eta: Array, kappa: Array, cutpoints: Array) -> Array:
@@ -253,8 +278,11 @@ FAMILIES = {
 }
 
 
-def get_family(name: str) -> Family:
-    """Family by name; UserError lists the known ones."""
+def get_family(name: str, y: Array | None = None) -> Family:
+    """Family by name; UserError lists the known ones. With a response, ordbeta has the thresholds that it needs."""
     if name not in FAMILIES:
         raise UserError(f"family is {name!r}; choose one of {', '.join(FAMILIES)}.")
-    return FAMILIES[name]
+    family = FAMILIES[name]
+    if name == "ordbeta" and y is not None:
+        family = replace(family, n_cut=int(np.any(y <= 0)) + int(np.any(y >= 1)))
+    return family

@@ -20,6 +20,8 @@ from canopy_stats.schema import UserError
 
 Mode = Literal["population", "conditional", "new_levels"]
 Scale = Literal["response", "link"]
+VarianceRow = tuple[str, str, str | None, float, float]
+THRESHOLDS = ("zero", "one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,8 @@ class Fit:
     @property
     def df_model(self) -> int:
         """Number of estimated parameters, variances included."""
-        return len(self.covariance) + len(self.theta) + (self.family == "lmm")
+        coefficients = len(self.beta) + len(self.delta) + len(self.cut_parameters)
+        return coefficients + len(self.theta) + (self.family == "lmm")
 
     @property
     def aic(self) -> float:
@@ -108,15 +111,14 @@ class Fit:
 
     @property
     def thresholds(self) -> pd.Series:
-        """Cutpoints of the ordered beta model on the link scale; empty otherwise."""
-        return pd.Series(self.cutpoints, index=["zero", "one"][: len(self.cutpoints)], dtype=float)
+        """Cutpoints of the ordered beta model on the link scale (infinite where no 0 or no 1 occurs); else empty."""
+        return pd.Series(self.cutpoints, index=list(THRESHOLDS[: len(self.cutpoints)]), dtype=float)
 
     @property
     def cut_parameters(self) -> Array:
-        """Cutpoints as the likelihood has them: the first, and the log of the gap to the second."""
-        if len(self.cutpoints) == 0:
-            return self.cutpoints
-        return np.array([self.cutpoints[0], np.log(self.cutpoints[1] - self.cutpoints[0])])
+        """Cutpoints as the likelihood has them: the finite one, or the first and the log of the gap to the second."""
+        finite = self.cutpoints[np.isfinite(self.cutpoints)]
+        return finite if len(finite) < 2 else np.array([finite[0], np.log(finite[1] - finite[0])])
 
     @property
     def omega(self) -> Array:
@@ -184,12 +186,17 @@ class Fit:
 
     def varcorr(self) -> pd.DataFrame:
         """Variances and covariances of the random effects, one row each, and of the residuals for the linear model."""
-        rows: list[tuple[str, str, str | None, float, float]] = []
+        columns = ["group", "term1", "term2", "variance_or_cov", "sd_or_corr"]
+        return pd.DataFrame(self.variance_rows(), columns=columns)
+
+    def variance_rows(self) -> list[VarianceRow]:
+        """The rows of ``varcorr`` as tuples."""
+        rows: list[VarianceRow] = []
         for factor, t in zip(self.design.factors, blocks.templates(self.design.factors, self.theta), strict=True):
             rows += _covariance_rows(factor.name, factor.terms, factor.blocks, self.sigma**2 * t @ t.T)
         if self.family == "lmm":
             rows.append(("Residual", "", None, self.sigma**2, self.sigma))
-        return pd.DataFrame(rows, columns=["group", "term1", "term2", "variance_or_cov", "sd_or_corr"])
+        return rows
 
     def ranef(self, *, sd: bool = False) -> dict[str, pd.DataFrame]:
         """Conditional modes of the random effects by group (levels x terms), or their conditional SDs."""
@@ -268,9 +275,9 @@ def _full(part: FixedPart, values: Array) -> pd.Series:
 
 def _covariance_rows(
     name: str, terms: tuple[str, ...], groups: tuple[tuple[int, ...], ...], covariance: Array
-) -> list[tuple[str, str, str | None, float, float]]:
+) -> list[VarianceRow]:
     sd = np.sqrt(np.diag(covariance))
-    rows: list[tuple[str, str, str | None, float, float]] = [
+    rows: list[VarianceRow] = [
         (name, terms[i], None, float(covariance[i, i]), float(sd[i])) for i in range(len(terms))
     ]
     for group in groups:

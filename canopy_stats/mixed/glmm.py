@@ -12,13 +12,13 @@ import pandas as pd
 from canopy_stats.mixed import blocks, checks, evidence, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
-from canopy_stats.mixed.family import get_family
+from canopy_stats.mixed.family import get_family, ordbeta_cutpoints, ordbeta_jacobian
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formula import Design, FixedPart, build_design, fixed_part, formula_variables
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step
 from canopy_stats.mixed.satterthwaite import positive_inverse
-from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, step_limit
+from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_sd, step_limit
 from canopy_stats.schema import UserError
 
 POLISH = 1e-12
@@ -78,8 +78,19 @@ def refit(fit: Fit, y: Array) -> Fit:
         raise UserError(f"refit() needs {fit.nobs} finite numbers, one for each row of the fit.")
     assert fit.dispersion is not None
     design = replace(fit.design, y=y)
+    start = restart(fit) if get_family(fit.family, y).n_cut == len(fit.cut_parameters) else None
     return fit_design(design, fit.dispersion, family=fit.family, weights=fit.weights, offset=fit.offset,
-                      notes=fit.notes)
+                      notes=fit.notes, start=start)
+
+
+def restart(fit: Fit) -> Array:
+    """omega (k,) of a fit as a start for another response: vanished variances are raised, since zero is stationary."""
+    omega, first = fit.omega, len(fit.omega) - len(fit.theta)
+    for factor in fit.design.factors:
+        for a in range(len(factor.terms)):
+            place = first + factor.pattern[a, a]
+            omega[place] = max(omega[place], smallest_sd(fit.problem, fit.delta, factor, a))
+    return omega
 
 
 def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
@@ -115,10 +126,11 @@ def fit_design(design: Design, dispersion: FixedPart, *, family: str, weights: A
                start: Array | None = None) -> Fit:
     """Fit to designs made before, from ``start`` (omega) if given: problem, search, package."""
     problem = make_problem(design, dispersion, family, weights, offset)
-    optimum, objective = search(problem, start)
-    fit = package(problem, design, dispersion, optimum, objective, notes)
-    if certify:
-        fit = replace(fit, state=replace(fit.state, second_start=_second_start(problem, fit)))
+    with np.errstate(all="ignore"):
+        optimum, objective = search(problem, start)
+        fit = package(problem, design, dispersion, optimum, objective, notes)
+        if certify:
+            fit = replace(fit, state=replace(fit.state, second_start=_second_start(problem, fit)))
     if not fit.converged:
         warnings.warn(f"{fit!r} may not have converged: {fit.certificate}", stacklevel=3)
     return fit
@@ -128,7 +140,7 @@ def make_problem(
     design: Design, dispersion: FixedPart, family: str, weights: Array | None, offset: Array | None
 ) -> Problem:
     """Checked data of one marginal likelihood."""
-    chosen = get_family(family)
+    chosen = get_family(family, design.y)
     check_response(design, family)
     layout = blocks.make_layout(design.factors) if design.factors else None
     problem = Problem(
@@ -199,8 +211,19 @@ def package(problem: Problem, design: Design, dispersion: FixedPart, optimum: Op
     names = evidence.parameter_names(problem, design, dispersion)
     certificate = evidence.certify(problem, names, optimum, objective.count)
     signs = np.where(omega == optimum.x, 1.0, -1.0)
-    covariance = positive_inverse(optimum.hessian) * np.outer(signs, signs)
+    covariance = covariance_of(optimum.hessian) * np.outer(signs, signs)
     return assemble(problem, design, dispersion, omega, covariance, certificate, notes)
+
+
+def covariance_of(hessian: Array) -> Array:
+    """Inverse Hessian (k, k) over the directions of positive curvature; NaN where a parameter's is unknown."""
+    out = np.full_like(hessian, np.nan)
+    known = np.isfinite(np.diag(hessian))
+    block = np.ix_(known, known)
+    scale = np.sqrt(np.maximum(np.abs(np.diag(hessian)[known]), 1e-300))
+    scaled = np.nan_to_num(hessian[block]) / np.outer(scale, scale)
+    out[block] = positive_inverse(scaled) / np.outer(scale, scale)
+    return out
 
 
 def assemble(problem: Problem, design: Design, dispersion: FixedPart, omega: Array, full: Array,
@@ -211,13 +234,13 @@ def assemble(problem: Problem, design: Design, dispersion: FixedPart, omega: Arr
         raise UserError("The likelihood is not defined at these estimates; fit again.")
     p, d, c, _ = problem.sizes
     parts = laplace.split(problem, omega)
-    jacobian, cutpoints = _cutpoints(parts.cutpoints, p + d)
+    cutpoints, jacobian = _cutpoints(problem, parts.cutpoints)
     inside = full[: p + d + c, : p + d + c]
     t = found.mode.factors
     inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
     return Fit(
         family=problem.family.name, design=design, beta=parts.beta, delta=parts.delta, cutpoints=cutpoints,
-        covariance=jacobian @ inside @ jacobian.T, theta=parts.theta, sigma=1.0,
+        covariance=jacobian @ inside @ jacobian.T if c else inside, theta=parts.theta, sigma=1.0,
         modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
         mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
         llf=found.value, reml=False, engine="laplace", dispersion=dispersion, weights=problem.weights,
@@ -233,14 +256,15 @@ def restore(design: Design, dispersion: FixedPart, family: str, omega: Array, fu
     return replace(fit, offset_name=offset_name)
 
 
-def _cutpoints(parameters: Array, before: int) -> tuple[Array, Array]:
-    """Jacobian from (..., c1, gap) to (..., c1, c2), and the cutpoints."""
-    jacobian = np.eye(before + len(parameters))
-    if len(parameters) == 0:
-        return jacobian, parameters
-    gap = float(np.exp(parameters[1]))
-    jacobian[-1, -2:] = [1.0, gap]
-    return jacobian, np.array([parameters[0], parameters[0] + gap])
+def _cutpoints(problem: Problem, parameters: Array) -> tuple[Array, Array]:
+    """Cutpoints (2,) or (0,), and the Jacobian from (beta, delta, parameters) to (beta, delta, cutpoints)."""
+    p, d, c, _ = problem.sizes
+    if problem.family.name != "ordbeta":
+        return np.empty(0), np.eye(p + d)
+    jacobian = np.zeros((p + d + 2, p + d + c))
+    jacobian[: p + d, : p + d] = np.eye(p + d)
+    jacobian[p + d :, p + d :] = ordbeta_jacobian(problem.y, parameters)
+    return ordbeta_cutpoints(problem.y, parameters), jacobian
 
 
 def normalise_signs(problem: Problem, omega: Array) -> Array:

@@ -105,7 +105,10 @@ def bfgs_update(hessian: Array, step: Array, change: Array) -> Array:
 
 def make_positive(hessian: Array, floor: float = 1e-4) -> Array:
     """Nearest usable Hessian (k, k): in units of its diagonal, eigenvalues by absolute value and at least ``floor``."""
-    scale = np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-12))
+    finite = np.isfinite(np.diag(hessian))
+    if not np.all(np.isfinite(hessian)):
+        hessian = np.where(np.outer(finite, finite), np.nan_to_num(hessian), 0.0) + np.diag(~finite * 1.0)
+    scale = np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-300))
     values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
     if values[0] > floor:
         return hessian

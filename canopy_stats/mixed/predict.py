@@ -70,7 +70,7 @@ def to_scale(fit: Fit, rows: Rows, eta: Array, scale: Scale) -> Array:
     """Means (m,) on the asked scale; on the response scale the mean at these random effects, not averaged over them."""
     if scale == "link" or fit.family == "lmm":
         return eta
-    return get_family(fit.family).mean(eta, rows.w @ fit.delta, fit.cut_parameters)
+    return get_family(fit.family).mean(eta, rows.w @ fit.delta, fit.cutpoints)
 
 
 def encode(fit: Fit, data: pd.DataFrame | None, mode: Mode) -> Rows:

@@ -24,7 +24,7 @@ def draw(fit: Fit, eta: Array, rng: np.random.Generator) -> Array:
     if fit.family == "lmm" or fit.dispersion is None:
         return np.asarray(eta + fit.sigma * rng.standard_normal(len(eta)))
     kappa = fit.dispersion.matrix @ fit.delta
-    return get_family(fit.family).draw(eta, kappa, fit.cut_parameters, rng)
+    return get_family(fit.family).draw(eta, kappa, fit.cutpoints, rng)
 
 
 def random_part(fit: Fit, rng: np.random.Generator) -> Array:

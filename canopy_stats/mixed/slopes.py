@@ -78,7 +78,7 @@ def _mean(fit: Fit, eta: Array, scale: str) -> Array:
     if scale == "link" or fit.family == "lmm":
         return eta + shift
     kappa = np.zeros(len(eta)) if fit.dispersion is None else fit.dispersion.matrix @ fit.delta
-    return get_family(fit.family).mean(eta + shift, kappa, fit.cut_parameters)
+    return get_family(fit.family).mean(eta + shift, kappa, fit.cutpoints)
 
 
 def _table(fit: Fit, curve: Curve, levels: tuple[str, ...], *, linear: bool) -> pd.DataFrame:

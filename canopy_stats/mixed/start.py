@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy import special
 
 from canopy_stats.mixed import blocks, laplace
 from canopy_stats.mixed.blocks import Array
@@ -12,7 +13,7 @@ from canopy_stats.mixed.formula import Factor
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
 
-SMALLEST_SD = 0.05
+SMALLEST = 0.05
 
 
 def fixed_start(problem: Problem) -> Array:
@@ -39,8 +40,11 @@ def step_limit(problem: Problem) -> Limit:
 
     def limit(omega: Array, step: Array) -> float:
         parts, moves = laplace.split(problem, omega), laplace.split(problem, step)
-        scaled = [np.abs(problem.x @ moves.beta) / 5, np.abs(problem.w @ moves.delta) / 3, np.abs(moves.cutpoints) / 2]
-        scaled.append(np.abs(moves.theta) / np.maximum(np.abs(parts.theta), 0.5 * np.abs(parts.theta).max(initial=0.1)))
+        unit = 5 * link_scale(problem, parts.delta)
+        scaled = [np.abs(problem.x @ moves.beta) / unit, np.abs(problem.w @ moves.delta) / 3]
+        scaled.append(np.abs(moves.cutpoints) / 2)
+        largest = float(np.abs(parts.theta).max(initial=0.0))
+        scaled.append(np.abs(moves.theta) / np.maximum(np.abs(parts.theta), max(0.5 * largest, 1e-300)))
         return 1.0 / max(1.0, max(float(part.max(initial=0.0)) for part in scaled))
 
     return limit
@@ -61,7 +65,7 @@ def _crude(problem: Problem) -> Array:
 
 def _crude_dispersion(problem: Problem, residual: Array, y: Array) -> float:
     """log phi from the variance on the link scale (delta method), or log of the residual variance."""
-    variance = max(float(np.var(residual)), 1e-12)
+    variance = max(float(np.var(residual)), 1e-300)
     if problem.family.name == "gaussian":
         return float(np.log(variance))
     mean = float(np.clip(y.mean(), 0.01, 0.99))
@@ -69,10 +73,12 @@ def _crude_dispersion(problem: Problem, residual: Array, y: Array) -> float:
 
 
 def _crude_cutpoints(problem: Problem, eta: Array) -> Array:
-    zero, one = (float(np.clip(share, 1e-4, 0.5)) for share in ((problem.y <= 0).mean(), (problem.y >= 1).mean()))
-    low = eta.mean() + np.log(zero / (1 - zero))
-    high = eta.mean() - np.log(one / (1 - one))
-    return np.array([low, np.log(max(high - low, 0.1))])
+    """Cutpoint parameters (0 to 2,) that give the observed shares of zeros and ones at the mean predictor."""
+    zero, one = float((problem.y <= 0).mean()), float((problem.y >= 1).mean())
+    low, high = (float(eta.mean() + sign * special.logit(min(share, 0.5))) for sign, share in ((1, zero), (-1, one)))
+    if zero and one:
+        return np.array([low, np.log(max(high - low, 0.1))])
+    return np.array([low] if zero else [high] if one else [])
 
 
 def random_start(problem: Problem, omega: Array) -> Array:
@@ -83,21 +89,29 @@ def random_start(problem: Problem, omega: Array) -> Array:
     for factor in problem.factors:
         at = found.mode.at if found is not None else None
         for a in range(len(factor.terms)):
-            sd = SMALLEST_SD if at is None else _moment_sd(factor, a, at.d1, -at.d2)
-            theta[factor.pattern[a, a]] = sd
+            least = smallest_sd(problem, laplace.split(plain, omega).delta, factor, a)
+            theta[factor.pattern[a, a]] = least if at is None else max(least, _moment_sd(factor, a, at.d1, -at.d2))
     return theta
 
 
 def _moment_sd(factor: Factor, a: int, score: Array, weight: Array) -> float:
-    """SD of one random column: variance of score / information by level, minus its sampling part."""
+    """SD of one random column: squared scores by level beyond their information, over squared information."""
     size, z = len(factor.levels), factor.columns[:, a]
     top = np.bincount(factor.codes, z * score, size)
     info = np.bincount(factor.codes, z * z * np.maximum(weight, 0.0), size)
-    used = info > 0
-    if not used.any():
-        return SMALLEST_SD
-    variance = float(np.sum(top[used] ** 2 - info[used]) / np.sum(info[used] ** 2))
-    return float(np.sqrt(max(variance, SMALLEST_SD**2)))
+    variance = float(np.sum(top**2 - info) / max(np.sum(info**2), 1e-300))
+    return float(np.sqrt(max(variance, 0.0)))
+
+
+def link_scale(problem: Problem, delta: Array) -> float:
+    """What counts as one on the scale of eta: 1 for the logit, the residual standard deviation for gaussian."""
+    return 1.0 if problem.family.name != "gaussian" else float(np.sqrt(np.mean(np.exp(problem.w @ delta))))
+
+
+def smallest_sd(problem: Problem, delta: Array, factor: Factor, a: int) -> float:
+    """Smallest standard deviation to start from, for column a of a factor."""
+    size = float(np.sqrt(np.mean(factor.columns[:, a] ** 2)))
+    return SMALLEST * link_scale(problem, delta) / max(size, 1e-300)
 
 
 def first_hessian(problem: Problem, omega: Array, found: Evaluation) -> Array:

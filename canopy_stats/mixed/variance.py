@@ -55,7 +55,7 @@ def _random_variance(columns: Array, root: Array) -> float:
 def _residual_variance(fit: Fit, eta: Array) -> float:
     if fit.family == "lmm" or fit.dispersion is None:
         return fit.sigma**2
-    family, kappa, cut = get_family(fit.family), fit.dispersion.matrix @ fit.delta, fit.cut_parameters
+    family, kappa, cut = get_family(fit.family), fit.dispersion.matrix @ fit.delta, fit.cutpoints
     step = 1e-5
     slope = (family.mean(eta + step, kappa, cut) - family.mean(eta - step, kappa, cut)) / (2 * step)
     return float(np.mean(family.variance(eta, kappa, cut) / slope**2))
