@@ -16,8 +16,10 @@ from scipy import stats
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import THRESHOLDS, Fit
 from canopy_stats.mixed.formula import Design, Factor, group_codes
+from canopy_stats.mixed.glmm import estimate_again
 from canopy_stats.mixed.glmm import fit_design as fit_laplace
 from canopy_stats.mixed.lmm import fit_design as fit_linear
+from canopy_stats.mixed.simulate import simulate
 from canopy_stats.schema import UserError
 
 Kind = Literal["percentile", "basic", "normal"]
@@ -103,9 +105,10 @@ def _replicate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            again = fit.refit(fit.simulate(rng=rng)[:, 0]) if resample is None else resample(rng)
-            good = again.family == "lmm" or again.converged
-            return estimate_values(again) if good else f"did not converge: {again.certificate}"
+            if resample is not None:
+                return estimate_values(resample(rng))
+            y = simulate(fit, rng)
+            return estimate_values(fit.refit(y) if fit.family == "lmm" else estimate_again(fit, y))
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             return f"{type(error).__name__}: {error}"
 
@@ -151,7 +154,10 @@ def refit_rows(fit: Fit, rows: Array, copies: Array, clusters: Array) -> Fit:
     assert fit.dispersion is not None
     dispersion = replace(fit.dispersion, matrix=fit.dispersion.matrix[rows])
     weights, offset = (None if v is None else v[rows] for v in (fit.weights, fit.offset))
-    return fit_laplace(design, dispersion, family=fit.family, weights=weights, offset=offset)
+    found = fit_laplace(design, dispersion, family=fit.family, weights=weights, offset=offset)
+    if not found.converged:
+        raise UserError(f"the refit did not converge: {found.certificate}")
+    return found
 
 
 def take(design: Design, rows: Array, copies: Array, clusters: Array) -> Design:

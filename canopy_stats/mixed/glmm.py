@@ -83,6 +83,24 @@ def refit(fit: Fit, y: Array) -> Fit:
                       notes=fit.notes, start=start)
 
 
+def estimate_again(fit: Fit, y: Array) -> Fit:
+    """The estimates alone for another response (n,): no standard errors and no certificate, for resampling.
+
+    Starts from the fit and its curvature, so that few evaluations are needed. Raises UserError where the search fails.
+    """
+    problem = replace(fit.problem, y=y, family=get_family(fit.family, y))
+    if problem.sizes != fit.problem.sizes or not np.all(np.isfinite(fit.full_covariance)):
+        return refit(fit, y)
+    curvature = make_positive(positive_inverse(fit.full_covariance))
+    with np.errstate(all="ignore"):
+        optimum = minimise(Objective(problem), restart(fit), curvature, decrement=1e-8, limit=step_limit(problem))
+    if newton_step(make_positive(optimum.hessian), optimum.gradient)[1] > 1e-4:
+        raise UserError(f"the search did not converge: {optimum.message}")
+    parts = laplace.split(problem, normalise_signs(problem, optimum.x))
+    cutpoints = _cutpoints(problem, parts.cutpoints)[0]
+    return replace(fit, beta=parts.beta, delta=parts.delta, cutpoints=cutpoints, theta=parts.theta, llf=-optimum.value)
+
+
 def restart(fit: Fit) -> Array:
     """omega (k,) of a fit as a start for another response: vanished variances are raised, since zero is stationary."""
     omega, first = fit.omega, len(fit.omega) - len(fit.theta)

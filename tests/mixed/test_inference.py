@@ -1,5 +1,7 @@
 """Comparisons, profiles, bootstraps, slopes, variance shares and residuals."""
 
+import sys
+
 import mixedlm
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from canopy_stats.mixed import (
     slopes,
     variance_shares,
 )
+from canopy_stats.mixed.bootstrap import estimate_values
 from canopy_stats.schema import UserError
 
 SLOPE = "Reaction ~ Days + (1 + Days|Subject)"
@@ -98,6 +101,15 @@ def test_bootstrap_is_the_same_for_any_number_of_workers(beta):
     assert not bootstrap(beta, 6, seed=4).estimates.equals(one.estimates)
 
 
+def test_replicates_are_refits(beta):
+    """The quick search for a replicate ends where a whole fit ends."""
+    found = bootstrap(beta, 3, seed=7)
+    streams = np.random.SeedSequence(7).spawn(3)
+    for i, stream in enumerate(streams):
+        whole = beta.refit(beta.simulate(rng=np.random.default_rng(stream))[:, 0])
+        np.testing.assert_allclose(found.estimates.iloc[i], estimate_values(whole), atol=1e-4)
+
+
 def test_bootstrap_errors_are_near_the_fits(sleep):
     found = bootstrap(sleep, 150, seed=5)
     assert found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.25)
@@ -109,15 +121,16 @@ def test_bootstrap_errors_are_near_the_fits(sleep):
 
 
 def test_failed_replicates_are_kept_and_counted(beta, monkeypatch):
-    original, calls = type(beta).refit, []
+    module = sys.modules["canopy_stats.mixed.bootstrap"]
+    original, calls = module.simulate, []
 
-    def refit(self, y):
+    def simulate(fit, rng):
         calls.append(1)
         if len(calls) == 2:
             raise UserError("broken on purpose")
-        return original(self, y)
+        return original(fit, rng)
 
-    monkeypatch.setattr(type(beta), "refit", refit)
+    monkeypatch.setattr(module, "simulate", simulate)
     found = bootstrap(beta, 4, seed=1)
     assert found.failures == {1: "UserError: broken on purpose"} and found.n_failed == 1
     assert found.estimates.isna().all(axis=1).tolist() == [False, True, False, False]
