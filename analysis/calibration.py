@@ -1,4 +1,4 @@
-"""Coverage of 95% intervals in simulated panels: Wald intervals (beta and linear mixed models) and parametric bootstrap.
+"""Coverage of 95% intervals in simulated panels: Wald (beta and linear mixed models) and parametric bootstrap.
 
 Usage: python analysis/calibration.py [--panels 1000] [--bootstrap-panels 300] [--replicates 199] [--workers 1]
                                       [--seed 20261123] [--out analysis/results/calibration.json]
@@ -13,13 +13,14 @@ import multiprocessing
 import platform
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 import canopy_stats.mixed as mixed
 
@@ -70,7 +71,7 @@ def wald(found: mixed.Fit) -> Interval:
 
 
 def wald_panel(model: str, stream: np.random.SeedSequence) -> Interval | str:
-    data = simulate(model, 25, 3, np.random.default_rng(stream))
+    data = simulate(model, 60, 2, np.random.default_rng(stream))
     found = fit(model, data)
     return wald(found) if found.converged else "did not converge"
 
@@ -78,7 +79,7 @@ def wald_panel(model: str, stream: np.random.SeedSequence) -> Interval | str:
 def bootstrap_panel(model: str, replicates: int, stream: np.random.SeedSequence) -> Interval | str:
     """Percentile intervals of the parametric bootstrap from a panel of 240 rows."""
     child = stream.spawn(1)[0]
-    found = fit(model, simulate(model, 30, 2, np.random.default_rng(stream)))
+    found = fit(model, simulate(model, 60, 1, np.random.default_rng(stream)))
     drawn = mixed.bootstrap(found, replicates, seed=int(child.generate_state(1)[0]))
     table = drawn.conf_int(kind="percentile")
     return {str(name): (float(row["lower"]), float(row["upper"])) for name, row in table.iterrows()}
@@ -125,15 +126,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "calibration.json")
     args = parser.parse_args()
     results: dict[str, Any] = {"seed": args.seed, "python": platform.python_version(), "level": 0.95,
-                               "rows": {"wald": 300, "bootstrap": 240}, "replicates": args.replicates,
+                               "rows": {"wald": 480, "bootstrap": 240}, "replicates": args.replicates,
                                "critical": round(float(stats.norm.ppf(0.975)), 6)}
     for model in ("lmm", "beta"):
-        found = run(lambda s, m=model: wald_panel(m, s), args.panels, args.seed, args.workers)
+        found = run(partial(wald_panel, model), args.panels, args.seed, args.workers)
         results[f"wald {model}"] = coverage(found, truth(model))
         save(args.out, results)
     for model in ("lmm", "beta"):
         if args.bootstrap_panels:
-            task = lambda s, m=model: bootstrap_panel(m, args.replicates, s)  # noqa: E731
+            task = partial(bootstrap_panel, model, args.replicates)
             found = run(task, args.bootstrap_panels, args.seed + 1, args.workers)
             results[f"bootstrap {model}"] = coverage(found, truth(model))
             save(args.out, results)

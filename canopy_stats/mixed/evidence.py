@@ -7,35 +7,26 @@ import numpy as np
 from canopy_stats.mixed import laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.covariance import boundary_slopes, vanished
 from canopy_stats.mixed.formula import Design, FixedPart
 from canopy_stats.mixed.laplace import Problem
 from canopy_stats.mixed.optimise import Optimum, make_positive, newton_step
-from canopy_stats.mixed.start import smallest_sd
+from canopy_stats.mixed.start import zero_theta
 
-ZERO = 2e-2
 EDGE = 12.0
-
-
-def boundary(problem: Problem, omega: Array) -> dict[int, str]:
-    """Places in omega of vanishing diagonals, with a name for each."""
-    first, found = len(omega) - problem.sizes[3], {}
-    for factor in problem.factors:
-        for a, name in enumerate(factor.terms):
-            place = first + int(factor.pattern[a, a])
-            if abs(omega[place]) < ZERO * smallest_sd(problem, laplace.split(problem, omega).delta, factor, a):
-                found[place] = f"{name} | {factor.name}"
-    return found
 
 
 def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: int) -> Certificate:
     """Evidence at the optimum; at a vanishing variance the curvature in the SD is the slope in the variance."""
     hessian, gradient = optimum.hessian, optimum.gradient
-    at_zero = boundary(problem, optimum.x)
-    inside = np.array([i not in at_zero for i in range(len(optimum.x))])
+    first, parts = len(optimum.x) - problem.sizes[3], laplace.split(problem, optimum.x)
+    columns = vanished(problem.factors, parts.theta, zero_theta(problem, parts.delta))
+    inside = np.ones(len(optimum.x), dtype=bool)
+    inside[[first + place for places in columns.values() for place in places]] = False
     block = hessian[np.ix_(inside, inside)]
     positive = _positive(block)
     distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
-    slopes = {name: -float(hessian[i, i]) / 2 for i, name in at_zero.items()}
+    slopes = boundary_slopes(columns, hessian, first)
     blame = culprits(problem, names, optimum, inside, positive)
     return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame)
 

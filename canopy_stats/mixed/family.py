@@ -27,12 +27,14 @@ class Derivatives:
     """Log-density by row (n,) and its derivatives.
 
     d1, d2, d3 in eta; k1, kk in kappa; dk, ddk mixed (once and twice eta, once kappa). ``cut1``, ``dcut``, ``ddcut``
-    (n, c) in the cutpoint parameters, and with eta once and twice. Third-order fields are None at order 2.
+    (n, c) in the cutpoint parameters, and with eta once and twice. ``fisher`` is a positive stand-in for -d2: its
+    expectation, in the beta part. Third-order fields are None at order 2.
     """
 
     value: Array
     d1: Array
     d2: Array
+    fisher: Array
     d3: Array | None = None
     k1: Array | None = None
     kk: Array | None = None
@@ -102,16 +104,18 @@ def _beta(
     value = at_phi[0] - ga[0] - gb[0] + (a - 1) * log_y + (b - 1) * log_1my
     score = phi * (log_y - log_1my - ga[1] + gb[1])
     curve = phi**2 * (ga[2] + gb[2])
-    d1, d2 = score * v, v * (score * skew - curve * v)
+    fisher = curve * v**2
+    d1, d2 = score * v, score * skew * v - fisher
     if order < 3:
-        return Derivatives(value, d1, d2)
+        return Derivatives(value, d1, d2, fisher)
     d3 = v * (score * (1 - 6 * v) - 3 * curve * v * skew - phi**3 * (ga[3] - gb[3]) * v**2)
     a1, b1 = a * ga[2], b * gb[2]
     mixed = score - phi * (a1 - b1)
     twist = 2 * curve + phi**2 * (a * ga[3] + b * gb[3])
     k1 = phi * at_phi[1] - a * (ga[1] - log_y) - b * (gb[1] - log_1my)
     kk = k1 + phi**2 * at_phi[2] - a * a1 - b * b1
-    return Derivatives(value, d1, d2, d3, k1, kk, v * mixed, v * (skew * mixed - v * twist), none, none, none)
+    dk, ddk = v * mixed, v * (skew * mixed - v * twist)
+    return Derivatives(value, d1, d2, fisher, d3, k1, kk, dk, ddk, none, none, none)
 
 
 def _pairs(stacked: tuple[Array, ...]) -> tuple[list[Array], list[Array]]:
@@ -182,9 +186,11 @@ def _ordbeta(
     total = low + high
     total[0, inner] += part.value + (np.log(-np.expm1(-gap)) if n_cut == 2 else 0.0)
     total[1, inner] += part.d1
+    fisher = -total[2]
+    fisher[inner] += part.fisher
     total[2, inner] += part.d2
     if order < 3:
-        return Derivatives(total[0], total[1], total[2])
+        return Derivatives(total[0], total[1], total[2], fisher)
     assert part.d3 is not None
     total[3, inner] += part.d3
     spread = np.zeros((4, len(inner)))
@@ -195,7 +201,7 @@ def _ordbeta(
         cuts[0][:, 1] += inner * gap / np.expm1(gap)
     value, d1, d2, d3 = total
     k1, kk, dk, ddk = spread
-    return Derivatives(value, d1, d2, d3, k1, kk, dk, ddk, *cuts)
+    return Derivatives(value, d1, d2, fisher, d3, k1, kk, dk, ddk, *cuts)
 
 
 def ordbeta_shares(eta: Array, cutpoints: Array) -> tuple[Array, Array]:
@@ -241,8 +247,8 @@ def gaussian_density(y: Array, kappa: Array, cutpoints: Array) -> Density:
         scaled = residual * precision
         squares = residual * scaled
         return Derivatives(
-            constant - 0.5 * squares, scaled, -precision, zero, 0.5 * (squares - 1), -0.5 * squares, -scaled, precision,
-            none, none, none,
+            constant - 0.5 * squares, scaled, -precision, precision, zero, 0.5 * (squares - 1), -0.5 * squares, -scaled,
+            precision, none, none, none,
         )
 
     return density

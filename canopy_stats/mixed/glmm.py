@@ -11,36 +11,45 @@ import pandas as pd
 
 from canopy_stats.mixed import blocks, checks, evidence, laplace
 from canopy_stats.mixed.blocks import Array
-from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.certificate import TOLERANCE, Certificate
+from canopy_stats.mixed.covariance import canonical_theta
 from canopy_stats.mixed.family import get_family, ordbeta_cutpoints, ordbeta_jacobian
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formula import Design, FixedPart, build_design, fixed_part, formula_variables
 from canopy_stats.mixed.laplace import Evaluation, Problem
-from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step
+from canopy_stats.mixed.optimise import Optimum, leave_saddle, make_positive, minimise, newton_step
 from canopy_stats.mixed.satterthwaite import positive_inverse
-from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_sd, step_limit
+from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_theta, step_limit, zero_theta
 from canopy_stats.schema import UserError
 
 POLISH = 1e-12
 LONG = 1e-5
+ROUNDS = 6
 
 
 @dataclass
 class Objective:
-    """Negative Laplace log-likelihood and gradient; keeps the last inner maximum as the next one's start."""
+    """Negative Laplace log-likelihood and gradient; keeps the best inner maximum as the next one's start."""
 
     problem: Problem
-    last: Evaluation | None = None
+    best: Evaluation | None = None
     count: int = 0
 
     def __call__(self, omega: Array) -> tuple[float, Array] | None:
-        start = self.last.mode.u if self.last is not None and self.last.mode.u else None
-        found = laplace.evaluate(self.problem, omega, start)
+        found = laplace.evaluate(self.problem, omega, self.best.mode.u if self.best is not None else None)
         self.count += 1
         if found is None or not np.isfinite(found.value):
             return None
-        self.last = found
+        if self.best is None or found.value >= self.best.value - 1e-9 * abs(found.value):
+            self.best = found
         return -found.value, -found.gradient
+
+    def evaluate(self, omega: Array) -> Evaluation:
+        """Everything at a point that was reached before; UserError where it is not defined any more."""
+        found = laplace.evaluate(self.problem, omega, self.best.mode.u if self.best is not None else None)
+        if found is None:
+            raise UserError("The likelihood is not defined around its maximum; rescale the columns or simplify.")
+        return found
 
 
 def glmm(formula: str, data: pd.DataFrame, *, family: str = "beta", dispersion: str = "~ 1",
@@ -96,18 +105,19 @@ def estimate_again(fit: Fit, y: Array) -> Fit:
         optimum = minimise(Objective(problem), restart(fit), curvature, decrement=1e-8, limit=step_limit(problem))
     if newton_step(make_positive(optimum.hessian), optimum.gradient)[1] > 1e-4:
         raise UserError(f"the search did not converge: {optimum.message}")
-    parts = laplace.split(problem, normalise_signs(problem, optimum.x))
+    parts = laplace.split(problem, optimum.x)
+    theta = canonical_theta(problem.factors, parts.theta, zero_theta(problem, parts.delta))
     cutpoints = _cutpoints(problem, parts.cutpoints)[0]
-    return replace(fit, beta=parts.beta, delta=parts.delta, cutpoints=cutpoints, theta=parts.theta, llf=-optimum.value)
+    return replace(fit, beta=parts.beta, delta=parts.delta, cutpoints=cutpoints, theta=theta, llf=-optimum.value)
 
 
 def restart(fit: Fit) -> Array:
     """omega (k,) of a fit as a start for another response: vanished variances are raised, since zero is stationary."""
     omega, first = fit.omega, len(fit.omega) - len(fit.theta)
-    for factor in fit.design.factors:
-        for a in range(len(factor.terms)):
-            place = first + factor.pattern[a, a]
-            omega[place] = max(omega[place], smallest_sd(fit.problem, fit.delta, factor, a))
+    least = smallest_theta(fit.problem, fit.delta)
+    places = [f.pattern[a, a] for f in fit.design.factors for a in range(len(f.terms))]
+    diagonal = np.isin(np.arange(len(fit.theta)), places)
+    omega[first:] = np.where(diagonal, np.maximum(omega[first:], least), omega[first:])
     return omega
 
 
@@ -148,7 +158,7 @@ def fit_design(design: Design, dispersion: FixedPart, *, family: str, weights: A
         optimum, objective = search(problem, start)
         fit = package(problem, design, dispersion, optimum, objective, notes)
         if certify:
-            fit = replace(fit, state=replace(fit.state, second_start=_second_start(problem, fit)))
+            fit = _better_of_two(problem, design, dispersion, fit, notes)
     if not fit.converged:
         warnings.warn(f"{fit!r} may not have converged: {fit.certificate}", stacklevel=3)
     return fit
@@ -190,47 +200,66 @@ def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objec
         plain = fixed_start(problem)
         start = np.concatenate([plain, random_start(problem, plain)])
     objective = Objective(problem)
-    if objective(start) is None or objective.last is None:
+    if objective(start) is None or objective.best is None:
         raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
-    hessian = first_hessian(problem, start, objective.last)
+    hessian = first_hessian(problem, start, objective.best)
     optimum = minimise(objective, start, hessian, decrement=1e-6, limit=step_limit(problem))
-    return polish(objective, optimum), objective
+    return canonical(objective, polish(objective, optimum)), objective
 
 
-def polish(objective: Objective, optimum: Optimum, rounds: int = 3) -> Optimum:
-    """Newton steps with the exact Hessian; it is made again only where the step was long."""
+def polish(objective: Objective, optimum: Optimum) -> Optimum:
+    """Steps with the exact Hessian, made again until the way from it was short; saddles are left downhill."""
     optimum = replace(optimum, hessian=_hessian(objective, optimum))
-    for _ in range(rounds):
-        positive = make_positive(optimum.hessian, 1e-8)
-        length = newton_step(positive, optimum.gradient)[1]
-        moved = minimise(objective, optimum.x, positive, decrement=POLISH)
-        hessian = _hessian(objective, moved) if length > LONG else optimum.hessian
-        optimum = replace(moved, hessian=hessian)
-        if length <= LONG:
-            break
+    limit = step_limit(objective.problem)
+    for _ in range(ROUNDS):
+        positive = make_positive(optimum.hessian, 1e-6)
+        start = leave_saddle(objective, optimum)
+        moved = minimise(objective, start, positive, decrement=POLISH, limit=limit)
+        way = moved.x - optimum.x
+        if way @ positive @ way <= LONG:
+            return replace(moved, hessian=optimum.hessian)
+        optimum = replace(moved, hessian=_hessian(objective, moved))
     return optimum
 
 
+def canonical(objective: Objective, optimum: Optimum) -> Optimum:
+    """The same maximum in the canonical form of the covariance factors, Hessian and gradient made there."""
+    problem = objective.problem
+    parts = laplace.split(problem, optimum.x)
+    theta = canonical_theta(problem.factors, parts.theta, zero_theta(problem, parts.delta))
+    if np.array_equal(theta, parts.theta):
+        return optimum
+    x = np.concatenate([optimum.x[: len(optimum.x) - len(theta)], theta])
+    objective.best = None
+    there = objective(x)
+    if there is None:
+        return optimum
+    moved = replace(optimum, x=x, value=there[0], gradient=there[1])
+    signs = np.append(np.ones(len(x) - len(theta)), np.where(theta == -parts.theta, -1.0, 1.0))
+    if np.array_equal(np.abs(theta), np.abs(parts.theta)):
+        return replace(moved, hessian=optimum.hessian * np.outer(signs, signs))
+    return replace(moved, hessian=_hessian(objective, moved))
+
+
 def _hessian(objective: Objective, optimum: Optimum) -> Array:
-    """Hessian (k, k) of the negative log-likelihood, differenced with steps of 1e-5 standard errors."""
+    """Hessian (k, k) of the negative log-likelihood, differenced with steps of about 1e-5 standard errors."""
+    problem, first = objective.problem, len(optimum.x) - objective.problem.sizes[3]
     steps = 1e-5 / np.sqrt(np.diag(make_positive(optimum.hessian)))
-    found = laplace.evaluate(objective.problem, optimum.x, objective.last.mode.u if objective.last else None)
-    if found is None:
-        raise UserError("The search left the region where the likelihood is defined; rescale the columns or simplify.")
+    steps[first:] = np.minimum(steps[first:], 1e-3 * smallest_theta(problem, laplace.split(problem, optimum.x).delta))
+    found = objective.evaluate(optimum.x)
     objective.count += 1 + len(steps)
-    hessian = -laplace.hessian(objective.problem, optimum.x, found, steps)
+    hessian = -laplace.hessian(problem, optimum.x, found, steps)
     return (hessian + hessian.T) / 2
 
 
 def package(problem: Problem, design: Design, dispersion: FixedPart, optimum: Optimum, objective: Objective,
             notes: tuple[str, ...]) -> Fit:
     """All results at the optimum."""
-    omega = normalise_signs(problem, optimum.x)
     names = evidence.parameter_names(problem, design, dispersion)
     certificate = evidence.certify(problem, names, optimum, objective.count)
-    signs = np.where(omega == optimum.x, 1.0, -1.0)
-    covariance = covariance_of(optimum.hessian) * np.outer(signs, signs)
-    return assemble(problem, design, dispersion, omega, covariance, certificate, notes)
+    start = objective.evaluate(optimum.x).mode.u
+    covariance = covariance_of(optimum.hessian)
+    return assemble(problem, design, dispersion, optimum.x, covariance, certificate, notes, start)
 
 
 def covariance_of(hessian: Array) -> Array:
@@ -245,9 +274,9 @@ def covariance_of(hessian: Array) -> Array:
 
 
 def assemble(problem: Problem, design: Design, dispersion: FixedPart, omega: Array, full: Array,
-             certificate: Certificate, notes: tuple[str, ...]) -> Fit:
+             certificate: Certificate, notes: tuple[str, ...], start: list[Array] | None = None) -> Fit:
     """The fit at parameters omega (k,) with covariance ``full`` (k, k), random effects computed there."""
-    found = laplace.evaluate(problem, omega)
+    found = laplace.evaluate(problem, omega, start)
     if found is None:
         raise UserError("The likelihood is not defined at these estimates; fit again.")
     p, d, c, _ = problem.sizes
@@ -285,22 +314,19 @@ def _cutpoints(problem: Problem, parameters: Array) -> tuple[Array, Array]:
     return ordbeta_cutpoints(problem.y, parameters), jacobian
 
 
-def normalise_signs(problem: Problem, omega: Array) -> Array:
-    """The same likelihood with non-negative diagonals of the covariance factors."""
-    omega = omega.copy()
-    first = len(omega) - problem.sizes[3]
-    for factor in problem.factors:
-        for a in range(len(factor.terms)):
-            if omega[first + factor.pattern[a, a]] < 0:
-                column = factor.pattern[:, a][factor.pattern[:, a] >= 0]
-                omega[first + column] *= -1
-    return omega
-
-
-def _second_start(problem: Problem, fit: Fit) -> float:
-    """Log-likelihood from a start with other variances, minus the fit's."""
+def _better_of_two(
+    problem: Problem, design: Design, dispersion: FixedPart, fit: Fit, notes: tuple[str, ...]
+) -> Fit:
+    """The fit or, if it is better and no worse certified, the one from a start with larger variances."""
     plain = fixed_start(problem)
     theta = random_start(problem, plain)
-    diagonal = theta != 0
-    optimum, _ = search(problem, np.concatenate([plain, np.where(diagonal, 3 * theta + 0.3, 0.1)]))
-    return -optimum.value - fit.llf
+    larger = np.where(theta != 0, 3 * theta + 6 * smallest_theta(problem, laplace.split(problem, plain).delta), 0.0)
+    try:
+        optimum, objective = search(problem, np.concatenate([plain, larger]))
+        second = package(problem, design, dispersion, optimum, objective, notes)
+    except UserError:
+        return replace(fit, state=replace(fit.state, second_start=float("nan")))
+    gain = second.llf - fit.llf
+    if gain > TOLERANCE and (second.converged or not fit.converged):
+        fit = second
+    return replace(fit, state=replace(fit.state, second_start=float(gain)))

@@ -22,7 +22,8 @@ from canopy_stats.mixed.formula import Factor
 
 NEWTON_TOLERANCE = 1e-18
 NEARLY = 1e-5
-NEWTON_STEPS = 60
+NEWTON_STEPS = 40
+HALVINGS = 12
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _climb(
     order: int,
 ) -> tuple[list[Array], Derivatives, float] | None:
     """The first of the full step, half of it, ... that does not descend."""
-    for halving in range(25):
+    for halving in range(HALVINGS):
         there = [a + b * 0.5**halving for a, b in zip(u, step, strict=True)]
         at, reached = _at(problem, density, fixed, t, there, order)
         if reached >= value - 1e-12 * (1 + abs(value)):
@@ -188,11 +189,11 @@ def _climb(
 
 
 def _curvature(layout: Layout, at: Derivatives, t: list[Array]) -> tuple[Factorised | None, bool]:
-    """H from the observed curvature and True; from its positive part and False where that is not positive definite."""
+    """H from the observed curvature and True; from the expected one and False where that is not positive definite."""
     h = blocks.factorise(blocks.relative(layout, blocks.gram(layout, -at.d2), t))
     if h is not None:
         return h, True
-    return blocks.factorise(blocks.relative(layout, blocks.gram(layout, np.maximum(-at.d2, 0.0)), t)), False
+    return blocks.factorise(blocks.relative(layout, blocks.gram(layout, at.fisher), t)), False
 
 
 def _score(problem: Problem, at: Derivatives, t: list[Array], u: list[Array]) -> list[Array]:

@@ -14,12 +14,15 @@ from scipy import sparse
 from canopy_stats.mixed import blocks, checks, pls
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vanished
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formula import Design, Factor, build_design
 from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
 from canopy_stats.schema import UserError
 
 Engine = Literal["mixedlm", "statsmodels"]
+ZERO = 1e-4
+"""Relative standard deviations below this are zero (lme4's tolerance for singular fits)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def check_design(design: Design) -> None:
 def package(design: Design, theta: Array, *, reml: bool, engine: str, state: Any) -> Fit:
     """All estimates of the linear mixed model at theta."""
     products = pls.make_products(design)
+    theta = canonical_theta(design.factors, theta, np.full(len(theta), ZERO))
     solution = pls.solve_theta(products, theta)
     if solution is None or solution.rss <= 0:
         raise UserError("The fit broke down: the fixed part explains the response exactly. Check the formula.")
@@ -200,28 +204,18 @@ def certify(fit: Fit) -> Certificate:
     steps = np.full(len(fit.theta), 1e-3 * max(1e-2, float(np.abs(fit.theta).max())))
     halved = lambda theta: 0.5 * pls.deviance(products, theta, reml=fit.reml)  # noqa: E731
     curvature = hessian(halved, fit.theta, steps)
-    at_zero = _boundary(fit)
-    inside = np.array([i not in at_zero for i in range(len(fit.theta))])
+    columns = vanished(fit.design.factors, fit.theta, np.full(len(fit.theta), ZERO))
+    inside = np.ones(len(fit.theta), dtype=bool)
+    inside[[place for places in columns.values() for place in places]] = False
     moves = np.diag(steps)
     gradient = np.array([halved(fit.theta + move) - halved(fit.theta - move) for move in moves]) / (2 * steps)
     block = curvature[np.ix_(inside, inside)]
     positive = bool(np.all(np.linalg.eigvalsh(block) > 0))
     squared = gradient[inside] @ positive_inverse(block) @ gradient[inside]
     distance = float(np.sqrt(max(0.0, squared)))
-    slopes = {name: -float(curvature[i, i]) / 2 for i, name in at_zero.items()}
+    slopes = boundary_slopes(columns, curvature)
     search = fit.state if isinstance(fit.state, Search) else Search(None, "done", 0)
     return Certificate(
         optimiser=fit.engine, returned=search.message, evaluations=search.evaluations, distance=distance,
         hessian_positive=positive, boundary=slopes,
     )
-
-
-def _boundary(fit: Fit) -> dict[int, str]:
-    """Places in theta of diagonal entries at zero, with a name for each."""
-    found = {}
-    for factor in fit.design.factors:
-        for a, name in enumerate(factor.terms):
-            place = int(factor.pattern[a, a])
-            if abs(fit.theta[place]) < 1e-4:
-                found[place] = f"{name} | {factor.name}"
-    return found

@@ -15,7 +15,7 @@ Limit = Callable[[Array, Array], float]
 """Point and step (k,) to the largest part of the step to try, at most 1."""
 
 DECREMENT = 1e-9
-ITERATIONS = 200
+ITERATIONS = 60
 SMALLEST_STEP = 2.0**-30
 
 
@@ -113,3 +113,18 @@ def make_positive(hessian: Array, floor: float = 1e-4) -> Array:
     if values[0] > floor:
         return hessian
     return np.asarray(np.outer(scale, scale) * ((vectors * np.maximum(np.abs(values), floor)) @ vectors.T))
+
+
+def leave_saddle(objective: Objective, optimum: Optimum) -> Array:
+    """The optimum's point or, where its Hessian has a clearly negative direction, a lower point along it."""
+    scale = np.sqrt(np.maximum(np.abs(np.diag(optimum.hessian)), 1e-300))
+    if not np.all(np.isfinite(optimum.hessian)):
+        return optimum.x
+    values, vectors = np.linalg.eigh(optimum.hessian / np.outer(scale, scale))
+    if values[0] > -1e-6:
+        return optimum.x
+    for size in (1.0, 0.3, 0.1, 0.03, -1.0, -0.3, -0.1, -0.03):
+        there = objective(optimum.x + size * vectors[:, 0] / scale)
+        if there is not None and there[0] < optimum.value - 1e-9:
+            return optimum.x + size * vectors[:, 0] / scale
+    return optimum.x

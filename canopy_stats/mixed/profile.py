@@ -12,7 +12,7 @@ from canopy_stats.mixed import evidence, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formula import fixed_part
-from canopy_stats.mixed.glmm import Objective, normalise_signs, search
+from canopy_stats.mixed.glmm import Objective, search
 from canopy_stats.mixed.laplace import Problem
 from canopy_stats.mixed.lmm import fit_design
 from canopy_stats.mixed.optimise import make_positive, minimise
@@ -55,9 +55,7 @@ def likelihood(fit: Fit) -> Likelihood:
     problem = fit.problem
     optimum, _ = search(problem, fit.omega)
     names = evidence.parameter_names(problem, fit.design, fit.dispersion)
-    omega = normalise_signs(problem, optimum.x)
-    signs = np.where(omega == optimum.x, 1.0, -1.0)
-    return Likelihood(problem, omega, names, -optimum.value, optimum.hessian * np.outer(signs, signs))
+    return Likelihood(problem, optimum.x, names, -optimum.value, optimum.hessian)
 
 
 def as_gaussian(fit: Fit) -> Fit:
@@ -128,5 +126,5 @@ def _constrained(found: Likelihood, j: int, value: float, start: Array) -> tuple
             return None
     best = minimise(part, omega[free], hessian, decrement=1e-9)
     omega[free] = best.x
-    there = laplace.evaluate(found.problem, omega, objective.last.mode.u if objective.last else None)
+    there = laplace.evaluate(found.problem, omega, objective.best.mode.u if objective.best else None)
     return None if there is None else (omega, there.value, there.gradient)

@@ -14,6 +14,7 @@ from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
 
 SMALLEST = 0.05
+ZERO = 2e-2
 
 
 def fixed_start(problem: Problem) -> Array:
@@ -43,8 +44,8 @@ def step_limit(problem: Problem) -> Limit:
         unit = 5 * link_scale(problem, parts.delta)
         scaled = [np.abs(problem.x @ moves.beta) / unit, np.abs(problem.w @ moves.delta) / 3]
         scaled.append(np.abs(moves.cutpoints) / 2)
-        largest = float(np.abs(parts.theta).max(initial=0.0))
-        scaled.append(np.abs(moves.theta) / np.maximum(np.abs(parts.theta), max(0.5 * largest, 1e-300)))
+        floor = np.maximum(smallest_theta(problem, parts.delta), 0.5 * np.abs(parts.theta).max(initial=0.0))
+        scaled.append(np.abs(moves.theta) / np.maximum(np.abs(parts.theta), floor))
         return 1.0 / max(1.0, max(float(part.max(initial=0.0)) for part in scaled))
 
     return limit
@@ -106,6 +107,20 @@ def _moment_sd(factor: Factor, a: int, score: Array, weight: Array) -> float:
 def link_scale(problem: Problem, delta: Array) -> float:
     """What counts as one on the scale of eta: 1 for the logit, the residual standard deviation for gaussian."""
     return 1.0 if problem.family.name != "gaussian" else float(np.sqrt(np.mean(np.exp(problem.w @ delta))))
+
+
+def smallest_theta(problem: Problem, delta: Array) -> Array:
+    """Scale (t,) of every theta: the smallest standard deviation to start from, in its row's column."""
+    out = np.empty(problem.sizes[3])
+    for factor in problem.factors:
+        for a, b in np.argwhere(factor.pattern >= 0):
+            out[factor.pattern[a, b]] = smallest_sd(problem, delta, factor, int(a))
+    return out
+
+
+def zero_theta(problem: Problem, delta: Array) -> Array:
+    """What counts as zero (t,) in every theta."""
+    return ZERO * smallest_theta(problem, delta)
 
 
 def smallest_sd(problem: Problem, delta: Array, factor: Factor, a: int) -> float:
