@@ -9,6 +9,7 @@ from canopy_stats.mixed.formula import AliasedWarning
 from canopy_stats.mixed.glmm import glmm
 from canopy_stats.mixed.lmm import lmm
 from canopy_stats.mixed.profile import profile
+from canopy_stats.mixed.ratio import RatioSet, ratio
 from canopy_stats.mixed.slopes import means, slopes
 from canopy_stats.mixed.storage import load_fit
 from canopy_stats.mixed.variance import VarianceShares, variance_shares
@@ -19,6 +20,7 @@ __all__ = [
     "Certificate",
     "Fit",
     "QuantileResiduals",
+    "RatioSet",
     "VarianceShares",
     "anova",
     "bootstrap",
@@ -28,6 +30,7 @@ __all__ = [
     "means",
     "profile",
     "quantile_residuals",
+    "ratio",
     "slopes",
     "variance_shares",
 ]

@@ -159,7 +159,9 @@ def _linear_uncertainty(fit: Fit) -> Uncertainty:
     products = pls.make_products(fit.design)
     solution = pls.solve_theta(products, fit.theta)
     assert solution is not None
-    right = [np.einsum("ab,lar->lbr", t, zx[:, :, :-1]) for t, zx in zip(solution.factors, products.zx, strict=True)]
+    ahead = np.eye(len(fit.beta)) if products.back is None else np.linalg.inv(products.back)
+    crossed = [zx[:, :, :-1] @ ahead for zx in products.zx]
+    right = [np.einsum("ab,lar->lbr", t, zx) for t, zx in zip(solution.factors, crossed, strict=True)]
     moved = blocks.solve(products.layout, solution.h, right)
     slopes = [-np.einsum("ab,lbr->lar", t, part) for t, part in zip(solution.factors, moved, strict=True)]
     scaled = [fit.sigma * t for t in solution.factors]

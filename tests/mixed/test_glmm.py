@@ -1,6 +1,8 @@
 """Beta, ordered-beta and gaussian mixed models against glmmTMB (tests/golden/*.R), the linear one, and themselves."""
 
 import json
+import subprocess
+import sys
 
 import mixedlm
 import numpy as np
@@ -354,3 +356,22 @@ def test_intervals_are_normal():
     half = stats.norm.ppf(0.975) * fit.bse["x"]
     assert fit.conf_int().loc["x", "upper"] == pytest.approx(fit.params["x"] + half)
     assert fit.pvalues["x"] == pytest.approx(2 * stats.norm.sf(abs(fit.tvalues["x"])))
+
+
+def test_order_of_random_terms_and_pieces_of_the_data():
+    rng = np.random.default_rng(16)
+    data = simulated(16).assign(h=lambda d: rng.integers(0, 4, len(d)))
+    first = glmm("y ~ x + (1|g) + (1|h)", data)
+    second = glmm("y ~ x + (1|h) + (1|g)", data)
+    pieces = pd.concat([part.reset_index(drop=True) for _, part in data.groupby("h")][::-1])
+    third = glmm("y ~ x + (1|g) + (1|h)", pieces)
+    for other in (second, third):
+        assert other.llf == pytest.approx(first.llf, abs=1e-6)
+        np.testing.assert_allclose(other.params, first.params, atol=1e-3 * first.bse.min())
+
+
+def test_import_is_light():
+    heavy = {"torch", "matplotlib", "mixedlm", "statsmodels"}
+    code = f"import sys, canopy_stats.mixed; print(sorted({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

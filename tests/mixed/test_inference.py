@@ -16,6 +16,7 @@ from canopy_stats.mixed import (
     means,
     profile,
     quantile_residuals,
+    ratio,
     slopes,
     variance_shares,
 )
@@ -229,3 +230,20 @@ def test_residual_plots(beta, tmp_path):
 def test_too_few_simulations(beta):
     with pytest.raises(UserError, match="at least 20"):
         quantile_residuals(beta, n=5)
+
+
+def test_ratio_of_slopes(beta):
+    found = ratio(beta, {"x": 1, "x:f[T.b]": 1}, {"x": 1})
+    table = slopes(beta, "x", "f").set_index("level")
+    assert found.estimate == pytest.approx(table.loc["b", "estimate"] / table.loc["a", "estimate"], rel=1e-6)
+    assert found.kind == "bounded" and found.low < found.estimate < found.high
+    with pytest.raises(UserError, match="needs combinations of Intercept, x"):
+        ratio(beta, {"z": 1}, {"x": 1})
+
+
+def test_ratio_in_the_linear_model_uses_its_degrees_of_freedom(sleep):
+    found = ratio(sleep, {"Intercept": 1}, {"Days": 1})
+    t = stats.t.ppf(0.975, 17.0)
+    for end in (found.low, found.high):
+        w = np.array([1.0, -end])
+        assert abs(w @ sleep.beta) == pytest.approx(t * np.sqrt(w @ sleep.covariance @ w), rel=1e-3)
