@@ -301,15 +301,14 @@ def solve_rows(layout: Layout, h: Factorised, rows: list[Array], codes: list[Arr
     a = rows[layout.head]
     if layout.m == 0:
         return [_times(h.inverse[own_head], a)]
-    reach = h.bridge @ h.schur_inverse
     out: list[Array] = [np.empty(0)] * len(rows)
     places = {k: start + codes[k] * rows[k].shape[1] for k, start in layout.offsets.items()}
-    corrected = h.inverse + reach @ h.bridge.transpose(0, 2, 1)
+    corrected = h.inverse + h.reach @ h.bridge.transpose(0, 2, 1)
     total = _times(corrected[own_head], a)
     for k, place in places.items():
         own = np.zeros_like(rows[k])
         for c in range(rows[k].shape[1]):
-            link = reach[own_head, :, place + c]
+            link = h.reach[own_head, :, place + c]
             total -= link * rows[k][:, c, None]
             own[:, c] = -np.einsum("na,na->n", link, a)
             for j, other in places.items():
