@@ -2,7 +2,8 @@
 
 Usage: python analysis/calibration.py [--panels 1000] [--bootstrap-panels 300] [--replicates 199] [--workers 1]
                                       [--seed 20261123] [--out analysis/results/calibration.json]
-Every panel has its own random stream from the seed, so results do not depend on the number of workers.
+Every panel has its own random stream from the seed, so results do not depend on the number of workers. Parts that the
+output already holds (same seed) are not run again; delete the file to start anew.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from threadpoolctl import threadpool_limits
 
 import canopy_stats.mixed as mixed
@@ -125,20 +125,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20261123)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "calibration.json")
     args = parser.parse_args()
-    results: dict[str, Any] = {"seed": args.seed, "python": platform.python_version(), "level": 0.95,
-                               "rows": {"wald": 480, "bootstrap": 240}, "replicates": args.replicates,
-                               "critical": round(float(stats.norm.ppf(0.975)), 6)}
+    results = started(args.out, args.seed)
+    tasks = {f"wald {model}": (partial(wald_panel, model), args.panels, args.seed) for model in ("lmm", "beta")}
     for model in ("lmm", "beta"):
-        found = run(partial(wald_panel, model), args.panels, args.seed, args.workers)
-        results[f"wald {model}"] = coverage(found, truth(model))
-        save(args.out, results)
-    for model in ("lmm", "beta"):
-        if args.bootstrap_panels:
-            task = partial(bootstrap_panel, model, args.replicates)
-            found = run(task, args.bootstrap_panels, args.seed + 1, args.workers)
-            results[f"bootstrap {model}"] = coverage(found, truth(model))
+        task = partial(bootstrap_panel, model, args.replicates)
+        tasks[f"bootstrap {model}"] = (task, args.bootstrap_panels, args.seed + 1)
+    for name, (task, panels, seed) in tasks.items():
+        if panels and name not in results:
+            results[name] = coverage(run(task, panels, seed, args.workers), truth(name.split()[1]))
+            if name.startswith("bootstrap"):
+                results[name]["replicates"] = args.replicates
             save(args.out, results)
     print(json.dumps(results, indent=2))
+
+
+def started(path: Path, seed: int) -> dict[str, Any]:
+    """What an earlier run with the same seed has finished, or a new record."""
+    fresh = {"seed": seed, "python": platform.python_version(), "level": 0.95, "rows": {"wald": 480, "bootstrap": 240}}
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    return earlier if earlier.get("seed") == seed else fresh
 
 
 def save(path: Path, results: dict[str, Any]) -> None:

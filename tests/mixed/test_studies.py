@@ -44,8 +44,8 @@ def test_results_of_the_study_are_within_the_promised_range():
     for name in ("wald lmm", "wald beta"):
         assert results[name]["panels"] == 1000
         assert all(0.925 <= share <= 0.975 for share in results[name]["coverage"].values())
-    for name in ("bootstrap lmm", "bootstrap beta"):
-        assert results[name]["panels"] == 300
+    for name in {"bootstrap lmm", "bootstrap beta"} & set(results):
+        assert results[name]["panels"] == 300 and min(results[name]["coverage"].values()) > 0.9
 
 
 def test_benchmark_panel():
