@@ -8,9 +8,9 @@ import mixedlm
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import GOLDEN, REFERENCE, rename
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from r_references import GOLDEN, REFERENCE, rename
 from scipy import stats
 
 from canopy_stats.mixed import AliasedWarning, glmm, lmm, load_fit

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from r_references import REFERENCE
 
 import canopy_stats as cs
 from canopy_stats.mixed import AliasedWarning
 from canopy_stats.schema import UserError
 
-REFERENCE = {"task": "completion", "model_variant": "base"}
 INSIDE = ["a.lmm_main", "a.lmm_interaction", "a.lmm_interaction_ml", "c.lmm_slope", "c.lmm_slope_crossed",
           "c.lmm_uncorrelated"]
 
