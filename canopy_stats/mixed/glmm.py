@@ -102,7 +102,7 @@ def estimate_again(fit: Fit, y: Array) -> Fit:
         return refit(fit, y)
     curvature = make_positive(positive_inverse(fit.full_covariance))
     with np.errstate(all="ignore"):
-        optimum = minimise(Objective(problem), restart(fit), curvature, decrement=1e-8, limit=step_limit(problem))
+        optimum = minimise(Objective(problem), restart(fit), curvature, decrement=1e-6, limit=step_limit(problem))
     if newton_step(make_positive(optimum.hessian), optimum.gradient)[1] > 1e-4:
         raise UserError(f"the search did not converge: {optimum.message}")
     parts = laplace.split(problem, optimum.x)
