@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg
@@ -41,12 +42,26 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Factorised:
-    """What solving with H needs: inverse head blocks, bridge = head^-1 cross' (L, q, m), inverse Schur complement."""
+    """What solving with H needs: inverse head blocks, bridge = head^-1 cross' (L, q, m), Cholesky root of the rest."""
 
     inverse: Array
     bridge: Array
-    schur_inverse: Array
+    schur_root: Array
     logdet: float
+
+    @cached_property
+    def schur_inverse(self) -> Array:
+        """Inverse Schur complement (m, m)."""
+        if len(self.schur_root) == 0:
+            return self.schur_root
+        lower = np.tril(linalg.lapack.dpotri(self.schur_root, lower=1)[0])
+        return np.asarray(lower + np.tril(lower, -1).T)
+
+    @cached_property
+    def reach(self) -> Array:
+        """bridge times the inverse Schur complement (L, q, m): minus the head's part of H^-1 in the tail."""
+        m = self.bridge.shape[2]
+        return np.asarray(self.bridge.reshape(-1, m) @ self.schur_inverse).reshape(self.bridge.shape)
 
 
 def make_layout(factors: Sequence[Factor]) -> Layout:
@@ -101,6 +116,11 @@ def gram(layout: Layout, weights: Array | None = None) -> Blocks:
     return Blocks(head, cross, tail)
 
 
+def own_gram(factor: Factor, weights: Array | None = None) -> Array:
+    """Blocks (L, q, q) of Z'WZ of one factor."""
+    return _pair_sums(factor, factor, weights, diagonal=True)
+
+
 def _pair_sums(f: Factor, g: Factor, weights: Array | None, *, diagonal: bool = False) -> Array:
     """Sums over rows of w f_a g_b: (L_f, q_f, L_g, q_g), or (L, q, q) when ``diagonal`` (f and g are the same)."""
     shape = (len(f.levels),) if diagonal else (len(f.levels), len(g.levels))
@@ -144,7 +164,7 @@ def factorise(blocks: Blocks) -> Factorised | None:
     if not np.isfinite(logdet):
         return None
     m = len(blocks.cross)
-    bridge = np.einsum("lab,mlb->lam", inverse, blocks.cross, optimize=True) if m else np.zeros((*inverse.shape[:2], 0))
+    bridge = inverse @ blocks.cross.transpose(1, 2, 0) if m else np.zeros((*inverse.shape[:2], 0))
     if m == 0:
         return Factorised(inverse, bridge, np.zeros((0, 0)), logdet)
     schur = blocks.tail - blocks.cross.reshape(m, -1) @ bridge.reshape(-1, m)
@@ -152,8 +172,7 @@ def factorise(blocks: Blocks) -> Factorised | None:
         lower = linalg.cholesky(schur, lower=True)
     except linalg.LinAlgError:
         return None
-    schur_inverse = linalg.cho_solve((lower, True), np.eye(m))
-    return Factorised(inverse, bridge, schur_inverse, logdet + 2 * float(np.log(np.diag(lower)).sum()))
+    return Factorised(inverse, bridge, lower, logdet + 2 * float(np.log(np.diag(lower)).sum()))
 
 
 def _invert_blocks(head: Array) -> tuple[Array, float]:
@@ -176,7 +195,8 @@ def solve(layout: Layout, h: Factorised, right: Sequence[Array]) -> list[Array]:
     x = h.inverse @ head
     if layout.m:
         tail = pack_tail(layout, right)
-        low = h.schur_inverse @ (tail - np.tensordot(h.bridge, head, axes=([0, 1], [0, 1])))
+        tail = tail - np.tensordot(h.bridge, head, axes=([0, 1], [0, 1]))
+        low = linalg.cho_solve((h.schur_root, True), tail, check_finite=False)
         x = x - h.bridge @ low
         parts = unpack_tail(layout, low)
     out = [x if k == layout.head else parts[k] for k in range(len(right))]
@@ -203,7 +223,7 @@ def inverse_blocks(layout: Layout, h: Factorised) -> list[Array]:
     out: list[Array] = [np.empty(0)] * len(layout.factors)
     out[layout.head] = h.inverse
     if layout.m:
-        out[layout.head] = h.inverse + (h.bridge @ h.schur_inverse) @ h.bridge.transpose(0, 2, 1)
+        out[layout.head] = h.inverse + h.reach @ h.bridge.transpose(0, 2, 1)
     for k, start in layout.offsets.items():
         levels, q = len(layout.factors[k].levels), len(layout.factors[k].terms)
         part = h.schur_inverse[start : start + levels * q, start : start + levels * q].reshape(levels, q, levels, q)

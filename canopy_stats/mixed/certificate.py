@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+TOLERANCE = 1e-4
+"""Differences of log-likelihoods up to this are none."""
 GRADIENT_TOLERANCE = 1e-3
 """Largest accepted distance to the optimum in standard errors, by the quadratic approximation."""
 
@@ -15,7 +17,8 @@ class Certificate:
     ``distance`` is sqrt(g' A g), g the gradient and A the inverse Hessian of the negative log-likelihood: how far, in
     standard errors, the optimum still is. ``boundary`` maps variance components at zero (or correlations at one) to
     the derivative of the log-likelihood there, in the component's variance: negative means that zero is the optimum.
-    ``second_start`` is the log-likelihood of a second start minus this one's (None: not asked for).
+    ``second_start`` is the log-likelihood that a second start reached, minus the first one's (None: not asked for, nan:
+    it failed); the fit is the better of the two, and a difference in either direction is told.
     """
 
     optimiser: str
@@ -29,10 +32,9 @@ class Certificate:
 
     @property
     def converged(self) -> bool:
-        """All evidence agrees; nothing else may say 'converged'."""
-        agrees = self.second_start is None or abs(self.second_start) < 1e-4
+        """A maximum by gradient, curvature and boundary; nothing else may say 'converged'."""
         inside = all(derivative <= 0 for derivative in self.boundary.values())
-        return self.distance < GRADIENT_TOLERANCE and self.hessian_positive and inside and agrees
+        return self.distance < GRADIENT_TOLERANCE and self.hessian_positive and inside
 
     def __str__(self) -> str:
         lines = [
@@ -43,5 +45,14 @@ class Certificate:
             *(f"on the boundary: {name}, derivative there {d:.3g}" for name, d in self.boundary.items()),
         ]
         if self.second_start is not None:
-            lines.append(f"second start: log-likelihood differs by {self.second_start:.1e}")
+            lines.append(_second(self.second_start))
         return "\n".join([*lines, *self.culprits])
+
+
+def _second(gain: float) -> str:
+    if abs(gain) <= TOLERANCE:
+        return f"second start: the same optimum (log-likelihood differs by {gain:.1e})"
+    if gain != gain:
+        return "second start: failed, so it tells nothing"
+    where = "a higher likelihood" if gain > 0 else "a worse local optimum"
+    return f"second start: {where} (difference {gain:.3g}): there are several optima, the better certified is kept"

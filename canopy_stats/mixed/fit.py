@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +15,13 @@ from canopy_stats.mixed import blocks
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.formula import Design, FixedPart
+from canopy_stats.mixed.laplace import Problem
+from canopy_stats.schema import UserError
 
 Mode = Literal["population", "conditional", "new_levels"]
 Scale = Literal["response", "link"]
+VarianceRow = tuple[str, str, str | None, float, float]
+THRESHOLDS = ("zero", "one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,8 @@ class Fit:
     ``beta`` (p,) and ``delta`` (d,) are the coefficients of the mean and of the dispersion, ``cutpoints`` (c,) the
     thresholds, ``covariance`` (p + d + c, p + d + c) theirs; ``theta`` the relative covariance factors of the random
     effects, in units of ``sigma`` (1 where the family has no residual scale); ``modes`` the random effects b_k
-    (L_k, q_k) and ``mode_covariances`` their conditional covariances (L_k, q_k, q_k).
+    (L_k, q_k) and ``mode_covariances`` their conditional covariances (L_k, q_k, q_k). ``full_covariance`` also spans
+    theta, in the parameters of ``omega`` (not for the linear mixed model).
     """
 
     family: str
@@ -45,6 +51,9 @@ class Fit:
     dispersion: FixedPart | None = None
     weights: Array | None = None
     offset: Array | None = None
+    offset_name: str | None = None
+    notes: tuple[str, ...] = ()
+    full_covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
     state: Any = None
 
     def __repr__(self) -> str:
@@ -66,7 +75,8 @@ class Fit:
     @property
     def df_model(self) -> int:
         """Number of estimated parameters, variances included."""
-        return len(self.covariance) + len(self.theta) + (self.family == "lmm")
+        coefficients = len(self.beta) + len(self.delta) + len(self.cut_parameters)
+        return coefficients + len(self.theta) + (self.family == "lmm")
 
     @property
     def aic(self) -> float:
@@ -98,6 +108,31 @@ class Fit:
             return pd.Series(dtype=float)
         part = slice(len(self.beta), len(self.beta) + len(self.delta))
         return _full(self.dispersion, np.sqrt(np.diag(self.covariance)[part]))
+
+    @property
+    def thresholds(self) -> pd.Series:
+        """Cutpoints of the ordered beta model on the link scale (infinite where no 0 or no 1 occurs); else empty."""
+        return pd.Series(self.cutpoints, index=list(THRESHOLDS[: len(self.cutpoints)]), dtype=float)
+
+    @property
+    def cut_parameters(self) -> Array:
+        """Cutpoints as the likelihood has them: the finite one, or the first and the log of the gap to the second."""
+        finite = self.cutpoints[np.isfinite(self.cutpoints)]
+        return finite if len(finite) < 2 else np.array([finite[0], np.log(finite[1] - finite[0])])
+
+    @property
+    def omega(self) -> Array:
+        """All parameters of the Laplace likelihood: beta, delta, cutpoint parameters, theta."""
+        return np.concatenate([self.beta, self.delta, self.cut_parameters, self.theta])
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The Laplace likelihood of this fit's data (not for the linear mixed model)."""
+        from canopy_stats.mixed.glmm import make_problem
+
+        if self.dispersion is None:
+            raise UserError("A linear mixed model has no Laplace likelihood; fit it with glmm(family='gaussian').")
+        return make_problem(self.design, self.dispersion, self.family, self.weights, self.offset)
 
     @property
     def tvalues(self) -> pd.Series:
@@ -151,12 +186,17 @@ class Fit:
 
     def varcorr(self) -> pd.DataFrame:
         """Variances and covariances of the random effects, one row each, and of the residuals for the linear model."""
-        rows: list[tuple[str, str, str | None, float, float]] = []
+        columns = ["group", "term1", "term2", "variance_or_cov", "sd_or_corr"]
+        return pd.DataFrame(self.variance_rows(), columns=columns)
+
+    def variance_rows(self) -> list[VarianceRow]:
+        """The rows of ``varcorr`` as tuples."""
+        rows: list[VarianceRow] = []
         for factor, t in zip(self.design.factors, blocks.templates(self.design.factors, self.theta), strict=True):
             rows += _covariance_rows(factor.name, factor.terms, factor.blocks, self.sigma**2 * t @ t.T)
         if self.family == "lmm":
             rows.append(("Residual", "", None, self.sigma**2, self.sigma))
-        return pd.DataFrame(rows, columns=["group", "term1", "term2", "variance_or_cov", "sd_or_corr"])
+        return rows
 
     def ranef(self, *, sd: bool = False) -> dict[str, pd.DataFrame]:
         """Conditional modes of the random effects by group (levels x terms), or their conditional SDs."""
@@ -166,8 +206,10 @@ class Fit:
             for f, v in zip(self.design.factors, values, strict=True)
         }
 
-    def predict(self, data: pd.DataFrame | None = None, *, mode: Mode = "conditional", scale: Scale = "response",
-                se: bool = False) -> Any:
+    def predict(
+        self, data: pd.DataFrame | None = None, *, mode: Mode = "conditional", scale: Scale = "response",
+        se: bool = False,
+    ) -> Any:
         """Predicted means (m,) for ``data`` (default: the fitted rows); with ``se`` a table of mean and standard error.
 
         ``mode``: 'population' sets random effects to zero, 'conditional' uses the estimated ones and refuses unknown
@@ -189,13 +231,21 @@ class Fit:
         """Responses (rows, n) from the fitted model with new random effects."""
         from canopy_stats.mixed.simulate import simulate
 
-        return simulate(self, n, rng)
+        return np.stack([simulate(self, rng) for _ in range(n)], axis=1)
 
     def refit(self, y: Array) -> Fit:
         """The same model for another response (n,), in memory."""
-        from canopy_stats.mixed.lmm import refit
-
+        if self.family == "lmm":
+            from canopy_stats.mixed.lmm import refit
+        else:
+            from canopy_stats.mixed.glmm import refit
         return refit(self, np.asarray(y, dtype=float))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fit to a file (.npz, no pickle); ``load_fit`` reads it."""
+        from canopy_stats.mixed.storage import save
+
+        return save(self, path)
 
     def tidy(self) -> pd.DataFrame:
         """One row per coefficient: component, term, estimate, std_error, statistic, df, p_value and interval."""
@@ -225,9 +275,9 @@ def _full(part: FixedPart, values: Array) -> pd.Series:
 
 def _covariance_rows(
     name: str, terms: tuple[str, ...], groups: tuple[tuple[int, ...], ...], covariance: Array
-) -> list[tuple[str, str, str | None, float, float]]:
+) -> list[VarianceRow]:
     sd = np.sqrt(np.diag(covariance))
-    rows: list[tuple[str, str, str | None, float, float]] = [
+    rows: list[VarianceRow] = [
         (name, terms[i], None, float(covariance[i, i]), float(sd[i])) for i in range(len(terms))
     ]
     for group in groups:

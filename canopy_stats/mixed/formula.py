@@ -148,6 +148,8 @@ def response_values(text: str, data: pd.DataFrame) -> Array:
 
 def fixed_part(text: str, data: pd.DataFrame, reference: Mapping[str, str], *, warn: bool = True) -> FixedPart:
     """Learn the encoding of one right-hand side from ``data`` (n rows) and apply it."""
+    if text.strip() == "1":
+        return _constant(text, len(data))
     names = formula_variables(text)
     levels = {name: _levels_of(data, name, reference) for name in names if is_categorical(data[name])}
     matrix = _model_matrix(text, with_levels(data[names], levels))
@@ -162,10 +164,16 @@ def fixed_part(text: str, data: pd.DataFrame, reference: Mapping[str, str], *, w
     return part
 
 
+def _constant(text: str, rows: int) -> FixedPart:
+    """The intercept alone, without asking formulaic."""
+    names = ("Intercept",)
+    return FixedPart(text, np.ones((rows, 1)), names, names, np.ones(1, dtype=bool), {}, None)
+
+
 def encode_fixed(part: FixedPart, data: pd.DataFrame) -> Array:
     """Matrix (m, p) of new data in the encoding learnt at the fit. Unknown levels raise UserError."""
     if part.spec is None:
-        raise UserError("This design has no formula to encode new data with.")
+        return np.ones((len(data), 1))
     names = formula_variables(part.formula)
     frame = with_levels(checks.used_columns(data, names), part.levels) if names else data[[]]
     values = np.asarray(part.spec.get_model_matrix(frame, context=CONTEXT, na_action="ignore"), dtype=float)
@@ -206,7 +214,7 @@ def sorted_levels(column: pd.Series) -> tuple[str, ...]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         used = column.cat.remove_unused_categories().cat.categories
         return tuple(label(value) for value in used)
-    return tuple(label(value) for value in np.sort(column.unique()))
+    return tuple(label(value) for value in sorted(column.unique().tolist()))
 
 
 def label(value: Any) -> str:
@@ -305,12 +313,20 @@ def theta_pattern(blocks: Sequence[Sequence[int]], size: int, start: int) -> Arr
 
 def group_codes(data: pd.DataFrame, groups: Sequence[str]) -> tuple[Array, tuple[str, ...]]:
     """Codes (n,) and occurring levels of one grouping variable, or of the interaction of several (``a:b``)."""
-    levels = [sorted_levels(data[name]) for name in groups]
+    found = [_codes(data[name]) for name in groups]
+    if len(found) == 1:
+        return found[0]
     codes = np.zeros(len(data), dtype=np.intp)
-    for name, known in zip(groups, levels, strict=True):
-        codes = codes * len(known) + level_codes(data[name], known)
+    for part, known in found:
+        codes = codes * len(known) + part
     used, codes = np.unique(codes, return_inverse=True)
-    return codes.astype(np.intp), tuple(_level_name(code, levels) for code in used)
+    return codes.astype(np.intp), tuple(_level_name(code, [known for _, known in found]) for code in used)
+
+
+def _codes(column: pd.Series) -> tuple[Array, tuple[str, ...]]:
+    """Codes (n,) and levels of one column, in categorical or sorted order."""
+    levels = sorted_levels(column)
+    return level_codes(column, levels), levels
 
 
 def _level_name(code: int, levels: Sequence[tuple[str, ...]]) -> str:

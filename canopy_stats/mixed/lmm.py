@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from canopy_stats.mixed import blocks, checks, pls
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vanished
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formula import Design, Factor, build_design
 from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
 from canopy_stats.schema import UserError
 
 Engine = Literal["mixedlm", "statsmodels"]
+ZERO = 1e-4
+"""Relative standard deviations below this are zero (lme4's tolerance for singular fits)."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for theta: mixedlm's optimiser (kept for refits), its message and number of evaluations."""
+
+    optimizer: Any
+    message: str
+    evaluations: int
 
 
 def lmm(formula: str, data: pd.DataFrame, *, reml: bool = True, engine: Engine = "mixedlm",
@@ -68,6 +81,7 @@ def check_design(design: Design) -> None:
 def package(design: Design, theta: Array, *, reml: bool, engine: str, state: Any) -> Fit:
     """All estimates of the linear mixed model at theta."""
     products = pls.make_products(design)
+    theta = canonical_theta(design.factors, theta, np.full(len(theta), ZERO))
     solution = pls.solve_theta(products, theta)
     if solution is None or solution.rss <= 0:
         raise UserError("The fit broke down: the fixed part explains the response exactly. Check the formula.")
@@ -91,38 +105,54 @@ def _modes(
     return modes, spreads
 
 
-def numeric_frame(design: Design) -> tuple[str, pd.DataFrame]:
-    """The design as plain numeric columns, and the formula over them that mixedlm reads."""
-    columns: dict[str, Array] = {"y": design.y}
-    columns |= {f"x{i}": design.fixed.matrix[:, i] for i in range(design.fixed.matrix.shape[1])}
-    terms = [f"x{i}" for i in range(design.fixed.matrix.shape[1])]
-    for k, factor in enumerate(design.factors):
-        columns[f"g{k}"] = factor.codes
-        columns |= {f"z{k}_{a}": factor.columns[:, a] for a in range(factor.columns.shape[1])}
-        terms += [_numeric_term(factor, k, block) for block in factor.blocks]
-    return "y ~ 0 + " + " + ".join(terms), pd.DataFrame(columns)
+def model_matrices(design: Design) -> Any:
+    """The design as mixedlm's ModelMatrices: numeric columns only, one structure for each correlated block."""
+    from mixedlm.matrices.design import ModelMatrices, RandomEffectStructure
+
+    parts, structures, n = [], [], len(design.y)
+    for factor in design.factors:
+        for block in factor.blocks:
+            parts.append(_sparse_columns(factor, block))
+            structures.append(RandomEffectStructure(
+                factor.name, [factor.terms[a] for a in block], len(factor.levels), len(block), True, {}, "us",
+                factor.codes.astype(np.int32),
+            ))
+    z = sparse.hstack(parts, format="csc") if len(parts) > 1 else parts[0]
+    x, ones = design.fixed.matrix, np.ones(n)
+    names = [f"x{i}" for i in range(x.shape[1])]
+    return ModelMatrices(design.y, x, z, names, structures, n, x.shape[1], z.shape[1], ones, np.zeros(n))
 
 
-def _numeric_term(factor: Factor, k: int, block: tuple[int, ...]) -> str:
-    if len(block) == 1 and np.all(factor.columns[:, block[0]] == 1):
-        return f"(1 | g{k})"
-    return "(0 + " + " + ".join(f"z{k}_{a}" for a in block) + f" | g{k})"
+def _sparse_columns(factor: Factor, block: tuple[int, ...]) -> Any:
+    """Z (n, levels x block) of some columns of a factor, the columns of one level side by side."""
+    n, q = len(factor.codes), len(block)
+    places = factor.codes[:, None] * q + np.arange(q)
+    values = factor.columns[:, list(block)]
+    shape = (n, len(factor.levels) * q)
+    return sparse.csr_matrix((values.ravel(), places.ravel(), np.arange(0, n * q + 1, q)), shape=shape).tocsc()
 
 
-def _fit_mixedlm(design: Design, reml: bool) -> tuple[Array, Any]:
-    import mixedlm
+def _fit_mixedlm(design: Design, reml: bool) -> tuple[Array, Search]:
+    from mixedlm.estimation.reml import LMMOptimizer
 
-    text, frame = numeric_frame(design)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = mixedlm.lmer(text, frame, REML=reml)
-    return _theta_of(result), result
+        return _optimise(LMMOptimizer(model_matrices(design), REML=reml))
 
 
-def _theta_of(result: Any) -> Array:
+def _optimise(optimizer: Any) -> tuple[Array, Search]:
+    """Theta by mixedlm's default search; a warning where it says that it did not converge."""
+    from mixedlm import lmerControl
+
+    control = lmerControl()
+    result = optimizer.optimize(
+        start=None, method=control.optimizer, maxiter=control.maxiter, restart_edge=control.restart_edge,
+        options=control.get_scipy_options(optimizer=control.optimizer, maxiter=control.maxiter),
+        use_analytic_gradient=control.use_analytic_gradient,
+    )
     if not result.converged:
-        warnings.warn(f"mixedlm did not converge ({result.message}); read fit.certificate.", stacklevel=4)
-    return np.asarray(result.theta, dtype=float)
+        warnings.warn(f"mixedlm did not converge ({result.message}); read fit.certificate.", stacklevel=5)
+    return np.asarray(result.theta, dtype=float), Search(optimizer, str(result.message), int(result.function_evals))
 
 
 def _fit_statsmodels(design: Design, reml: bool) -> tuple[Array, Any]:
@@ -154,12 +184,12 @@ def refit(fit: Fit, y: Array) -> Fit:
     if y.shape != fit.design.y.shape or not np.all(np.isfinite(y)):
         raise UserError(f"refit() needs {fit.nobs} finite numbers, one for each row of the fit.")
     design = replace(fit.design, y=y)
-    if fit.engine != "mixedlm" or fit.state is None:
+    if fit.engine != "mixedlm" or fit.state is None or fit.state.optimizer is None:
         return fit_design(design, reml=fit.reml, engine="mixedlm" if fit.engine == "mixedlm" else "statsmodels")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        state = fit.state.refit(y)
-    return package(design, _theta_of(state), reml=fit.reml, engine=fit.engine, state=state)
+        theta, search = _optimise(fit.state.optimizer.with_response(y))
+    return package(design, theta, reml=fit.reml, engine=fit.engine, state=search)
 
 
 def test_df(fit: Fit, contrasts: Array) -> Array:
@@ -174,28 +204,18 @@ def certify(fit: Fit) -> Certificate:
     steps = np.full(len(fit.theta), 1e-3 * max(1e-2, float(np.abs(fit.theta).max())))
     halved = lambda theta: 0.5 * pls.deviance(products, theta, reml=fit.reml)  # noqa: E731
     curvature = hessian(halved, fit.theta, steps)
-    at_zero = _boundary(fit)
-    inside = np.array([i not in at_zero for i in range(len(fit.theta))])
+    columns = vanished(fit.design.factors, fit.theta, np.full(len(fit.theta), ZERO))
+    inside = np.ones(len(fit.theta), dtype=bool)
+    inside[[place for places in columns.values() for place in places]] = False
     moves = np.diag(steps)
     gradient = np.array([halved(fit.theta + move) - halved(fit.theta - move) for move in moves]) / (2 * steps)
     block = curvature[np.ix_(inside, inside)]
     positive = bool(np.all(np.linalg.eigvalsh(block) > 0))
     squared = gradient[inside] @ positive_inverse(block) @ gradient[inside]
     distance = float(np.sqrt(max(0.0, squared)))
-    slopes = {name: -float(curvature[i, i]) / 2 for i, name in at_zero.items()}
+    slopes = boundary_slopes(columns, curvature)
+    search = fit.state if isinstance(fit.state, Search) else Search(None, "done", 0)
     return Certificate(
-        optimiser=fit.engine, returned=str(getattr(fit.state, "message", "") or "done"),
-        evaluations=int(getattr(fit.state, "function_evals", 0)), distance=distance, hessian_positive=positive,
-        boundary=slopes,
+        optimiser=fit.engine, returned=search.message, evaluations=search.evaluations, distance=distance,
+        hessian_positive=positive, boundary=slopes,
     )
-
-
-def _boundary(fit: Fit) -> dict[int, str]:
-    """Places in theta of diagonal entries at zero, with a name for each."""
-    found = {}
-    for factor in fit.design.factors:
-        for a, name in enumerate(factor.terms):
-            place = int(factor.pattern[a, a])
-            if abs(fit.theta[place]) < 1e-4:
-                found[place] = f"{name} | {factor.name}"
-    return found

@@ -2,53 +2,167 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import blocks, formula
-from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed import blocks, checks, formula, laplace, pls
+from canopy_stats.mixed.blocks import Array, Factorised, Layout
+from canopy_stats.mixed.family import get_family
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
     from canopy_stats.mixed.fit import Fit, Mode, Scale
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows to predict for: designs of mean (m, p) and dispersion (m, d), offset, and by factor codes and columns."""
+
+    x: Array
+    w: Array
+    offset: Array
+    codes: list[Array]
+    columns: list[Array]
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Joint uncertainty of estimates and random effects.
+
+    ``slopes`` are derivatives (L_k, q_k, k) of the random effects in the parameters whose covariance is ``covariance``
+    (k, k), ``h`` the curvature of the spherical effects given the parameters, ``factors`` their covariance roots.
+    """
+
+    layout: Layout | None
+    h: Factorised | None
+    slopes: list[Array]
+    covariance: Array
+    factors: list[Array]
+
+
 def predict(fit: Fit, data: pd.DataFrame | None, mode: Mode, scale: Scale, se: bool) -> Any:
     """Means (m,), or a table of mean and standard error; see ``Fit.predict``."""
-    _check_choice("mode", mode, ("population", "conditional", "new_levels"))
-    _check_choice("scale", scale, ("response", "link"))
-    x = fit.design.fixed.matrix if data is None else formula.encode_fixed(fit.design.fixed, data)
-    eta = x @ fit.beta
-    if mode != "population":
-        eta = eta + _random_part(fit, data, mode)
+    check_choice("mode", mode, ("population", "conditional", "new_levels"))
+    check_choice("scale", scale, ("response", "link"))
+    rows = encode(fit, data, mode)
+    eta = rows.x @ fit.beta + rows.offset + (0.0 if mode == "population" else random_part(fit, rows))
+    mean = to_scale(fit, rows, eta, scale)
     if not se:
-        return eta
-    if mode != "population":
-        raise UserError("Standard errors are given for mode='population'.")
-    p = len(fit.beta)
-    error = np.sqrt(np.einsum("ia,ab,ib->i", x, fit.covariance[:p, :p], x))
-    return pd.DataFrame({"mean": eta, "se": error}, index=None if data is None else data.index)
+        return mean
+    error = link_errors(fit, rows, mode)
+    if scale == "response":
+        step = 1e-5
+        slope = (to_scale(fit, rows, eta + step, scale) - to_scale(fit, rows, eta - step, scale)) / (2 * step)
+        error = np.abs(slope) * error
+    return pd.DataFrame({"mean": mean, "se": error}, index=fit.design.data.index if data is None else data.index)
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a word that is not among the known ones."""
     if value not in known:
         raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
 
 
-def _random_part(fit: Fit, data: pd.DataFrame | None, mode: Mode) -> Array:
+def to_scale(fit: Fit, rows: Rows, eta: Array, scale: Scale) -> Array:
+    """Means (m,) on the asked scale; on the response scale the mean at these random effects, not averaged over them."""
+    if scale == "link" or fit.family == "lmm":
+        return eta
+    return get_family(fit.family).mean(eta, rows.w @ fit.delta, fit.cutpoints)
+
+
+def encode(fit: Fit, data: pd.DataFrame | None, mode: Mode) -> Rows:
+    """Designs of the fitted rows, or of new data in the same encoding."""
+    design = fit.design
     if data is None:
-        pairs = zip(fit.design.factors, fit.modes, strict=True)
-        return sum((blocks.rows_of(f, b) for f, b in pairs), np.zeros(fit.nobs))
-    total = np.zeros(len(data))
-    for factor, modes in zip(fit.design.factors, fit.modes, strict=True):
-        codes, columns = formula.encode_groups(factor, data)
-        if mode == "conditional" and np.any(codes < 0):
-            raise UserError(
-                f"{factor.name} has levels the fit has not seen; predict with mode='new_levels' (their effect is zero)"
-                " or mode='population'."
-            )
+        w = np.zeros((fit.nobs, 0)) if fit.dispersion is None else fit.dispersion.matrix
+        offset = np.zeros(fit.nobs) if fit.offset is None else fit.offset
+        factors = design.factors
+        return Rows(design.fixed.matrix, w, offset, [f.codes for f in factors], [f.columns for f in factors])
+    x = formula.encode_fixed(design.fixed, data)
+    w = np.zeros((len(data), 0)) if fit.dispersion is None else formula.encode_fixed(fit.dispersion, data)
+    pairs = [] if mode == "population" else [_groups(f, data, mode) for f in design.factors]
+    return Rows(x, w, _new_offset(fit, data), [codes for codes, _ in pairs], [columns for _, columns in pairs])
+
+
+def _new_offset(fit: Fit, data: pd.DataFrame) -> Array:
+    if fit.offset is None:
+        return np.zeros(len(data))
+    if fit.offset_name is None:
+        raise UserError("The fit's offset was an array; to predict for new data, fit again with the name of a column.")
+    return checks.used_columns(data, [fit.offset_name])[fit.offset_name].to_numpy(dtype=float)
+
+
+def _groups(factor: formula.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Array, Array]:
+    codes, columns = formula.encode_groups(factor, data)
+    if mode == "conditional" and np.any(codes < 0):
+        raise UserError(
+            f"{factor.name} has levels the fit has not seen; predict with mode='new_levels' (their effect is zero)"
+            " or mode='population'."
+        )
+    return codes, columns
+
+
+def random_part(fit: Fit, rows: Rows) -> Array:
+    """Contribution (m,) of the estimated random effects; zero for unknown levels."""
+    total = np.zeros(len(rows.x))
+    for codes, columns, modes in zip(rows.codes, rows.columns, fit.modes, strict=True):
         padded = np.vstack([modes, np.zeros((1, modes.shape[1]))])
         total += np.einsum("ia,ia->i", columns, padded[codes])
     return total
+
+
+def link_errors(fit: Fit, rows: Rows, mode: Mode) -> Array:
+    """Standard errors (m,) of eta: of the fixed part, and of eta - its prediction where random effects enter.
+
+    Var = a' H^-1 a + J V J' (Kass & Steffey 1989), a the row of Z Lambda and J the derivative of eta in the parameters,
+    through the random effects too; the prior variance is added for unknown levels.
+    """
+    if mode == "population" or not fit.design.factors:
+        p = len(fit.beta)
+        return np.asarray(np.sqrt(np.einsum("ia,ab,ib->i", rows.x, fit.covariance[:p, :p], rows.x)))
+    known = uncertainty(fit)
+    jacobian = np.zeros((len(rows.x), len(known.covariance)))
+    jacobian[:, : rows.x.shape[1]] = rows.x
+    spherical, prior = [], np.zeros(len(rows.x))
+    for codes, columns, slopes, t in zip(rows.codes, rows.columns, known.slopes, known.factors, strict=True):
+        seen = codes >= 0
+        jacobian[seen] += np.einsum("ia,iak->ik", columns[seen], slopes[codes[seen]])
+        spherical.append(columns @ t * seen[:, None])
+        prior += np.where(seen, 0.0, ((columns @ t) ** 2).sum(axis=1))
+    total = prior + np.einsum("ij,jk,ik->i", jacobian, known.covariance, jacobian)
+    if known.layout is not None and known.h is not None:
+        solved = laplace.solve_rows(known.layout, known.h, spherical, [np.maximum(codes, 0) for codes in rows.codes])
+        total += sum(np.einsum("ia,ia->i", a, c) for a, c in zip(spherical, solved, strict=True))
+    return np.asarray(np.sqrt(total))
+
+
+def uncertainty(fit: Fit) -> Uncertainty:
+    """Joint uncertainty at the fit; theta is taken as known in the linear mixed model, as lme4 does."""
+    if fit.family == "lmm":
+        return _linear_uncertainty(fit)
+    problem, omega = fit.problem, fit.omega
+    found = laplace.evaluate(problem, omega)
+    assert found is not None
+    mode = found.mode
+    slopes = [np.einsum("ab,lbk->lak", t, s) for t, s in zip(mode.factors, laplace.tangent(problem, mode), strict=True)]
+    first = len(omega) - problem.sizes[3]
+    for k, factor in enumerate(problem.factors):
+        for a, b in np.argwhere(factor.pattern >= 0):
+            slopes[k][:, a, first + factor.pattern[a, b]] += mode.u[k][:, b]
+    return Uncertainty(problem.layout, mode.h, slopes, fit.full_covariance, mode.factors)
+
+
+def _linear_uncertainty(fit: Fit) -> Uncertainty:
+    products = pls.make_products(fit.design)
+    solution = pls.solve_theta(products, fit.theta)
+    assert solution is not None
+    ahead = np.eye(len(fit.beta)) if products.back is None else np.linalg.inv(products.back)
+    crossed = [zx[:, :, :-1] @ ahead for zx in products.zx]
+    right = [np.einsum("ab,lar->lbr", t, zx) for t, zx in zip(solution.factors, crossed, strict=True)]
+    moved = blocks.solve(products.layout, solution.h, right)
+    slopes = [-np.einsum("ab,lbr->lar", t, part) for t, part in zip(solution.factors, moved, strict=True)]
+    scaled = [fit.sigma * t for t in solution.factors]
+    return Uncertainty(products.layout, solution.h, slopes, fit.covariance, scaled)

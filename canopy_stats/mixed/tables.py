@@ -50,15 +50,17 @@ def summary(fit: Fit) -> str:
     groups = ", ".join(f"{name} {size}" for name, size in fit.ngroups.items())
     head = [
         f"{'Linear mixed model' if fit.family == 'lmm' else fit.family + ' mixed model'} fit by {method}",
-        f"Formula: {fit.formula}", f"Rows: {fit.nobs}; groups: {groups}",
+        f"Formula: {fit.formula}", f"Rows: {fit.nobs}; groups: {groups or 'none'}",
         f"Log-likelihood {fit.llf:.4f}   AIC {fit.aic:.2f}   BIC {fit.bic:.2f}", "=" * WIDTH,
     ]
     random = fit.varcorr().fillna({"term2": ""}).to_string(index=False, float_format=lambda v: f"{v:.6g}")
     table = tidy(fit)
-    body = ["Random effects:", random, "-" * WIDTH]
+    body = ["Random effects:", random, "-" * WIDTH] if fit.design.factors else []
     for component, part in table.groupby("component", sort=False):
         body += [f"Coefficients ({component}):", _coefficients(part), "-" * WIDTH]
-    return "\n".join([*head, *body, str(fit.certificate)])
+    if len(fit.cutpoints):
+        body += ["Thresholds: " + ", ".join(f"{k} {v:.4f}" for k, v in fit.thresholds.items()), "-" * WIDTH]
+    return "\n".join([*head, *body, *fit.notes, str(fit.certificate)])
 
 
 def _coefficients(part: pd.DataFrame) -> str:

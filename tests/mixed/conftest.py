@@ -1,14 +1,8 @@
 import json
-import re
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-REFERENCE = {"task": "completion", "model_variant": "base"}
-PANELS = {"a": "panel_a", "b": "panel_b_with_zeros_and_ones", "c": "panel_c_random_slopes"}
+from r_references import GOLDEN, PANELS, rename, with_scaled
 
 
 @pytest.fixture(scope="session")
@@ -29,23 +23,7 @@ def panel():
     return lambda key: frames[key].copy()
 
 
-def with_scaled(data):
-    scaled = lambda x: (x - x.mean()) / x.std()  # noqa: E731
-    rate = scaled(data["R_bar"])
-    return data.assign(
-        R_sc=rate, invN_sc=scaled(1 / data["N_bar"]), R_ft=rate * (data["model_variant"] == "instruct"),
-        D_beta=np.clip(data["D"], 1e-6, 1 - 1e-6),
-    )
-
-
 @pytest.fixture(scope="session")
 def named():
     """R's table of coefficients as a Series with our names."""
     return lambda table: pd.Series({rename(name): value for name, value in table.items()})
-
-
-def rename(name):
-    """R's coefficient name in formulaic's style."""
-    parts = [re.sub(r"^(model_name|model_variant|task)(.+)$", r"\1[T.\2]", part) for part in name.split(":")]
-    parts = [re.sub(r"^(ns\(.*\))(\d)$", r"\1[\2]", part) for part in parts]
-    return ":".join(parts).replace("(Intercept)", "Intercept").replace(", df = ", ",df=")

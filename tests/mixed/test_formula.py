@@ -60,7 +60,7 @@ def test_reference_by_argument_and_by_category(data):
 
 
 def test_new_data_are_encoded_as_the_fitted_ones(data):
-    design = build_design("y ~ ns(x, df=3)*f + scale(w) + poly(x, 2) + (1 + x|g) + (1|g:h)", data)
+    design = build_design("y ~ ns(x, df=3)*f + scale(w) + poly(w**2, 1) + (1 + x|g) + (1|g:h)", data)
     rows = [7, 3, 3, 41]
     np.testing.assert_allclose(encode_fixed(design.fixed, data.iloc[rows]), design.fixed.matrix[rows], atol=1e-12)
     for factor in design.factors:

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from r_references import REFERENCE
 
 import canopy_stats as cs
 from canopy_stats.mixed import AliasedWarning
 from canopy_stats.schema import UserError
 
-REFERENCE = {"task": "completion", "model_variant": "base"}
 INSIDE = ["a.lmm_main", "a.lmm_interaction", "a.lmm_interaction_ml", "c.lmm_slope", "c.lmm_slope_crossed",
           "c.lmm_uncorrelated"]
 
@@ -177,3 +177,49 @@ def test_invariants(seed, constant, unit):
     assert second.params["Intercept"] - constant == pytest.approx(first.params["Intercept"], rel=1e-4, abs=1e-4)
     assert second.llf + np.log(unit) == pytest.approx(first.llf, abs=1e-4)
     assert second.pvalues["x"] == pytest.approx(first.pvalues["x"], rel=1e-2, abs=1e-6)
+
+
+def test_order_of_random_terms_and_pieces_of_the_data():
+    """Crossed factors in either order; a frame put together from pieces, with repeated row labels."""
+    data = mixedlm.load_penicillin()
+    first = lmm_of("(1|plate) + (1|sample)", data)
+    second = lmm_of("(1|sample) + (1|plate)", data)
+    pieces = pd.concat([part.reset_index(drop=True) for _, part in data.groupby("sample")][::-1])
+    third = lmm_of("(1|plate) + (1|sample)", pieces)
+    for other in (second, third):
+        assert other.llf == pytest.approx(first.llf, abs=1e-6)
+        for name in ("plate", "sample"):
+            np.testing.assert_allclose(other.ranef()[name], first.ranef()[name], atol=1e-4)
+
+
+def lmm_of(random, data):
+    return cs.lmm(f"diameter ~ 1 + {random}", data)
+
+
+def test_nearly_dependent_columns():
+    """Days and their square far from zero: the same parabola in another origin."""
+    data = mixedlm.load_sleepstudy()
+    text = "Reaction ~ Days + I(Days**2) + (1|Subject)"
+    near, far = cs.lmm(text, data), cs.lmm(text, data.assign(Days=data["Days"] + 500))
+    assert far.tvalues.iloc[-1] == pytest.approx(near.tvalues.iloc[-1], rel=1e-5)
+    assert far.df_tests.iloc[-1] == pytest.approx(near.df_tests.iloc[-1], rel=1e-3)
+    assert far.llf == pytest.approx(near.llf, abs=1e-4)
+    np.testing.assert_allclose(far.predict(se=True), near.predict(se=True), rtol=1e-4)
+
+
+def test_predictions_with_errors_are_hendersons(sleep):
+    """Standard errors of x'beta + z'b from the mixed-model equations, written out densely."""
+    data = mixedlm.load_sleepstudy()
+    x = np.column_stack([np.ones(180), data["Days"]])
+    codes = pd.factorize(data["Subject"])[0]
+    z = np.zeros((180, 36))
+    z[np.arange(180), 2 * codes], z[np.arange(180), 2 * codes + 1] = 1.0, data["Days"]
+    rows = sleep.varcorr()["variance_or_cov"]
+    cov = np.array([[rows[0], rows[2]], [rows[2], rows[1]]])
+    w = np.hstack([x, z]) / sleep.sigma
+    penalty = np.zeros((38, 38))
+    penalty[2:, 2:] = np.kron(np.eye(18), np.linalg.inv(cov))
+    joint = np.linalg.inv(w.T @ w + penalty)
+    rows_of = np.hstack([x, z])
+    expected = np.sqrt(np.einsum("ij,jk,ik->i", rows_of, joint, rows_of))
+    np.testing.assert_allclose(sleep.predict(se=True)["se"], expected, rtol=1e-6)

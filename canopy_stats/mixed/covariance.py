@@ -1,0 +1,69 @@
+"""Canonical forms of relative covariance factors: the same covariance T T' in many T, of which one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from canopy_stats.mixed.blocks import Array, templates
+from canopy_stats.mixed.formula import Factor
+
+
+def canonical_theta(factors: Sequence[Factor], theta: Array, zero: Array) -> Array:
+    """The theta (t,) of the same covariances with non-negative diagonals, and vanishing columns wholly zero.
+
+    A diagonal entry counts as vanished below its ``zero`` (t,). Then its column's other entries can be turned into
+    later columns without changing T T': what is left of a singular covariance has as many columns as its rank.
+    """
+    out = np.array(theta, dtype=float)
+    for factor, t in zip(factors, templates(factors, theta), strict=True):
+        for block in factor.blocks:
+            places = factor.pattern[np.ix_(block, block)]
+            part = _canonical(t[np.ix_(block, block)], zero[np.diag(places)])
+            lower = np.tril_indices(len(block))
+            out[places[lower]] = part[lower]
+    return out
+
+
+def _canonical(t: Array, zero: Array) -> Array:
+    """Canonical form of one lower-triangular block (q, q)."""
+    t = t.copy()
+    for j in range(len(t)):
+        if abs(t[j, j]) < zero[j]:
+            for k in range(j + 1, len(t)):
+                _turn(t, j, k)
+    return np.asarray(t * np.where(np.diag(t) < 0, -1.0, 1.0))
+
+
+def _turn(t: Array, j: int, k: int) -> None:
+    """Rotate columns j and k so that row k has nothing in column j."""
+    size = float(np.hypot(t[k, j], t[k, k]))
+    if size == 0 or t[k, j] == 0:
+        return
+    c, s = t[k, k] / size, t[k, j] / size
+    t[:, j], t[:, k] = c * t[:, j] - s * t[:, k], c * t[:, k] + s * t[:, j]
+
+
+def vanished(factors: Sequence[Factor], theta: Array, zero: Array) -> dict[str, list[int]]:
+    """Places in theta of the columns whose diagonal vanishes, by name 'term | group'."""
+    found = {}
+    for factor in factors:
+        for a, name in enumerate(factor.terms):
+            if abs(theta[factor.pattern[a, a]]) < zero[factor.pattern[a, a]]:
+                column = factor.pattern[:, a]
+                found[f"{name} | {factor.name}"] = [int(place) for place in column[column >= 0]]
+    return found
+
+
+def boundary_slopes(columns: dict[str, list[int]], hessian: Array, shift: int = 0) -> dict[str, float]:
+    """Derivative of the log-likelihood in each vanished variance, at zero.
+
+    The likelihood is even in the column, so its second derivative there is twice the first one in the variance;
+    ``hessian`` is of the negative log-likelihood, theta starting at ``shift``. The worst direction is reported.
+    """
+    slopes = {}
+    for name, places in columns.items():
+        block = hessian[np.ix_(np.add(places, shift), np.add(places, shift))]
+        slopes[name] = -0.5 * float(np.linalg.eigvalsh(block)[0]) if np.all(np.isfinite(block)) else float("nan")
+    return slopes

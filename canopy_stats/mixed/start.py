@@ -1,0 +1,191 @@
+"""Starting values: a fit without random effects, moment estimates of the variances, and a first Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import special
+
+from canopy_stats.mixed import blocks, laplace
+from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.laplace import Evaluation, Problem
+from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
+
+SMALLEST = 0.05
+ZERO = 2e-2
+
+
+def fixed_start(problem: Problem) -> Array:
+    """Estimates (p + d + c,) of the model without random effects."""
+    plain = replace(problem, factors=(), layout=None)
+
+    def objective(omega: Array) -> tuple[float, Array] | None:
+        found = laplace.evaluate(plain, omega)
+        return None if found is None else (-found.value, -found.gradient)
+
+    x = _crude(problem)
+    for _ in range(3):
+        found = laplace.evaluate(plain, x)
+        if found is None:
+            break
+        if newton_step(hessian := first_hessian(plain, x, found), -found.gradient)[1] < 1e-2:
+            break
+        x = minimise(objective, x, hessian, decrement=1e-2, limit=step_limit(plain)).x
+    return x
+
+
+def step_limit(problem: Problem) -> Limit:
+    """Shortens steps that move eta by more than 5, kappa by more than 3, or theta by more than a half or itself."""
+
+    def limit(omega: Array, step: Array) -> float:
+        parts, moves = laplace.split(problem, omega), laplace.split(problem, step)
+        unit = 5 * link_scale(problem, parts.delta)
+        scaled = [np.abs(problem.x @ moves.beta) / unit, np.abs(problem.w @ moves.delta) / 3]
+        scaled.append(np.abs(moves.cutpoints) / 2)
+        floor = np.maximum(smallest_theta(problem, parts.delta), 0.5 * np.abs(parts.theta).max(initial=0.0))
+        scaled.append(np.abs(moves.theta) / np.maximum(np.abs(parts.theta), floor))
+        return 1.0 / max(1.0, max(float(part.max(initial=0.0)) for part in scaled))
+
+    return limit
+
+
+def _crude(problem: Problem) -> Array:
+    """Least squares on the link scale, one dispersion for all rows, cutpoints from the shares of zeros and ones."""
+    p, d, c, _ = problem.sizes
+    y = problem.y
+    inner = (y > 0) & (y < 1) if problem.family.name != "gaussian" else np.ones(len(y), dtype=bool)
+    target = problem.family.link_response(y[inner])
+    shift = 0.0 if problem.offset is None else problem.offset[inner]
+    beta = np.linalg.lstsq(problem.x[inner], target - shift, rcond=None)[0]
+    kappa = _crude_dispersion(problem, target - shift - problem.x[inner] @ beta, y[inner])
+    delta = np.linalg.lstsq(problem.w, np.full(len(y), kappa), rcond=None)[0]
+    return np.concatenate([beta, delta, _crude_cutpoints(problem, problem.x @ beta)[:c]])
+
+
+def _crude_dispersion(problem: Problem, residual: Array, y: Array) -> float:
+    """log phi from the variance on the link scale (delta method), or log of the residual variance."""
+    variance = max(float(np.var(residual)), 1e-300)
+    if problem.family.name == "gaussian":
+        return float(np.log(variance))
+    mean = float(np.clip(y.mean(), 0.01, 0.99))
+    return float(np.log(max(1 / (variance * mean * (1 - mean)) - 1, 0.5)))
+
+
+def _crude_cutpoints(problem: Problem, eta: Array) -> Array:
+    """Cutpoint parameters (0 to 2,) that give the observed shares of zeros and ones at the mean predictor."""
+    zero, one = float((problem.y <= 0).mean()), float((problem.y >= 1).mean())
+    low, high = (float(eta.mean() + sign * special.logit(min(share, 0.5))) for sign, share in ((1, zero), (-1, one)))
+    if zero and one:
+        return np.array([low, np.log(max(high - low, 0.1))])
+    return np.array([low] if zero else [high] if one else [])
+
+
+def random_start(problem: Problem, omega: Array) -> Array:
+    """theta (t,) with diagonals from the spread of the levels' one-step estimates, at the plain fit ``omega``."""
+    plain = replace(problem, factors=(), layout=None)
+    found = laplace.evaluate(plain, omega)
+    theta = np.zeros(problem.sizes[3])
+    for factor in problem.factors:
+        at = found.mode.at if found is not None else None
+        for a in range(len(factor.terms)):
+            least = smallest_sd(problem, laplace.split(plain, omega).delta, factor, a)
+            theta[factor.pattern[a, a]] = least if at is None else max(least, _moment_sd(factor, a, at.d1, -at.d2))
+    return theta
+
+
+def _moment_sd(factor: Factor, a: int, score: Array, weight: Array) -> float:
+    """SD of one random column: squared scores by level beyond their information, over squared information."""
+    size, z = len(factor.levels), factor.columns[:, a]
+    top = np.bincount(factor.codes, z * score, size)
+    info = np.bincount(factor.codes, z * z * np.maximum(weight, 0.0), size)
+    variance = float(np.sum(top**2 - info) / max(np.sum(info**2), 1e-300))
+    return float(np.sqrt(max(variance, 0.0)))
+
+
+def link_scale(problem: Problem, delta: Array) -> float:
+    """What counts as one on the scale of eta: 1 for the logit, the residual standard deviation for gaussian."""
+    return 1.0 if problem.family.name != "gaussian" else float(np.sqrt(np.mean(np.exp(problem.w @ delta))))
+
+
+def smallest_theta(problem: Problem, delta: Array) -> Array:
+    """Scale (t,) of every theta: the smallest standard deviation to start from, in its row's column."""
+    out = np.empty(problem.sizes[3])
+    for factor in problem.factors:
+        for a, b in np.argwhere(factor.pattern >= 0):
+            out[factor.pattern[a, b]] = smallest_sd(problem, delta, factor, int(a))
+    return out
+
+
+def zero_theta(problem: Problem, delta: Array) -> Array:
+    """What counts as zero (t,) in every theta."""
+    return ZERO * smallest_theta(problem, delta)
+
+
+def smallest_sd(problem: Problem, delta: Array, factor: Factor, a: int) -> float:
+    """Smallest standard deviation to start from, for column a of a factor."""
+    size = float(np.sqrt(np.mean(factor.columns[:, a] ** 2)))
+    return SMALLEST * link_scale(problem, delta) / max(size, 1e-300)
+
+
+def first_hessian(problem: Problem, omega: Array, found: Evaluation) -> Array:
+    """Approximate Hessian (k, k) of the negative log-likelihood, positive definite.
+
+    Mean and dispersion: the joint curvature with the random effects eliminated; theta: expected information of the
+    working model; cutpoints: differences of the exact gradient.
+    """
+    p, d, c, _ = problem.sizes
+    out = np.eye(len(omega))
+    out[: p + d, : p + d] = _joint(problem, found)
+    cuts = np.arange(p + d, p + d + c)
+    if c:
+        columns = -laplace.hessian(problem, omega, found, np.full(len(omega), 1e-6), cuts)
+        out[: p + d + c, cuts] = columns[: p + d + c]
+        out[cuts, : p + d + c] = columns[: p + d + c].T
+    out[p + d + c :, p + d + c :] = theta_information(problem, found)
+    return make_positive(out)
+
+
+def theta_information(problem: Problem, found: Evaluation) -> Array:
+    """Expected information (t, t) on theta: sum over levels of tr(S dB S dB') / 2.
+
+    B = T T', S = G - G T (I + T'GT)^-1 T' G with G the level's own information; links between factors are left out.
+    """
+    out = np.zeros((problem.sizes[3],) * 2)
+    for factor, t in zip(problem.factors, found.mode.factors, strict=True):
+        g = blocks.own_gram(factor, np.maximum(-found.mode.at.d2, 0.0))
+        s = g - g @ t @ np.linalg.solve(np.eye(len(t)) + t.T @ g @ t, t.T @ g)
+        entries = np.argwhere(factor.pattern >= 0)
+        moved = [s @ _product_slope(t, a, b) for a, b in entries]
+        for (a, b), left in zip(entries, moved, strict=True):
+            for (e, f), right in zip(entries, moved, strict=True):
+                value = 0.5 * float(np.einsum("lij,lji->", left, right))
+                out[factor.pattern[a, b], factor.pattern[e, f]] = value
+    return out + np.diag(np.maximum(1e-3 * np.diag(out).max(initial=0.0), 1e-6) * np.ones(len(out)))
+
+
+def _product_slope(t: Array, a: int, b: int) -> Array:
+    """Derivative (q, q) of T T' in the entry (a, b) of T."""
+    slope = np.zeros_like(t)
+    slope[a] += t[:, b]
+    slope[:, a] += t[:, b]
+    return slope
+
+
+def _joint(problem: Problem, found: Evaluation) -> Array:
+    """Curvature (p + d, p + d) of mean and dispersion coefficients, random effects eliminated."""
+    at, mode = found.mode.at, found.mode
+    assert at.dk is not None and at.kk is not None
+    x, w = problem.x, problem.w
+    left = np.hstack([x * -at.d2[:, None], w * -at.dk[:, None]])
+    lower = np.hstack([x * -at.dk[:, None], w * np.maximum(-at.kk, 0.0)[:, None]])
+    out = np.vstack([x.T @ left, w.T @ lower])
+    if mode.h is not None and problem.layout is not None:
+        right = [
+            np.einsum("ab,lar->lbr", t, blocks.sum_by_group(f, left))
+            for f, t in zip(problem.factors, mode.factors, strict=True)
+        ]
+        pulled = blocks.solve(problem.layout, mode.h, right)
+        out -= sum(np.tensordot(r, s, axes=([0, 1], [0, 1])) for r, s in zip(right, pulled, strict=True))
+    return (out + out.T) / 2

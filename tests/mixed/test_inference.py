@@ -1,0 +1,249 @@
+"""Comparisons, profiles, bootstraps, slopes, variance shares and residuals."""
+
+import sys
+
+import mixedlm
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from canopy_stats.mixed import (
+    anova,
+    bootstrap,
+    glmm,
+    lmm,
+    means,
+    profile,
+    quantile_residuals,
+    ratio,
+    slopes,
+    variance_shares,
+)
+from canopy_stats.mixed.bootstrap import estimate_values
+from canopy_stats.schema import UserError
+
+SLOPE = "Reaction ~ Days + (1 + Days|Subject)"
+
+
+@pytest.fixture(scope="module")
+def sleep():
+    return lmm(SLOPE, mixedlm.load_sleepstudy())
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(21)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(30), 6), "x": rng.normal(size=180), "f": np.tile(["a", "b"], 90)})
+    slope = np.where(frame["f"] == "b", 0.9, 0.4)
+    eta = -0.5 + slope * frame["x"] + 0.4 * rng.normal(size=30)[frame["g"]]
+    mu = 1 / (1 + np.exp(-eta))
+    return frame.assign(y=rng.beta(12 * mu, 12 * (1 - mu)))
+
+
+@pytest.fixture(scope="module")
+def beta(data):
+    return glmm("y ~ x*f + (1|g)", data)
+
+
+def test_anova_refits_reml_by_likelihood(sleep):
+    """R: anova(lmer(Reaction ~ 1 + (1+Days|Subject)), lmer(Reaction ~ Days + (1+Days|Subject)))."""
+    table = anova(sleep, lmm("Reaction ~ 1 + (1 + Days|Subject)", mixedlm.load_sleepstudy()))
+    assert table.attrs["notes"] == ["REML fits with different fixed parts were refitted by maximum likelihood."]
+    assert table["chi2"].iloc[1] == pytest.approx(23.537, abs=1e-3) and table["df"].iloc[1] == 1
+    assert table["p_value"].iloc[1] == pytest.approx(1.226e-06, rel=1e-3)
+
+
+def test_anova_keeps_reml_for_random_parts(sleep):
+    table = anova(lmm("Reaction ~ Days + (1|Subject)", mixedlm.load_sleepstudy()), sleep)
+    assert table.attrs["notes"] == [] and table["llf"].iloc[1] == sleep.llf
+    assert table["chi2"].iloc[1] == pytest.approx(42.837, abs=1e-3)
+
+
+def test_anova_refuses_what_cannot_be_compared(sleep, beta):
+    with pytest.raises(UserError, match="different responses"):
+        anova(sleep, beta)
+    with pytest.raises(UserError, match="two or more"):
+        anova(sleep)
+
+
+def test_profile_of_the_linear_model_is_lme4s(sleep):
+    """R: confint(lmer(Reaction ~ Days + (1 + Days|Subject), sleepstudy))."""
+    table = profile(sleep, ["Intercept", "Days", "random Intercept | Subject"]).set_index("term")
+    expected = {"Intercept": (237.6807, 265.1295), "Days": (7.3587, 13.5759),
+                "random Intercept | Subject": (14.3815, 37.7160)}
+    for term, ends in expected.items():
+        assert tuple(table.loc[term, ["lower", "upper"]]) == pytest.approx(ends, rel=1e-4)
+
+
+def test_profile_ends_are_where_the_test_just_rejects(beta, data):
+    row = profile(beta, ["x:f[T.b]"]).iloc[0]
+    for end in (row["lower"], row["upper"]):
+        fixed = glmm("y ~ x + f + (1|g)", data.assign(o=end * data["x"] * (data["f"] == "b")), offset="o")
+        assert 2 * (beta.llf - fixed.llf) == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-3)
+    assert row["wald_lower"] == pytest.approx(beta.conf_int().loc["x:f[T.b]", "lower"], rel=1e-4)
+
+
+def test_profile_of_a_small_variance_starts_at_zero(data):
+    flat = data.assign(g=np.tile(np.arange(30), 6))
+    row = profile(glmm("y ~ x*f + (1|g)", flat), ["random Intercept | g"]).iloc[0]
+    assert row["lower"] == 0 and row["upper"] > 0
+
+
+def test_profile_of_unknown_terms(beta):
+    with pytest.raises(UserError, match="Cannot profile z; the parameters are: Intercept, "):
+        profile(beta, ["z"])
+
+
+def test_bootstrap_is_the_same_for_any_number_of_workers(beta):
+    one, two = (bootstrap(beta, 6, seed=3, workers=workers) for workers in (1, 2))
+    pd.testing.assert_frame_equal(one.estimates, two.estimates)
+    assert one.n_failed == 0 and list(one.estimates.columns)[-1] == "sd Intercept | g"
+    assert not bootstrap(beta, 6, seed=4).estimates.equals(one.estimates)
+
+
+def test_replicates_are_refits(beta):
+    """The quick search for a replicate ends where a whole fit ends."""
+    found = bootstrap(beta, 3, seed=7)
+    streams = np.random.SeedSequence(7).spawn(3)
+    for i, stream in enumerate(streams):
+        whole = beta.refit(beta.simulate(rng=np.random.default_rng(stream))[:, 0])
+        np.testing.assert_allclose(found.estimates.iloc[i], estimate_values(whole), atol=1e-4)
+
+
+def test_bootstrap_errors_are_near_the_fits(sleep):
+    found = bootstrap(sleep, 150, seed=5)
+    assert found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.25)
+    for kind in ("percentile", "basic", "normal"):
+        interval = found.conf_int(kind=kind).loc["Days"]
+        assert interval["lower"] < sleep.params["Days"] < interval["upper"]
+    with pytest.raises(UserError, match="choose percentile"):
+        found.conf_int(kind="bca")
+
+
+def test_failed_replicates_are_kept_and_counted(beta, monkeypatch):
+    module = sys.modules["canopy_stats.mixed.bootstrap"]
+    original, calls = module.simulate, []
+
+    def simulate(fit, rng):
+        calls.append(1)
+        if len(calls) == 2:
+            raise UserError("broken on purpose")
+        return original(fit, rng)
+
+    monkeypatch.setattr(module, "simulate", simulate)
+    found = bootstrap(beta, 4, seed=1)
+    assert found.failures == {1: "UserError: broken on purpose"} and found.n_failed == 1
+    assert found.estimates.isna().all(axis=1).tolist() == [False, True, False, False]
+
+
+def test_cluster_bootstrap(sleep, beta):
+    found = bootstrap(sleep, 60, seed=2, cluster="Subject")
+    assert found.n_failed == 0 and found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.4)
+    assert bootstrap(beta, 3, seed=2, cluster="g").estimates.notna().all(axis=None)
+    with pytest.raises(UserError, match="not among the fitted columns"):
+        bootstrap(sleep, 5, seed=1, cluster="nobody")
+
+
+def test_slopes_on_the_link_are_the_coefficients(beta):
+    table = slopes(beta, "x", "f").set_index("level")
+    assert table.loc["a", "estimate"] == pytest.approx(beta.params["x"], rel=1e-6)
+    assert table.loc["b - a", "estimate"] == pytest.approx(beta.params["x:f[T.b]"], rel=1e-6)
+    assert table.loc["b - a", "std_error"] == pytest.approx(beta.bse["x:f[T.b]"], rel=1e-6)
+
+
+def test_slopes_and_means_on_the_response(beta, data):
+    table = slopes(beta, "x", "f", scale="response").set_index("level")
+    mu = beta.predict(data.assign(f="b"), mode="population")
+    expected = np.mean(mu * (1 - mu)) * (beta.params["x"] + beta.params["x:f[T.b]"])
+    assert table.loc["b", "estimate"] == pytest.approx(expected, rel=1e-5)
+    average = means(beta, "f").set_index("level")
+    assert average.loc["b", "estimate"] == pytest.approx(mu.mean(), rel=1e-9)
+    difference = average.loc["b", "estimate"] - average.loc["a", "estimate"]
+    assert average.loc["b - a", "estimate"] == pytest.approx(difference)
+
+
+def test_slopes_of_the_linear_model_have_satterthwaite_df():
+    data = mixedlm.load_sleepstudy()
+    data = data.assign(half=np.where(data["Subject"].astype(int) % 2 == 0, "even", "odd"))
+    fit = lmm("Reaction ~ Days*half + (1|Subject)", data)
+    table = slopes(fit, "Days", "half").set_index("level")
+    assert table.loc["odd - even", "df"] == pytest.approx(fit.df_tests["Days:half[T.odd]"], rel=1e-6)
+
+
+def test_slopes_of_a_spline_are_its_derivative(data):
+    fit = glmm("y ~ ns(x, df=3)*f + (1|g)", data)
+    a = fit.predict(data.assign(f="a", x=data["x"] + 1e-4), mode="population", scale="link")
+    b = fit.predict(data.assign(f="a", x=data["x"] - 1e-4), mode="population", scale="link")
+    assert slopes(fit, "x", "f")["estimate"][0] == pytest.approx(np.mean(a - b) / 2e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize(("x", "by", "message"), [
+    ("z", "f", "does not use z"), ("f", "f", "f is not numeric"), ("x", "g", "g is not a factor of the fixed part"),
+])
+def test_slopes_of_what_is_not_there(beta, x, by, message):
+    with pytest.raises(UserError, match=message):
+        slopes(beta, x, by)
+
+
+def test_variance_shares_of_the_linear_model(sleep):
+    """R: performance::r2_nakagawa gives .279 and .799 for this fit."""
+    found = variance_shares(sleep)
+    assert (found.marginal, found.conditional) == pytest.approx((0.279, 0.799), abs=1e-3)
+    assert found.icc["Subject"] == pytest.approx(found.random["Subject"] / (found.random["Subject"] + found.residual))
+
+
+def test_variance_shares_of_a_beta_model(beta):
+    found = variance_shares(beta)
+    assert 0 < found.marginal < found.conditional < 1
+    eta = beta.predict(mode="population", scale="link")
+    mu, phi = 1 / (1 + np.exp(-eta)), np.exp(beta.params_dispersion.iloc[0])
+    assert found.residual == pytest.approx(np.mean(1 / (mu * (1 - mu) * (1 + phi))), rel=1e-6)
+
+
+def test_quantile_residuals_of_a_true_model(beta):
+    found = quantile_residuals(beta, n=100, reference=39, seed=1)
+    assert found.residuals.shape == (180,) and np.all((found.residuals > 0) & (found.residuals < 1))
+    assert (found.tests["p_value"] > 0.02).all()
+    again = quantile_residuals(beta, n=100, reference=39, seed=1)
+    np.testing.assert_array_equal(found.residuals, again.residuals)
+
+
+def test_quantile_residuals_see_a_wrong_dispersion(data):
+    """Half of the rows have a precision eight times lower, which the model does not know."""
+    rng = np.random.default_rng(3)
+    rough = data["f"] == "a"
+    y = np.where(rough, rng.beta(1.2, 1.8, len(data)), data["y"])
+    found = quantile_residuals(glmm("y ~ x*f + (1|g)", data.assign(y=y)), n=100, reference=39, seed=1)
+    spread = [np.var(found.residuals[mask]) for mask in (rough, ~rough)]
+    assert spread[0] > 1.3 * spread[1]
+    table = found.tests.set_index("test")
+    assert table["effect"].notna().all() and table.loc["uniformity", "effect"] > 0
+
+
+def test_residual_plots(beta, tmp_path):
+    figure = quantile_residuals(beta, n=40, reference=19).plot()
+    figure.savefig(tmp_path / "residuals.png")
+    assert len(figure.axes) == 2 and (tmp_path / "residuals.png").stat().st_size > 5000
+
+
+def test_too_few_simulations(beta):
+    with pytest.raises(UserError, match="at least 20"):
+        quantile_residuals(beta, n=5)
+
+
+def test_ratio_of_slopes(beta):
+    found = ratio(beta, {"x": 1, "x:f[T.b]": 1}, {"x": 1})
+    table = slopes(beta, "x", "f").set_index("level")
+    assert found.estimate == pytest.approx(table.loc["b", "estimate"] / table.loc["a", "estimate"], rel=1e-6)
+    assert found.kind == "bounded" and found.low < found.estimate < found.high
+    with pytest.raises(UserError, match="needs combinations of Intercept, x"):
+        ratio(beta, {"z": 1}, {"x": 1})
+
+
+def test_ratio_in_the_linear_model_uses_its_degrees_of_freedom(sleep):
+    found = ratio(sleep, {"Intercept": 1}, {"Days": 1})
+    t = stats.t.ppf(0.975, 17.0)
+    for end in (found.low, found.high):
+        w = np.array([1.0, -end])
+        assert abs(w @ sleep.beta) == pytest.approx(t * np.sqrt(w @ sleep.covariance @ w), rel=1e-3)
