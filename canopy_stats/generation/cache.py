@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from transformers import Cache, DynamicCache
 
-_GROWTH = 64
-"""Columns are added in steps of at least this many, and by at least a quarter of what there is."""
+_GROWTH = {"cpu": (16, 8), "cuda": (128, 2)}
+"""Columns are added in steps of at least the first number, and by at least what there is over the second. Small on a
+CPU, where attention reads rows that lie close together a tenth faster; large on a GPU, whose allocator would keep many
+freed sizes."""
 
 
 class PrefilledPrompt:
@@ -97,7 +99,8 @@ class SlotCache(Cache):
         have = self._keys[0].shape[2] if self._keys else 0
         if columns <= have:
             return
-        room = max(columns, min(self.columns, columns + max(_GROWTH, have // 4)))
+        least, share = _GROWTH.get(self.lengths.device.type, _GROWTH["cuda"])
+        room = max(columns, min(self.columns, columns + max(least, have // share)))
         for buffers in (self._keys, self._values):
             for layer, old in enumerate(buffers):
                 # Zeros, not garbage: a masked NaN would still poison the attention's sum of values.
