@@ -272,3 +272,16 @@ def test_other_setting_into_the_same_folder(capsys, models, prompt_file, runs):
     code, _, err = run(capsys, *arguments, "--seed", "7", "--top-k", "5")
     assert code == 2
     assert "policy.top_k: stored None, asked 5" in err and "seed: stored 0, asked 7" in err
+
+
+def test_a_core_install_says_which_extra_draws_rollouts(tmp_path):
+    # As if torch were not installed.
+    code = ("import sys, importlib.util\n"
+            "real = importlib.util.find_spec\n"
+            "importlib.util.find_spec = lambda name, *a: None if name == 'torch' else real(name, *a)\n"
+            "from canopy_stats.cli import main\n"
+            f"sys.exit(main(['generate', 'm', '--prompts', 'p', '--task', 't', '--family', 'f', '--variant', 'base', "
+            f"'--out', {str(tmp_path / 'run')!r}]))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "(torch)" in done.stderr and "pip install 'canopy-stats[generate]'" in done.stderr
