@@ -14,7 +14,7 @@ from ..schema import STEP_TERMS, SamplingPolicy, UserError
 from .draw import block_masses, draw
 from .policy import apply_filters, scaled
 
-_CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+_CHUNK_BYTES = {"cpu": 3 << 20, "cuda": 256 << 20}
 """Size of one float32 [rows, V] work array. Small on a CPU, so that one pass finds in the cache what the last left."""
 
 
@@ -97,7 +97,7 @@ def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Te
     full = law = Law.of(z, weights)
     full_stop = full.probability(weights, end_ids)
     if policy.truncates:
-        apply_filters(z, weights, policy)
+        apply_filters(z, weights, policy, scratch)
         law = Law.of(z, weights)
     if tokens is None:
         assert draws is not None, "either tokens to score or randomness to draw them with"

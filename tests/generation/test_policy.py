@@ -19,7 +19,7 @@ def law(probabilities: np.ndarray, **filters) -> np.ndarray:
     z = torch.empty_like(logits)
     scaled(logits, policy.temperature, out=z)
     weights = z.exp()
-    apply_filters(z, weights, policy)
+    apply_filters(z, weights, policy, torch.empty_like(z))
     law = weights[0].double().numpy()
     return law / law.sum()
 
