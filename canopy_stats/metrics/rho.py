@@ -1,0 +1,232 @@
+"""How length and entropy rate go together within a prompt, beyond what the position in the rollout explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from canopy_stats.metrics.association import RHOS, pool_fisher, pool_kendall
+from canopy_stats.metrics.excess import Coefficients, coefficients
+from canopy_stats.metrics.profile import FOLDS, PromptSteps, folds_of, residual_rates
+from canopy_stats.metrics.rollouts import StepTerms, prompt_codes
+from canopy_stats.schema import UserError
+
+if TYPE_CHECKING:
+    from canopy_stats.store import Run
+
+Floats = NDArray[np.float64]
+Resample = Literal["nested", "prompts", "rollouts"]
+Origin = Literal["start", "end"]
+
+QUANTITIES = ("raw", "null", "excess", "adjusted")
+STEP_NEEDS = ("prompt_id", "rollout", "step", "entropy")
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class RhoResult:
+    """Correlations of length and rate with their position-profile null.
+
+    ``table``: a row for each coefficient and quantity (:data:`QUANTITIES`) pooled over prompts, with ``estimate``,
+    ``se``, ``low``, ``high``, and how many ``prompts`` it pools and how many were ``left_out``.
+    ``prompts``: a row for each prompt: M, N_bar, R_bar, and ``rho_*`` with its ``_null``, ``_excess``, ``_adjusted``.
+    """
+
+    table: pd.DataFrame
+    prompts: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resample: Resample = "nested",
+        folds: int = FOLDS, origin: Origin = "start", level: float = LEVEL) -> RhoResult:
+    """Raw, null, excess and adjusted correlations of length N and entropy rate r within prompts, with intervals.
+
+    Where entropy depends on the position alone, longer rollouts have another mean rate all the same. The *null* is
+    the part of the raw coefficient that a position profile explains, the *excess* the part that it does not: raw =
+    null + excess. *adjusted* is the correlation of N with the rate that is left once the profile is taken away:
+    compare it between models, as the excess also depends on how strong the profile is.
+
+    Parameters
+    ----------
+    source : a run, or a frame of its steps with prompt_id, rollout, step (from 0) and entropy
+    n_boot : bootstrap replicates; 0 leaves the intervals out
+    resample : "nested" draws prompts, and then rollouts within each, anew: it counts the rollouts' noise twice, so
+        its intervals are up to 1.4 times as wide as needed where prompts hardly differ. "prompts" draws prompts only
+        and is calibrated for a population of prompts; "rollouts" draws rollouts of these very prompts
+    folds : rollouts are split into so many folds, and a fold's profile comes from the others (1: no cross-fitting)
+    origin : where positions are counted from; the "end" suits entropy that falls towards a common ending. A profile
+        from both sides cannot be told from an effect of the length
+    level : of the intervals, percentiles of the replicates moved so that their mean is the estimate
+
+    Pooling follows :func:`canopy_stats.metrics.pool` for raw and adjusted; the excess is a mean with the same weights.
+    """
+    _check_options(n_boot, resample, origin, level)
+    names, steps = _prompt_steps(source)
+    if origin == "end":
+        steps = [s.reversed() for s in steps]
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):  # a prompt's matrices are small
+        values = np.stack([_stacked(prompt_coefficients(s, folds=folds))[0] for s in steps])
+        counts = np.array([len(s.length) for s in steps])
+        replicates = _replicates(steps, values, counts, n_boot, seed, resample, folds)
+    notes = _notes(values, names)
+    return RhoResult(_pooled_table(values, counts, replicates, level), _prompt_table(names, steps, values), notes)
+
+
+def prompt_coefficients(steps: PromptSteps, weights: Floats | None = None, *, folds: int = FOLDS) -> Coefficients:
+    """The coefficients of one prompt for weights (B, M), by default each rollout once."""
+    w = np.ones((1, len(steps.length))) if weights is None else weights
+    residual = residual_rates(steps, folds_of(len(steps.length), folds), w)
+    return coefficients(steps.length.astype(np.float64), steps.rate, residual, w)
+
+
+def _stacked(found: Coefficients) -> Floats:
+    """(B, 3, 3): raw, excess, adjusted × Pearson, Spearman, Kendall."""
+    return np.stack([found.raw, found.excess, found.adjusted], axis=1)
+
+
+# ------------------------------------------------------------------------------------------------------- pooling
+
+
+def pool_quantities(values: Floats, counts: Floats) -> Floats:
+    """Pool prompts (P, 3, 3), raw, excess and adjusted by coefficient, with ``counts`` (P,) rollouts: (4, 3) in the
+    order of :data:`QUANTITIES`; null = raw − excess."""
+    out = np.empty((4, len(RHOS)))
+    for k, name in enumerate(RHOS):
+        correlation, weights = _rules(name, counts)
+        raw, excess = correlation(values[:, 0, k], counts)[0], _mean(values[:, 1, k], weights)
+        out[:, k] = raw, raw - excess, excess, correlation(values[:, 2, k], counts)[0]
+    return out
+
+
+def _rules(name: str, counts: Floats) -> tuple[Callable[..., tuple[float, int]], Floats]:
+    """How a correlation is pooled, and the weights of that rule."""
+    if name == "rho_kendall":
+        return pool_kendall, counts * (counts - 1) / 2
+    return pool_fisher, np.maximum(counts - 3.0, 0.0)
+
+
+def _mean(values: Floats, weights: Floats) -> float:
+    keep = np.isfinite(values)
+    total = weights[keep].sum()
+    return float(values[keep] @ weights[keep] / total) if total > 0 else float("nan")
+
+
+# ----------------------------------------------------------------------------------------------------- bootstrap
+
+
+def _replicates(steps: list[PromptSteps], values: Floats, counts: NDArray[np.intp], n_boot: int, seed: int,
+                resample: Resample, folds: int) -> Floats:
+    """Pooled quantities (n_boot, 4, 3) of resampled runs."""
+    first, *streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(steps) + 1)]
+    if resample == "rollouts":
+        drawn = np.tile(np.arange(len(steps)), (n_boot, 1))
+    else:
+        drawn = first.integers(len(steps), size=(n_boot, len(steps)))
+    resampled = values[drawn]
+    if resample != "prompts":
+        for p, (prompt, rng) in enumerate(zip(steps, streams, strict=True)):
+            slots = np.nonzero(drawn == p)
+            if len(slots[0]):
+                resampled[slots] = _resampled_prompt(prompt, len(slots[0]), rng, folds)
+    pooled = [pool_quantities(v, counts[d].astype(float)) for v, d in zip(resampled, drawn, strict=True)]
+    return np.array(pooled).reshape(-1, 4, 3)
+
+
+def _resampled_prompt(steps: PromptSteps, times: int, rng: np.random.Generator, folds: int) -> Floats:
+    """Values (times, 3, 3) of the prompt's rollouts drawn with replacement; a rollout keeps its fold."""
+    m = len(steps.length)
+    weights = rng.multinomial(m, np.full(m, 1 / m), size=times).astype(np.float64)
+    return _stacked(prompt_coefficients(steps, weights, folds=folds))
+
+
+def _interval(estimate: float, replicates: Floats, level: float) -> tuple[float, float, float]:
+    """Standard error, and percentiles moved so that the replicates' mean is the estimate; NaN with fewer than two."""
+    good = replicates[np.isfinite(replicates)]
+    if len(good) < 2:
+        return (float("nan"),) * 3
+    low, high = np.quantile(good, [(1 - level) / 2, (1 + level) / 2]) + (estimate - good.mean())
+    return float(good.std(ddof=1)), float(low), float(high)
+
+
+# -------------------------------------------------------------------------------------------------------- tables
+
+
+def _pooled_table(values: Floats, counts: NDArray[np.intp], replicates: Floats, level: float) -> pd.DataFrame:
+    pooled, m, rows = pool_quantities(values, counts.astype(float)), counts.astype(float), []
+    for k, name in enumerate(RHOS):
+        for q, quantity in enumerate(QUANTITIES):
+            left_out = _rules(name, m)[0](values[:, 2 if quantity == "adjusted" else 0, k], m)[1]
+            se, low, high = _interval(pooled[q, k], replicates[:, q, k], level)
+            if quantity in ("raw", "adjusted"):
+                low, high = max(low, -1.0), min(high, 1.0)
+            rows.append({"coefficient": name, "quantity": quantity, "estimate": pooled[q, k], "se": se, "low": low,
+                         "high": high, "prompts": len(values) - left_out, "left_out": left_out})
+    return pd.DataFrame(rows)
+
+
+def _prompt_table(names: list[str], steps: list[PromptSteps], values: Floats) -> pd.DataFrame:
+    frame = pd.DataFrame({"prompt_id": names, "M": [len(s.length) for s in steps],
+                          "N_bar": [s.length.mean() for s in steps], "R_bar": [s.rate.mean() for s in steps]})
+    for k, name in enumerate(RHOS):
+        raw, excess, adjusted = values[:, :, k].T
+        frame = frame.assign(**{name: raw, f"{name}_null": raw - excess, f"{name}_excess": excess,
+                                f"{name}_adjusted": adjusted})
+    return frame
+
+
+def _notes(values: Floats, names: list[str]) -> tuple[str, ...]:
+    without = [name for name, missing in zip(names, np.isnan(values[:, 0, 0]), strict=True) if missing]
+    if not without:
+        return ()
+    listed = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
+    return (f"{len(without)} of {len(names)} prompts have no correlation, as their lengths or rates do not vary, and "
+            f"are left out: {listed}.",)
+
+
+# --------------------------------------------------------------------------------------------------------- input
+
+
+def _check_options(n_boot: int, resample: str, origin: str, level: float) -> None:
+    if resample not in get_args(Resample) or origin not in get_args(Origin):
+        raise UserError(f"resample is {resample!r} and origin {origin!r}; choose resample from "
+                        f"{', '.join(get_args(Resample))}, and origin from {', '.join(get_args(Origin))}.")
+    if not (isinstance(n_boot, (int, np.integer)) and n_boot >= 0 and 0 < level < 1):
+        raise UserError(f"n_boot is {n_boot!r} and level {level!r}; give a whole number of replicates, such as 400, "
+                        "and a level between 0 and 1.")
+
+
+def _prompt_steps(source: Run | pd.DataFrame) -> tuple[list[str], list[PromptSteps]]:
+    if isinstance(source, pd.DataFrame):
+        return _from_frame(source)
+    terms = StepTerms.of(source)
+    names = prompt_codes(source.rollouts(["prompt_id"]))[1]
+    length = terms.whole.length.astype(np.intp)
+    parts = np.split(terms.entropy, terms.start[1:])
+    return names, [PromptSteps.of(np.concatenate([parts[i] for i in rows]), length[rows])
+                   for rows in terms.whole.groups()]
+
+
+def _from_frame(frame: pd.DataFrame) -> tuple[list[str], list[PromptSteps]]:
+    missing = [c for c in STEP_NEEDS if c not in frame]
+    if missing or frame.empty:
+        raise UserError(f"A frame of steps needs rows with {', '.join(STEP_NEEDS)}; "
+                        f"{'it lacks ' + ', '.join(missing) if missing else 'it is empty'}. run.steps() has them.")
+    ordered = frame.sort_values(["prompt_id", "rollout", "step"], kind="stable")
+    counted = ordered.groupby(["prompt_id", "rollout"], sort=False, observed=True).cumcount()
+    broken = ordered["step"].to_numpy() != counted.to_numpy()
+    if broken.any():
+        prompt, rollout = ordered.loc[broken, ["prompt_id", "rollout"]].iloc[0]
+        raise UserError(f"The steps of prompt {prompt}, rollout {rollout} are not 0, 1, 2, ... once each: give all "
+                        "steps of one run, and one run at a time.")
+    names, steps = [], []
+    for name, rows in ordered.groupby("prompt_id", sort=False, observed=True):
+        names.append(str(name))
+        steps.append(PromptSteps.of(rows["entropy"], rows.groupby("rollout", sort=False, observed=True).size()))
+    return names, steps
