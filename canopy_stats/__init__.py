@@ -34,6 +34,8 @@ _EXPORTS = {
     "load_fit": "mixed",
     "slope_change": "slope",
     "slope_table": "slope",
+    "slope_contrasts": "slope.contrasts",
+    "template_factorial": "slope.factorial",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -66,17 +66,17 @@ def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resampl
     Pooling follows :func:`canopy_stats.metrics.pool` for raw and adjusted; the excess is a mean with the same weights.
     """
     _check_options(n_boot, resample, origin, level)
-    names, steps = _prompt_steps(source)
-    if origin == "end":
-        steps = [s.reversed() for s in steps]
+    prompts = _prompts(source, origin)
+    drawn = _drawn_prompts(len(prompts), n_boot, resample, seed)
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):  # a prompt's matrices are small
-        values = np.stack([_stacked(prompt_coefficients(s, folds=folds))[0] for s in steps])
-        counts = np.array([len(s.length) for s in steps])
-        replicates = _replicates(steps, values, counts, n_boot, seed, resample, folds)
-    notes = _notes(values, names)
-    return RhoResult(_pooled_table(values, counts, replicates, level), _prompt_table(names, steps, values), notes)
+        values = np.stack([_stacked(prompt_coefficients(p.steps, folds=folds))[0] for p in prompts])
+        resampled = values[drawn] if resample == "prompts" else _resampled(prompts, drawn, seed, folds)
+    counts = np.array([len(p.length) for p in prompts], dtype=float)
+    replicates = [pool_quantities(v, counts[d]) for v, d in zip(resampled, drawn, strict=True)]
+    table = _pooled_table(values, counts, np.array(replicates).reshape(-1, len(QUANTITIES), len(RHOS)), level)
+    return RhoResult(table, _prompt_table(prompts, values), _notes(values, prompts))
 
 
 def prompt_coefficients(steps: PromptSteps, weights: Floats | None = None, *, folds: int = FOLDS) -> Coefficients:
@@ -121,22 +121,26 @@ def _mean(values: Floats, weights: Floats) -> float:
 # ----------------------------------------------------------------------------------------------------- bootstrap
 
 
-def _replicates(steps: list[PromptSteps], values: Floats, counts: NDArray[np.intp], n_boot: int, seed: int,
-                resample: Resample, folds: int) -> Floats:
-    """Pooled quantities (n_boot, 4, 3) of resampled runs."""
-    first, *streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(steps) + 1)]
+def _streams(seed: int, prompts: int) -> list[np.random.Generator]:
+    """One generator for the draw of prompts, then one for each prompt's rollouts."""
+    return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(prompts + 1)]
+
+
+def _drawn_prompts(prompts: int, n_boot: int, resample: Resample, seed: int) -> NDArray[np.intp]:
+    """The prompts of each replicate (n_boot, prompts)."""
     if resample == "rollouts":
-        drawn = np.tile(np.arange(len(steps)), (n_boot, 1))
-    else:
-        drawn = first.integers(len(steps), size=(n_boot, len(steps)))
-    resampled = values[drawn]
-    if resample != "prompts":
-        for p, (prompt, rng) in enumerate(zip(steps, streams, strict=True)):
-            slots = np.nonzero(drawn == p)
-            if len(slots[0]):
-                resampled[slots] = _resampled_prompt(prompt, len(slots[0]), rng, folds)
-    pooled = [pool_quantities(v, counts[d].astype(float)) for v, d in zip(resampled, drawn, strict=True)]
-    return np.array(pooled).reshape(-1, 4, 3)
+        return np.tile(np.arange(prompts), (n_boot, 1))
+    return _streams(seed, prompts)[0].integers(prompts, size=(n_boot, prompts))
+
+
+def _resampled(prompts: Sequence[_Prompt], drawn: NDArray[np.intp], seed: int, folds: int) -> Floats:
+    """Values (n_boot, prompts, 3, 3) of the drawn prompts, each time with its rollouts drawn anew."""
+    out = np.empty((*drawn.shape, 3, len(RHOS)))
+    for i, (prompt, rng) in enumerate(zip(prompts, _streams(seed, len(prompts))[1:], strict=True)):
+        slots = np.nonzero(drawn == i)
+        if len(slots[0]):
+            out[slots] = _resampled_prompt(prompt.steps, len(slots[0]), rng, folds)
+    return out
 
 
 def _resampled_prompt(steps: PromptSteps, times: int, rng: np.random.Generator, folds: int) -> Floats:
@@ -158,11 +162,11 @@ def _interval(estimate: float, replicates: Floats, level: float) -> tuple[float,
 # -------------------------------------------------------------------------------------------------------- tables
 
 
-def _pooled_table(values: Floats, counts: NDArray[np.intp], replicates: Floats, level: float) -> pd.DataFrame:
-    pooled, m, rows = pool_quantities(values, counts.astype(float)), counts.astype(float), []
+def _pooled_table(values: Floats, counts: Floats, replicates: Floats, level: float) -> pd.DataFrame:
+    pooled, rows = pool_quantities(values, counts), []
     for k, name in enumerate(RHOS):
         for q, quantity in enumerate(QUANTITIES):
-            left_out = _rules(name, m)[0](values[:, 2 if quantity == "adjusted" else 0, k], m)[1]
+            left_out = _rules(name, counts)[0](values[:, 2 if quantity == "adjusted" else 0, k], counts)[1]
             se, low, high = _interval(pooled[q, k], replicates[:, q, k], level)
             if quantity in ("raw", "adjusted"):
                 low, high = max(low, -1.0), min(high, 1.0)
@@ -171,9 +175,9 @@ def _pooled_table(values: Floats, counts: NDArray[np.intp], replicates: Floats, 
     return pd.DataFrame(rows)
 
 
-def _prompt_table(names: list[str], steps: list[PromptSteps], values: Floats) -> pd.DataFrame:
-    frame = pd.DataFrame({"prompt_id": names, "M": [len(s.length) for s in steps],
-                          "N_bar": [s.length.mean() for s in steps], "R_bar": [s.rate.mean() for s in steps]})
+def _prompt_table(prompts: Sequence[_Prompt], values: Floats) -> pd.DataFrame:
+    frame = pd.DataFrame({"prompt_id": [p.name for p in prompts], "M": [len(p.length) for p in prompts],
+                          "N_bar": [p.length.mean() for p in prompts], "R_bar": [p.mean_rate for p in prompts]})
     for k, name in enumerate(RHOS):
         raw, excess, adjusted = values[:, :, k].T
         frame = frame.assign(**{name: raw, f"{name}_null": raw - excess, f"{name}_excess": excess,
@@ -181,12 +185,12 @@ def _prompt_table(names: list[str], steps: list[PromptSteps], values: Floats) ->
     return frame
 
 
-def _notes(values: Floats, names: list[str]) -> tuple[str, ...]:
-    without = [name for name, missing in zip(names, np.isnan(values[:, 0, 0]), strict=True) if missing]
+def _notes(values: Floats, prompts: Sequence[_Prompt]) -> tuple[str, ...]:
+    without = [p.name for p, missing in zip(prompts, np.isnan(values[:, 0, 0]), strict=True) if missing]
     if not without:
         return ()
     listed = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
-    return (f"{len(without)} of {len(names)} prompts have no correlation, as their lengths or rates do not vary, and "
+    return (f"{len(without)} of {len(prompts)} prompts have no correlation, as their lengths or rates do not vary, and "
             f"are left out: {listed}.",)
 
 
@@ -202,18 +206,38 @@ def _check_options(n_boot: int, resample: str, origin: str, level: float) -> Non
                         "and a level between 0 and 1.")
 
 
-def _prompt_steps(source: Run | pd.DataFrame) -> tuple[list[str], list[PromptSteps]]:
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt's step entropies one after another, and its rollouts' lengths; padded only while it is worked on."""
+
+    name: str
+    entropy: Floats
+    length: NDArray[np.intp]
+    origin: Origin
+
+    @property
+    def steps(self) -> PromptSteps:
+        forward = PromptSteps.of(self.entropy, self.length)
+        return forward.reversed() if self.origin == "end" else forward
+
+    @property
+    def mean_rate(self) -> float:
+        start = np.cumsum(self.length) - self.length
+        return float(np.mean(np.add.reduceat(self.entropy, start) / self.length))
+
+
+def _prompts(source: Run | pd.DataFrame, origin: Origin) -> list[_Prompt]:
     if isinstance(source, pd.DataFrame):
-        return _from_frame(source)
+        return _from_frame(source, origin)
     terms = StepTerms.of(source)
     names = prompt_codes(source.rollouts(["prompt_id"]))[1]
     length = terms.whole.length.astype(np.intp)
     parts = np.split(terms.entropy, terms.start[1:])
-    return names, [PromptSteps.of(np.concatenate([parts[i] for i in rows]), length[rows])
-                   for rows in terms.whole.groups()]
+    return [_Prompt(name, np.concatenate([parts[i] for i in rows]), length[rows], origin)
+            for name, rows in zip(names, terms.whole.groups(), strict=True)]
 
 
-def _from_frame(frame: pd.DataFrame) -> tuple[list[str], list[PromptSteps]]:
+def _from_frame(frame: pd.DataFrame, origin: Origin) -> list[_Prompt]:
     missing = [c for c in STEP_NEEDS if c not in frame]
     if missing or frame.empty:
         raise UserError(f"A frame of steps needs rows with {', '.join(STEP_NEEDS)}; "
@@ -225,8 +249,6 @@ def _from_frame(frame: pd.DataFrame) -> tuple[list[str], list[PromptSteps]]:
         prompt, rollout = ordered.loc[broken, ["prompt_id", "rollout"]].iloc[0]
         raise UserError(f"The steps of prompt {prompt}, rollout {rollout} are not 0, 1, 2, ... once each: give all "
                         "steps of one run, and one run at a time.")
-    names, steps = [], []
-    for name, rows in ordered.groupby("prompt_id", sort=False, observed=True):
-        names.append(str(name))
-        steps.append(PromptSteps.of(rows["entropy"], rows.groupby("rollout", sort=False, observed=True).size()))
-    return names, steps
+    return [_Prompt(str(name), rows["entropy"].to_numpy(np.float64),
+                    rows.groupby("rollout", sort=False, observed=True).size().to_numpy(np.intp), origin)
+            for name, rows in ordered.groupby("prompt_id", sort=False, observed=True)]
