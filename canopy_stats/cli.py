@@ -478,8 +478,8 @@ _COMMANDS: dict[str, _Step] = {
         where entropy falls along the text, longer rollouts have lower rates whatever they say.
 
           raw       Pearson, Spearman and Kendall, pooled over prompts
-          null      the part that a position profile, fitted to each prompt's other rollouts, brings about
-          excess    raw - null
+          position  the part that a position profile, fitted to each prompt's other rollouts, brings about
+          excess    raw - position
           adjusted  the correlation of length with the rate that is left: compare this one between models
 
         Example:

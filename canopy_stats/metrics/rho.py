@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Resample = Literal["nested", "prompts", "rollouts"]
 Origin = Literal["start", "end"]
 
-QUANTITIES = ("raw", "null", "excess", "adjusted")
+QUANTITIES = ("raw", "position", "excess", "adjusted")
 STEP_NEEDS = ("prompt_id", "rollout", "step", "entropy")
 LEVEL = 0.95
 
@@ -34,7 +34,7 @@ class RhoResult:
 
     ``table``: a row for each coefficient and quantity (:data:`QUANTITIES`) pooled over prompts, with ``estimate``,
     ``se``, ``low``, ``high``, and how many ``prompts`` it pools and how many were ``left_out``.
-    ``prompts``: a row for each prompt: M, N_bar, R_bar, and ``rho_*`` with its ``_null``, ``_excess``, ``_adjusted``.
+    ``prompts``: a row for each prompt: M, N_bar, R_bar, and ``rho_*`` with ``_position``, ``_excess``, ``_adjusted``.
     """
 
     table: pd.DataFrame
@@ -44,11 +44,11 @@ class RhoResult:
 
 def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resample: Resample = "nested",
         folds: int = FOLDS, origin: Origin = "start", level: float = LEVEL) -> RhoResult:
-    """Raw, null, excess and adjusted correlations of length N and entropy rate r within prompts, with intervals.
+    """Correlations of length N and entropy rate r within prompts, and what position explains of them, with intervals.
 
-    Where entropy depends on the position alone, longer rollouts have another mean rate all the same. The *null* is
-    the part of the raw coefficient that a position profile explains, the *excess* the part that it does not: raw =
-    null + excess. *adjusted* is the correlation of N with the rate that is left once the profile is taken away:
+    Where entropy depends on the position alone, longer rollouts have another mean rate all the same. *position* is the
+    part of the raw coefficient that a position profile explains (the null), *excess* the part that it does not: raw =
+    position + excess. *adjusted* is the correlation of N with the rate that is left once the profile is taken away:
     compare it between models, as the excess also depends on how strong the profile is.
 
     Parameters
@@ -96,7 +96,7 @@ def _stacked(found: Coefficients) -> Floats:
 
 def pool_quantities(values: Floats, counts: Floats) -> Floats:
     """Pool prompts (P, 3, 3), raw, excess and adjusted by coefficient, with ``counts`` (P,) rollouts: (4, 3) in the
-    order of :data:`QUANTITIES`; null = raw − excess."""
+    order of :data:`QUANTITIES`; position = raw − excess."""
     out = np.empty((4, len(RHOS)))
     for k, name in enumerate(RHOS):
         correlation, weights = _rules(name, counts)
@@ -180,7 +180,7 @@ def _prompt_table(prompts: Sequence[_Prompt], values: Floats) -> pd.DataFrame:
                           "N_bar": [p.length.mean() for p in prompts], "R_bar": [p.mean_rate for p in prompts]})
     for k, name in enumerate(RHOS):
         raw, excess, adjusted = values[:, :, k].T
-        frame = frame.assign(**{name: raw, f"{name}_null": raw - excess, f"{name}_excess": excess,
+        frame = frame.assign(**{name: raw, f"{name}_position": raw - excess, f"{name}_excess": excess,
                                 f"{name}_adjusted": adjusted})
     return frame
 
@@ -250,5 +250,5 @@ def _from_frame(frame: pd.DataFrame, origin: Origin) -> list[_Prompt]:
         raise UserError(f"The steps of prompt {prompt}, rollout {rollout} are not 0, 1, 2, ... once each: give all "
                         "steps of one run, and one run at a time.")
     return [_Prompt(str(name), rows["entropy"].to_numpy(np.float64),
-                    rows.groupby("rollout", sort=False, observed=True).size().to_numpy(np.intp), origin)
+                    rows.groupby("rollout", sort=False, observed=True).size().to_numpy().astype(np.intp), origin)
             for name, rows in ordered.groupby("prompt_id", sort=False, observed=True)]

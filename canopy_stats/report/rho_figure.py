@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKS = {"raw": ("raw", BLACK, "o"), "null": ("explained by position", SKY, "s"),
+MARKS = {"raw": ("raw", BLACK, "o"), "position": ("explained by position", SKY, "s"),
          "excess": ("excess (raw − position)", VERMILLION, "D"), "adjusted": ("adjusted for position", GREEN, "^")}
 """Legend text, colour and marker of each quantity."""
 
 NEEDED = ("model_name", "model_variant", "coefficient", "quantity", "estimate", "low", "high")
 
 
-def rho_figure(table: pd.DataFrame, *, quantities: Sequence[str] = ("raw", "null", "excess")) -> Figure:
+def rho_figure(table: pd.DataFrame, *, quantities: Sequence[str] = ("raw", "position", "excess")) -> Figure:
     """One facet per coefficient, one group of marks with intervals per family, variant and (if several) task.
 
     ``table`` stacks the tables of :func:`canopy_stats.rho` with ``model_name``, ``model_variant`` and perhaps

@@ -54,11 +54,11 @@ def test_raw_is_what_measure_and_pool_say(run, found):
     np.testing.assert_allclose(estimate(found, "raw"), [pooled[name] for name in RHOS], atol=1e-9)
 
 
-def test_null_and_excess_add_up(found):
-    np.testing.assert_allclose(estimate(found, "raw"), estimate(found, "null") + estimate(found, "excess"))
+def test_position_and_excess_add_up(found):
+    np.testing.assert_allclose(estimate(found, "raw"), estimate(found, "position") + estimate(found, "excess"))
     for name in RHOS:
         own = found.prompts
-        np.testing.assert_allclose(own[name], own[f"{name}_null"] + own[f"{name}_excess"])
+        np.testing.assert_allclose(own[name], own[f"{name}_position"] + own[f"{name}_excess"])
     weights = {name: 20 * 19 / 2 if name == "rho_kendall" else 17 for name in RHOS}
     by_hand = [np.average(found.prompts[f"{n}_excess"], weights=np.full(6, weights[n])) for n in RHOS]
     np.testing.assert_allclose(estimate(found, "excess"), by_hand)

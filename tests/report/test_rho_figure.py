@@ -14,7 +14,7 @@ def table():
     rng = np.random.default_rng(0)
     rows = [{"task": task, "model_name": family, "model_variant": variant, "coefficient": c, "quantity": q}
             for task in ("math",) for family in ("birch", "alder") for variant in ("instruct", "base")
-            for c in ("rho_pearson", "rho_kendall") for q in ("raw", "null", "excess", "adjusted")]
+            for c in ("rho_pearson", "rho_kendall") for q in ("raw", "position", "excess", "adjusted")]
     frame = pd.DataFrame(rows).assign(estimate=rng.uniform(-0.5, 0.5, len(rows)))
     return frame.assign(low=frame["estimate"] - 0.1, high=frame["estimate"] + 0.2)
 
