@@ -36,6 +36,9 @@ _EXPORTS = {
     "slope_table": "slope",
     "slope_contrasts": "slope.contrasts",
     "template_factorial": "slope.factorial",
+    "slope_scrutiny": "slope",
+    "simulate_panel": "slope",
+    "Scenario": "slope",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 
