@@ -181,6 +181,6 @@ def _sentence(quantity: str, rows: pd.DataFrame) -> str:
         return text + "it is too uncertain for the template's share to have a bounded interval: read the two effects."
     text += (f"the template's share of it is {share['estimate']:.0%} (95% set {share['low']:.0%} to "
              f"{share['high']:.0%}).")
-    if rows.loc["interaction", "p"] < 1 - LEVEL:
+    if rows["p"].to_dict()["interaction"] < 1 - LEVEL:
         text += " The template does not do the same to both weights: see the interaction and the four cells."
     return text
