@@ -159,6 +159,11 @@ def worst_null(null: Mapping[str, Any]) -> dict[str, Any]:
     return worst
 
 
+def save(path: Path, results: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(results, indent=1) + "\n").encode())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=50)
@@ -170,17 +175,19 @@ def main() -> None:
     results: dict[str, Any] = {
         "script": "analysis/rho_null.py", "canopy_stats": canopy_stats.__version__, "numpy": np.__version__,
         "python": platform.python_version(), "seed": args.seed, "seeds": args.seeds,
-        "coverage_seeds": args.coverage_seeds, "replicates": args.replicates,
-        "null": study(NULL, args.seeds, args.seed), "effect": study(EFFECT, args.seeds, args.seed + 1)}
+        "coverage_seeds": args.coverage_seeds, "replicates": args.replicates}
+    results["null"] = study(NULL, args.seeds, args.seed)
     results["worst_null"] = worst_null(results["null"])
+    save(args.out, results)
+    results["effect"] = study(EFFECT, args.seeds, args.seed + 1)
     results["retention"] = {name: retention(e, name.startswith("flat")) for name, e in results["effect"].items()}
-    chosen = {**NULL, **EFFECT}
+    save(args.out, results)
     results["coverage"] = {
-        f"{name} | {size}": coverage(chosen[name], *SIZES[size], args.coverage_seeds, args.replicates, args.seed + 2)
+        f"{name} | {size}": coverage((NULL | EFFECT)[name], *SIZES[size], args.coverage_seeds, args.replicates,
+                                     args.seed + 2)
         for name in ("front-loaded, negative binomial", "boilerplate, effect +0.6")
         for size in ("20 x 50", "100 x 24")}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out, (json.dumps(results, indent=1) + "\n").encode())
+    save(args.out, results)
     show(results)
 
 

@@ -80,7 +80,7 @@ def template_factorial(panel: pd.DataFrame, *, weights: Levels, template: Levels
                         "factor such as task or model_name another name for the cells?")
     means = _means(labelled, list(cells))
     table = pd.concat([_effects("slope", slopes), _effects("mean D", means)], ignore_index=True)
-    notes = tuple(dict.fromkeys((*slopes.notes, *means.notes, CAVEAT)))
+    notes = tuple(dict.fromkeys((*slopes.notes, *means.notes, *_incomplete(labelled), CAVEAT)))
     return TemplateFactorial(table, _cell_table(cells, slopes, means), _verdict(table), notes, (slopes.fit, means.fit))
 
 
@@ -101,6 +101,14 @@ def _with_cells(panel: pd.DataFrame, weights: Levels, template: Levels,
         raise UserError(f"The factorial lacks the cell {'; '.join(empty)}: without it the template cannot be told from "
                         "the weights. Generate these runs (--chat or --no-chat sets the template).")
     return panel.assign(model_variant=labels), cells
+
+
+def _incomplete(panel: pd.DataFrame) -> tuple[str, ...]:
+    """A note on the prompts and families that are not in all four cells: there cells differ by more than the factors."""
+    seen = panel.groupby(["model_name", "prompt_uid"], observed=True)["model_variant"].nunique()
+    return () if (seen == 4).all() else (
+        f"{int((seen < 4).sum())} of {len(seen)} prompts of a family are not in all four cells: their difference is left "
+        "to the model. Generate them in each cell for a cleaner answer.",)
 
 
 def _levels(panel: pd.DataFrame, given: Levels, name: str) -> pd.Series:

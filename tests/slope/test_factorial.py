@@ -110,6 +110,13 @@ def test_no_total_change_has_no_share():
     assert effect(found, "slope", SHARE)["kind"] != "bounded" and "too uncertain" in found.verdict
 
 
+def test_prompts_that_lack_a_cell_are_counted(panel, found):
+    assert not any("all four" in note for note in found.notes)
+    gone = panel["prompt_uid"].isin(["t0/1", "t1/2"]) & panel["model_variant"].eq("base-chat")
+    notes = template_factorial(panel[~gone], weights="weights", template="template").notes
+    assert any(note.startswith("4 of 160 prompts of a family") for note in notes)
+
+
 def test_beta_model(panel):
     found = template_factorial(panel, weights="weights", template="template", model="paper_beta")
     assert effect(found, "slope", "weights")["unit"].startswith("log-odds")
