@@ -104,11 +104,11 @@ def _with_cells(panel: pd.DataFrame, weights: Levels, template: Levels,
 
 
 def _incomplete(panel: pd.DataFrame) -> tuple[str, ...]:
-    """A note on the prompts and families that are not in all four cells: there cells differ by more than the factors."""
+    """A note on prompts of a family that are not in all four cells, where cells differ by more than the factors."""
     seen = panel.groupby(["model_name", "prompt_uid"], observed=True)["model_variant"].nunique()
     return () if (seen == 4).all() else (
-        f"{int((seen < 4).sum())} of {len(seen)} prompts of a family are not in all four cells: their difference is left "
-        "to the model. Generate them in each cell for a cleaner answer.",)
+        f"{int((seen < 4).sum())} of {len(seen)} prompts of a family are not in all four cells: their difference is "
+        "left to the model. Generate them in each cell for a cleaner answer.",)
 
 
 def _levels(panel: pd.DataFrame, given: Levels, name: str) -> pd.Series:
