@@ -55,9 +55,10 @@ def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resampl
     ----------
     source : a run, or a frame of its steps with prompt_id, rollout, step (from 0) and entropy
     n_boot : bootstrap replicates; 0 leaves the intervals out
-    resample : "nested" draws prompts, and then rollouts within each, anew: it counts the rollouts' noise twice, so
-        its intervals are up to 1.4 times as wide as needed where prompts hardly differ. "prompts" draws prompts only
-        and is calibrated for a population of prompts; "rollouts" draws rollouts of these very prompts
+    resample : "nested" draws prompts, and then rollouts within each, anew. It counts the rollouts' noise twice: where
+        prompts hardly differ its intervals are some 1.4 times too wide and cover 96% to 100%. "prompts" draws whole
+        prompts: the right width for a population of prompts, but 95% intervals cover 85% to 95% with 20 prompts and
+        88% to 98% with 100 (analysis/rho_null.py). "rollouts" draws rollouts of these very prompts
     folds : rollouts are split into so many folds, and a fold's profile comes from the others (1: no cross-fitting)
     origin : where positions are counted from; the "end" suits entropy that falls towards a common ending. A profile
         from both sides cannot be told from an effect of the length
