@@ -40,7 +40,8 @@ def slope_contrasts(panel: pd.DataFrame, *, model: ContrastModel = "robust", con
 
     Parameters
     ----------
-    model : one of the paper's models, fitted to all variants at once, or "robust", fitted to each pair
+    model : one of the paper's models, fitted to all variants at once, or "robust", fitted to each pair at the rates
+        which these two share: its rows need not add up (dpo − base is not sft − base plus dpo − sft)
     contrasts : "base" (each variant against ``reference``), "all" pairs, "consecutive" ones in ``order``, or a mapping
         from names to pairs (reference, variant) or, for the paper's models, to weights of variants that sum to zero
     adjust : "holm" or "bonferroni" (chance of any false difference), "bh" (share of false ones among those found,
@@ -57,12 +58,11 @@ def slope_contrasts(panel: pd.DataFrame, *, model: ContrastModel = "robust", con
     """
     _check_choice("model", model, get_args(ContrastModel))
     _check_choice("adjust", adjust, get_args(Adjustment))
+    if correct is not None and model != "robust":
+        raise UserError(f"correct= belongs to model='robust'; {model} does not correct for measurement error.")
     variants = _variants(panel, reference, order)
     wanted = _wanted(contrasts, variants, reference, panel, order)
-    if model == "robust":
-        rows = [_robust_row(panel, name, weights, correct) for name, weights in wanted.items()]
-    else:
-        rows = _joint_rows(panel, model, wanted, variants)
+    rows = _robust_rows(panel, wanted, correct) if model == "robust" else _joint_rows(panel, model, wanted, variants)
     table = adjusted(pd.DataFrame(rows), adjust)
     table.attrs |= {"model": model, "adjust": adjust}
     return table
@@ -97,7 +97,10 @@ def _wanted(contrasts: Contrasts, variants: list[str], reference: str, panel: pd
             order: Sequence[str] | None) -> dict[str, dict[str, float]]:
     """Names of contrasts to weights of variants."""
     if isinstance(contrasts, Mapping):
-        return {str(name): _checked_weights(str(name), given, variants) for name, given in contrasts.items()}
+        named = {str(name): _checked_weights(str(name), given, variants) for name, given in contrasts.items()}
+        if not named:
+            raise UserError("contrasts is an empty mapping; give names with pairs (reference, variant).")
+        return named
     _check_choice("contrasts", contrasts, ("base", "all", "consecutive", "a mapping from names to pairs"))
     if contrasts == "base" and reference not in variants:
         raise UserError(f"There is no variant {reference} to contrast with; the panel has {', '.join(variants)}. Name "
@@ -137,16 +140,39 @@ def _checked_weights(name: str, given: Pair | Weights, variants: list[str]) -> d
 # --- pairs of variants ------------------------------------------------------------------------------------------
 
 
-def _robust_row(panel: pd.DataFrame, name: str, weights: dict[str, float], correct: bool | None) -> dict[str, Any]:
-    if sorted(weights.values()) != [-1.0, 1.0]:
-        raise UserError(f"The robust model compares two variants at the rates they share; the contrast {name} weighs "
-                        f"{len(weights)}. Use a pair, or one of the paper's models.")
+def _robust_rows(panel: pd.DataFrame, wanted: Mapping[str, dict[str, float]],
+                 correct: bool | None) -> list[dict[str, Any]]:
+    """A fit for each pair, all per standard deviation of R over the whole panel. A pair that has no answer says why in
+    its notes; UserError if none has one."""
+    for name, weights in wanted.items():
+        if sorted(weights.values()) != [-1.0, 1.0]:
+            raise UserError(f"The robust model compares two variants at the rates they share; the contrast {name} "
+                            f"weighs {len(weights)}. Use a pair, or one of the paper's models.")
+    spread = float(panel["R_bar"].std()) if "R_bar" in panel else float("nan")
+    unit, rows, errors = f"log-odds per SD of R ({spread:.4g} nats/token)", [], []
+    for name, weights in wanted.items():
+        try:
+            found, notes = _robust_difference(panel, weights, spread, correct)
+        except UserError as error:
+            errors.append(error)
+            found, notes = missing(), (str(error),)
+        rows.append(_row(name, found, unit, notes))
+    if len(errors) == len(rows):
+        raise errors[0]
+    return rows
+
+
+def _robust_difference(panel: pd.DataFrame, weights: Mapping[str, float], spread: float,
+                       correct: bool | None) -> tuple[Estimate, tuple[str, ...]]:
+    """Difference of two variants per ``spread`` nats/token, and notes."""
     first, variant = sorted(weights, key=lambda v: weights[v])
     labels = panel["model_variant"].astype(str)
     pair = panel.assign(model_variant=labels.map({first: BASE, variant: "tuned"}))[labels.isin([first, variant])]
     change = slope_change(pair, model="robust", correct=correct)
-    notes = change.notes if change.identified else (change.verdict, *change.notes)
-    return _row(name, change.difference, change.unit, notes)
+    if not change.identified:
+        return missing(), (change.verdict, *change.notes)
+    found, scale = change.difference, spread / float(pair["R_bar"].std())
+    return estimate(scale * found.estimate, scale * found.se, found.df), change.notes
 
 
 def _row(name: str, found: Estimate, unit: str, notes: Sequence[str]) -> dict[str, Any]:

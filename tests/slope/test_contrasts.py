@@ -65,8 +65,20 @@ def test_pairs_of_the_robust_model_are_fitted_alone(panel):
     table = slope_contrasts(panel, contrasts={"SFT to RL": ("sft", "rl")})
     pair = panel[panel["model_variant"].isin(["sft", "rl"])]
     change = cs.slope_change(pair.replace({"model_variant": {"sft": "base"}}), model="robust")
-    assert table.loc[0, "estimate"] == pytest.approx(change.difference.estimate)
+    scale = panel["R_bar"].std() / pair["R_bar"].std()  # every row per standard deviation over the whole panel
+    assert table.loc[0, "estimate"] == pytest.approx(scale * change.difference.estimate)
+    assert table.loc[0, "p"] == pytest.approx(change.difference.pvalue)
     assert table.loc[0, "contrast"] == "SFT to RL" and "share" in table.loc[0, "notes"]
+    assert f"({panel['R_bar'].std():.4g} nats/token)" in table.loc[0, "unit"]
+
+
+def test_a_pair_without_shared_rates_does_not_stop_the_others(panel):
+    far = panel.assign(R_bar=panel["R_bar"].where(panel["model_variant"] != "rl", panel["R_bar"] + 5))
+    table = slope_contrasts(far, contrasts={"a": ("base", "sft"), "b": ("base", "rl")})
+    assert np.isfinite(table.loc[0, "p"]) and table.loc[0, "p_adjusted"] == table.loc[0, "p"]
+    assert np.isnan(table.loc[1, "estimate"]) and "common support" in table.loc[1, "notes"]
+    with pytest.raises(UserError, match="common support"):
+        slope_contrasts(far, contrasts={"b": ("base", "rl")})
 
 
 def test_adjustments_are_statsmodels_and_the_simultaneous_intervals_bonferronis(panel):
@@ -133,6 +145,7 @@ def test_holm_keeps_the_chance_of_any_false_difference():
     ({"contrasts": "consecutive"}, "order of training"),
     ({"contrasts": "best"}, "choose one of base, all, consecutive"),
     ({"contrasts": {"x": ("base", "ppo")}}, "names ppo"),
+    ({"contrasts": {}}, "empty mapping"), ({"model": "interaction", "correct": True}, "belongs to model='robust'"),
     ({"contrasts": {"x": ("base", "base")}}, "give \\(reference, variant\\)"),
     ({"contrasts": {"x": {"base": -1, "sft": 0.5}}}, "sum to -0.5"),
     ({"contrasts": {"x": {"base": -1, "sft": 0.5, "dpo": 0.5}}}, "robust model compares two"),
