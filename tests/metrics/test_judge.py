@@ -739,6 +739,9 @@ def test_a_panel_gets_its_columns(run, tmp_path):
     assert half["RSE"].isna().sum() == 3
     with pytest.raises(UserError, match="panel was not made from"):
         add_rse(panel[panel["model_variant"] == "base"], [tuned], EmbeddingJudge(0.5, "tfidf"), m=6)
+    some = cs.panel(run, embedder="tfidf", rollouts=lambda r: np.arange(24) % 2 == 0)
+    with pytest.raises(UserError, match="a judge reads all its rollouts whole"):
+        add_rse(some, [run], EmbeddingJudge(0.5, "tfidf"), m=6)
 
 
 def test_a_judge_s_columns_survive_the_panel_s_file(run, tmp_path, capsys, server):
@@ -754,7 +757,7 @@ def test_a_judge_s_columns_survive_the_panel_s_file(run, tmp_path, capsys, serve
     note = out.attrs["provenance"]
     assert note["runs"] == ["r"] and note["judge"]["model"] == "arbiter"
     said = capsys.readouterr()
-    assert "of at most 1.792 nats" in said.out and "requests go to arbiter" in said.err
+    assert "of at most 1.792 nats; of 3 prompts" in said.out and "requests go to arbiter" in said.err
     assert main(asked[:-2]) == 2 and "--panel and --out belong together" in capsys.readouterr().err
     assert main(["judge", str(run.path), "--judge", "embedding"]) == 2
     assert "needs threshold" in capsys.readouterr().err

@@ -20,10 +20,10 @@ class EmbeddingJudge:
     at most arccos(threshold), 37 degrees for 0.8.
 
     Local, free, symmetric, and cruder than a reader: an embedding puts a text and its negation close together. What
-    cosine separates "same" from "different" depends on the embedder and on the length of the texts, so choose the
-    threshold on pairs that you have judged yourself, and report the result for several. Clusters chain: texts that
-    are each near the next form one cluster although its ends may be far apart. ``embedder`` None takes the embeddings
-    that the run's folder keeps.
+    cosine separates "same" from "different" depends on the embedder and on the length of the texts, and it decides
+    the result: choose the threshold on pairs that you have judged yourself, and report several. Clusters chain: texts
+    that are each near the next form one cluster although its ends may be far apart. ``embedder`` None takes the
+    embeddings that the run's folder keeps.
     """
 
     threshold: float
