@@ -740,7 +740,7 @@ def test_a_panel_gets_its_columns(run, tmp_path):
     with pytest.raises(UserError, match="panel was not made from"):
         add_rse(panel[panel["model_variant"] == "base"], [tuned], EmbeddingJudge(0.5, "tfidf"), m=6)
     some = cs.panel(run, embedder="tfidf", rollouts=lambda r: np.arange(24) % 2 == 0)
-    with pytest.raises(UserError, match="a judge reads all its rollouts whole"):
+    with pytest.raises(UserError, match="a judge reads all rollouts whole"):
         add_rse(some, [run], EmbeddingJudge(0.5, "tfidf"), m=6)
 
 
