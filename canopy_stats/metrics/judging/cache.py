@@ -62,7 +62,12 @@ def _read(path: Path) -> tuple[dict[str, bool], int]:
     known: dict[str, bool] = {}
     torn = 0
     if path.is_file():
-        for line in path.read_bytes().splitlines():
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise UserError(f"Cannot read the verdicts in {path}: {error.strerror}. Choose another cache file.") \
+                from error
+        for line in lines:
             try:
                 entry = json.loads(line)
                 key, same = entry["key"], entry["same"]
