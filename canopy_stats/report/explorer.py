@@ -5,7 +5,8 @@ Each cell (one task, family and variant) is a gzipped block of its own, which th
     uint32               bytes of the header, little-endian
     header               JSON, padded with spaces to a multiple of 4
     uint32 or uint16     (T,) index of each token in the header's ``pieces``
-    uint8                (T,) entropy, (T,) surprisal, (T,) stop probability; see :func:`squeezed`
+    uint16               (T,) surprisal; see :func:`squeezed`
+    uint8                (T,) entropy, (T,) stop probability
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
-LEVELS = 255
+_TYPES: Mapping[str, Any] = {"surprisal": np.dtype("<u2"), "entropy": np.dtype("u1"), "stop": np.dtype("u1")}
+"""How each term is stored, in this order. Surprisals are summed along a path, hence the finer steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,13 @@ def shade_limit(entropies: Sequence[Floats]) -> float:
 def packed(cell: Cell) -> str:
     """The cell as base64; the same cell gives the same text."""
     wide = len(cell.pieces) > np.iinfo(np.uint16).max
-    terms = {"entropy": cell.entropy, "surprisal": -np.asarray(cell.logprob), "stop": cell.stop_probability}
+    terms = {"surprisal": -np.asarray(cell.logprob), "entropy": cell.entropy, "stop": cell.stop_probability}
     tops = {name: float(np.float32(np.max(values, initial=0.0))) for name, values in terms.items()}
     header = safe_json(_header(cell, wide, tops)).encode()
     header += b" " * (-len(header) % 4)
     body = [struct.pack("<I", len(header)), header,
             np.asarray(cell.token).astype("<u4" if wide else "<u2").tobytes(),
-            *(squeezed(values, tops[name]).tobytes() for name, values in terms.items())]
+            *(squeezed(values, tops[name], _TYPES[name]).tobytes() for name, values in terms.items())]
     return base64.b64encode(gzip.compress(b"".join(body), 9, mtime=0)).decode()
 
 
@@ -100,10 +102,11 @@ def _header(cell: Cell, wide: bool, tops: Mapping[str, float]) -> dict[str, Any]
             "texts": cell.texts}
 
 
-def squeezed(values: Floats, top: float) -> NDArray[np.uint8]:
-    """Values in [0, top] as bytes q, to be read as top (q/255)^2: small ones keep two digits."""
+def squeezed(values: Floats, top: float, kind: Any = _TYPES["entropy"]) -> NDArray[Any]:
+    """Values in [0, top] as whole numbers q up to the ``kind``'s largest, to be read as top (q/largest)^2: the steps
+    are finest where the values are small."""
     share = np.clip(np.asarray(values, np.float64) / top if top > 0 else np.zeros(len(values)), 0, 1)
-    return np.rint(LEVELS * np.sqrt(share)).astype(np.uint8)
+    return np.rint(np.iinfo(kind).max * np.sqrt(share)).astype(kind)
 
 
 def safe_json(value: Any) -> str:

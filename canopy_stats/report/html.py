@@ -22,9 +22,8 @@ from canopy_stats.report.explorer import Explorer
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A printed table: every cell is text. ``key`` is its name in links, ``note`` stands below it."""
+    """A printed table: every cell is text. ``note`` stands below it."""
 
-    key: str
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -35,14 +34,20 @@ class Table:
         """Which columns hold numbers, and are set to the right."""
         return tuple(bool(self.rows) and all(_number(row[i]) for row in self.rows) for i in range(len(self.head)))
 
+    @property
+    def wordy(self) -> tuple[bool, ...]:
+        """Which columns hold long texts, and are broken into lines."""
+        return tuple(any(len(row[i]) > 36 for row in self.rows) for i in range(len(self.head)))
+
     def shown(self, leading: int = 2) -> list[list[tuple[str, bool]]]:
-        """Rows of (text, whether it repeats the row above): in the leading columns, as printed tables leave it out."""
-        columns = min(leading, max(len(self.head) - 1, 0))
+        """Rows of (text, whether it repeats the row above): in the leading columns printed tables leave that out."""
+        columns, numeric = min(leading, max(len(self.head) - 1, 0)), self.numeric
         above: tuple[str, ...] = ()
         rows = []
         for row in self.rows:
             same = [i < columns and row[: i + 1] == above[: i + 1] for i in range(len(row))]
-            rows.append(list(zip(row, same, strict=True)))
+            texts = [_minus(text) if number else text for text, number in zip(row, numeric, strict=True)]
+            rows.append(list(zip(texts, same, strict=True)))
             above = row
         return rows
 
@@ -51,7 +56,6 @@ class Table:
 class Picture:
     """A figure: the text of an SVG file, and its caption."""
 
-    key: str
     caption: str
     svg: str
 
@@ -140,23 +144,24 @@ def _markup(text: str) -> Any:
 # --- tables that were printed as HTML ---------------------------------------------------------------------------
 
 
-def read_table(key: str, caption: str, markup: str, note: str = "") -> Table:
-    """The table that ``report.tables.html`` printed, as text in cells."""
+def read_table(caption: str, markup: str) -> Table:
+    """The table that ``report.tables.html`` printed, as text in cells, with the words around it as its note."""
     reader = _TableReader()
     reader.feed(markup)
     reader.close()
     head, *rows = reader.rows or [[]]
     width = max(map(len, (head, *rows)))
     padded = [tuple(row + [""] * (width - len(row))) for row in (head, *rows)]
-    return Table(key, caption, padded[0], tuple(padded[1:]), note)
+    return Table(caption, padded[0], tuple(padded[1:]), " ".join(" ".join(reader.around).split()))
 
 
 class _TableReader(HTMLParser):
-    """Collects the rows of a table, and the text of their cells."""
+    """Collects the rows of a table with the text of their cells, and the text outside of cells."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.rows: list[list[str]] = []
+        self.around: list[str] = []
         self._inside = False
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
@@ -172,6 +177,13 @@ class _TableReader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._inside:
             self.rows[-1][-1] += data
+        else:
+            self.around.append(data)
+
+
+def _minus(text: str) -> str:
+    """A number with real minus signs."""
+    return text.replace("-", "−")
 
 
 def _number(text: str) -> bool:

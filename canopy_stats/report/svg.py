@@ -16,9 +16,14 @@ from canopy_stats.schema import UserError
 
 PAPER, INK = (0x1B, 0x1E, 0x22), (0xE4, 0xE6, 0xE8)
 """White and black of a figure on a dark ground."""
+SCALE = 1.6
+"""Pixels of the page for a point of the figure: a label of 7 points is read like the page's own small print."""
+WIDE = 400
+"""Points of width from which a figure is wide: on a narrow screen it is scrolled, not shrunk."""
 _SVG = "{http://www.w3.org/2000/svg}"
 _TAGS = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "ellipse", "line",
-         "polyline", "polygon", "image", "linearGradient", "radialGradient", "stop", "symbol", "marker", "mask", "pattern"}
+         "polyline", "polygon", "image", "linearGradient", "radialGradient", "stop", "symbol", "marker", "mask",
+         "pattern"}
 _ATTRIBUTES = {"id", "d", "x", "y", "x1", "y1", "x2", "y2", "dx", "dy", "cx", "cy", "r", "rx", "ry", "width", "height",
                "points", "transform", "viewBox", "offset", "clip-path", "mask", "preserveAspectRatio", "href", "style",
                "gradientUnits", "gradientTransform", "patternUnits", "clipPathUnits"}
@@ -55,11 +60,11 @@ def drawing(svg: str, prefix: str, label: str) -> Drawing:
 
 
 def _name(svg: ElementTree.Element, label: str) -> None:
-    # the size that it was drawn in, as numbers: the page scales it
-    for side in ("width", "height"):
-        if side in svg.attrib:
-            svg.set(side, svg.get(side, "").removesuffix("pt"))
+    width, height = (float(re.sub(r"[a-z]*$", "", svg.get(side, "") or "0")) for side in ("width", "height"))
     svg.attrib |= {"role": "img", "aria-label": label, "fill": "currentColor"}
+    if width and height:
+        svg.attrib |= {"width": f"{SCALE * width:.0f}", "height": f"{SCALE * height:.0f}"}
+        svg.set("class", "wide" if width > WIDE else "narrow")
 
 
 def _clean(element: ElementTree.Element, prefix: str, rules: dict[str, str]) -> ElementTree.Element | None:
@@ -137,13 +142,13 @@ Colour = tuple[int, int, int]
 
 def on_dark(colour: str) -> str:
     """What a colour (six hexadecimal digits) becomes on a dark ground: greys turn round, pale tints sink into the
-    ground, and other colours are lightened until they stand out from it (contrast of 3)."""
+    ground, and other colours are lightened until they stand out from it (contrast of 4.5)."""
     red, green, blue = rgb = (int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16))
     if max(rgb) - min(rgb) < 12:
         return _hex(_mix(INK, PAPER, (red + green + blue) / 765))
     if min(rgb) > 200:
-        return _hex(_mix(rgb, PAPER, 0.86))
-    while contrast(rgb, PAPER) < 3:
+        return _hex(_mix(rgb, PAPER, 0.93))
+    while contrast(rgb, PAPER) < 4.5:
         rgb = _mix(rgb, (255, 255, 255), 0.1)
     return _hex(rgb)
 

@@ -3,7 +3,7 @@
 (() => {
   const at = (id) => document.getElementById(id);
   const index = JSON.parse(at("x-index").textContent);
-  const SHOWN = 12, LONG = 600, CHAIN = 28, OPEN = 40;
+  const SHOWN = 12, LONG = 600, CHAIN = 28, OPEN = 20;
   const cells = new Map();
   let current = { base: null, sides: [] };
 
@@ -21,9 +21,9 @@
     const cell = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, size)));
     const total = cell.length.reduce((sum, n) => sum + n, 0), width = cell.wide ? 4 : 2, first = 4 + size;
     cell.token = new (cell.wide ? Uint32Array : Uint16Array)(data, first, total);
-    ["entropy", "surprisal", "stop"].forEach((name, i) => {
-      cell[name] = new Uint8Array(data, first + width * total + i * total, total);
-    });
+    cell.surprisal = new Uint16Array(data, first + width * total, total);
+    cell.entropy = new Uint8Array(data, first + (width + 2) * total, total);
+    cell.stop = new Uint8Array(data, first + (width + 3) * total, total);
     cell.special = new Set(cell.special);
     let start = 0, rollout = 0;
     cell.start = cell.length.map((n) => (start += n) - n);
@@ -36,7 +36,7 @@
     return cells.get(number);
   }
 
-  const value = (cell, name, i) => cell.tops[name] * (cell[name][i] / 255) ** 2;
+  const value = (cell, name, i) => cell.tops[name] * (cell[name][i] / (name === "surprisal" ? 65535 : 255)) ** 2;
 
   function mean(cell, rollout) {
     let sum = 0;
@@ -171,13 +171,14 @@
     return [...parts.values()].sort((a, b) => b.length - a.length || a[0] - b[0]);
   }
 
+  // The share of rollouts that come to a depth, and the law's probability of the tokens up to there.
   function shareOf(cell, group, depth, total) {
-    const share = make("span", "share"), i = cell.start[group[0]] + depth;
+    const share = make("span", "share"), start = cell.start[group[0]];
     share.append(make("b", "", Math.round(100 * group.length / total) + "%"), " " + group.length + "/" + total);
-    if (depth < cell.length[group[0]]) {
-      const p = Math.exp(-value(cell, "surprisal", i));
-      share.append(make("br"), "law " + (p < 0.01 ? p.toExponential(0) : p.toFixed(2)));
-    }
+    let surprisal = 0;
+    for (let i = 0; i <= depth; i++) surprisal += value(cell, "surprisal", start + i);
+    const p = Math.exp(-surprisal);
+    share.append(make("br"), "law " + (p < 0.001 ? p.toExponential(0) : p.toFixed(p < 0.1 ? 3 : 2)));
     const bar = make("i");
     bar.style.setProperty("--w", 100 * group.length / total + "%");
     bar.setAttribute("aria-hidden", "true");
@@ -194,6 +195,8 @@
     if (stopped.length && !cell.stopped[stopped[0]]) text.append(make("span", "special", "cap"));
     if (!cut && !parts.length) {
       const leaf = make("div", "leaf");
+      text.tabIndex = 0;
+      text.setAttribute("role", "group");
       leaf.append(shareOf(cell, group, depth, total), text);
       item.append(leaf);
       return item;
@@ -208,6 +211,8 @@
       if (cut) {
         const rest = make("li"), tail = make("p", "tokens");
         tail.dir = "auto";
+        tail.tabIndex = 0;
+        tail.setAttribute("role", "group");
         tail.append(tokensOf(cell, one + upTo, one + end));
         rest.append(tail);
         list.append(rest);
@@ -227,7 +232,7 @@
 
   function treeView(cell, prompt) {
     const group = Array.from({ length: prompt.rollouts }, (_, k) => prompt.first + k);
-    const list = make("ul", "tree"), open = { left: OPEN / 2 }, box = make("div");
+    const list = make("ul", "tree"), open = { left: OPEN }, box = make("div");
     const end = agreed(cell, group, 0), parts = end ? [group] : branches(cell, group, 0);
     const distinct = new Set(group.map((r) => cell.token.slice(cell.start[r], cell.start[r] + cell.length[r]).join()));
     box.append(make("p", "measured", count(group.length, "rollout") + ", " + distinct.size + " of them distinct; "
@@ -268,7 +273,8 @@
     body.addEventListener("mouseover", (event) => choose(cell, event.target.closest("[data-i]")));
     body.addEventListener("click", (event) => choose(cell, event.target.closest("[data-i]")));
     body.addEventListener("focusin", (event) => {
-      if (event.target.matches(".tokens[tabindex]")) choose(cell, event.target.querySelector(".on, [data-i]"));
+      const text = textOf(event.target);
+      if (text) choose(cell, text.querySelector(".on") || text.querySelector("[data-i]"));
     });
     body.addEventListener("keydown", (event) => step(cell, event));
     box.append(body);
@@ -282,7 +288,13 @@
     current.sides.forEach((side) => {
       if (!rows.some((c) => c.variant === side.variant)) side.variant = rows[Math.min(side.number, rows.length - 1)].variant;
     });
-    const loaded = await Promise.all(current.sides.map((side) => load(rows.find((c) => c.variant === side.variant).i)));
+    let loaded;
+    try {
+      loaded = await Promise.all(current.sides.map((side) => load(rows.find((c) => c.variant === side.variant).i)));
+    } catch (error) {
+      at("x-columns").replaceChildren(make("p", "note", "This browser could not unpack the rollouts (" + error + ")."));
+      return;
+    }
     if (mine !== turn) return;
     prompts(loaded[0]);
     const prompt = loaded[0].prompts.find((p) => p.id === at("x-prompt").value);
@@ -326,9 +338,15 @@
       + " (p = " + small(Math.exp(-surprisal)) + ") · stop probability " + small(value(cell, "stop", i)));
   }
 
+  // The tokens that belong to what has the focus: a text, or the line of a branch.
+  function textOf(focused) {
+    if (focused.matches("summary")) return focused.querySelector(".tokens");
+    return focused.matches(".tokens[tabindex]") ? focused : null;
+  }
+
   function step(cell, event) {
-    const text = event.target;
-    if (!text.matches(".tokens[tabindex]")) return;
+    const text = textOf(event.target);
+    if (!text) return;
     const all = [...text.querySelectorAll("[data-i]")], now = all.findIndex((s) => s.classList.contains("on"));
     const to = { ArrowRight: now + 1, ArrowLeft: now - 1, Home: 0, End: all.length - 1 }[event.key];
     if (to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;

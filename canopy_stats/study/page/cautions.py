@@ -46,15 +46,16 @@ def of_checks(checks: pd.DataFrame | None) -> list[str]:
 
 
 def of_slopes(slopes: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Slope models whose fit is not certified, or whose slope is not identified."""
+    """Slope models that could not be fitted, whose fit is not certified, or whose slope is not identified."""
     said = []
     for row in slopes:
+        name = " ".join(str(row[key]) for key in ("model", "variant") if key in row)
+        if "failed" in row:
+            said.append(f"The slope model {name} could not be fitted: {row['failed']}")
         if row.get("certified") is False:
-            said.append(f"The fit of the model {row.get('model')} is not certified as converged: its numbers may not "
-                        "be the best ones.")
+            said.append(f"The fit of the slope model {name} is not certified as converged: do not lean on its numbers.")
         if row.get("identified") is False:
-            verdict = str(row.get("verdict") or "").strip()
-            said.append(f"The slope change is not identified by the model {row.get('model')}. {verdict}".strip())
+            said.append(f"The slope model {name} does not identify a change of slope. {row.get('verdict', '')}".strip())
     return said
 
 

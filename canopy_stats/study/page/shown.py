@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from canopy_stats.report.explorer import Cell, Explorer, ShownPrompt
 from canopy_stats.schema import STOP
-from canopy_stats.study import pieces
+from canopy_stats.study.page import pieces
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from canopy_stats.store import Run
 
-BYTES_PER_TOKEN = 5.2
+BYTES_PER_TOKEN = 7.5
 """What a token takes on the page at most: its index and three terms, compressed, in base64 (measured: 3.5 to 5)."""
 FEWEST = 4
 """Rollouts of a prompt that are shown at least."""
