@@ -272,6 +272,7 @@ def test_a_phone_scrolls_down_only(opened, view):
     choose(opened, "x-view", view)
     assert opened.execute_script("return document.documentElement.scrollWidth") == 360
     assert opened.execute_script("return document.querySelector('.table .scroll').scrollWidth") > 360
+    assert opened.execute_script("return document.querySelector('.table .scroll').tabIndex") == 0
 
 
 @pytest.mark.parametrize("dark", [False, True])
