@@ -187,7 +187,10 @@ def test_a_large_study_is_sampled_evenly_and_says_so(study):
     made = shown.explorer(runs, panel, shown.BYTES_PER_TOKEN * tokens * 0.45)
     assert [p.prompt_id for p in made.cells[0].prompts] == ["p0", "p2"]
     assert made.note.startswith("To keep this page small it holds 4 of 10 prompts, evenly spread over each task's file")
-    assert all(len(c.length) == 8 and len(c.token) == c.length.sum() == len(c.entropy) for c in made.cells)
+    for cell, run in zip(made.cells, runs.values(), strict=True):
+        steps = run.steps().to_pandas().query("prompt_id in ['p0', 'p2']")
+        np.testing.assert_array_equal(cell.stop_probability, steps["stop_probability"])
+        assert len(cell.length) == 8 and len(cell.token) == cell.length.sum() == len(steps)
 
 
 def test_where_one_prompt_is_too_much_some_of_its_rollouts_are_shown(study):
