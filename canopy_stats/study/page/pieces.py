@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,17 @@ def text_of(found: Reader, ids: Sequence[int]) -> str:
 def _tokenizer(origin: dict[str, Any]) -> Any:
     """The tokenizer of a run's model: a folder's or cached hub model's tokenizer.json, or what a GGUF file holds."""
     named = origin.get("tokenizer") or origin.get("model")
-    if named is None:
-        return None
+    return None if named is None else _loaded(str(named), origin.get("revision"))
+
+
+@lru_cache(maxsize=32)
+def _loaded(named: str, revision: str | None) -> Any:
+    """Kept, because the runs of one model follow each other and a GGUF file takes seconds to read."""
     try:
-        if str(named).endswith(".gguf"):
+        if named.endswith(".gguf"):
             return _of_gguf(Path(named))
         file = Path(named).expanduser() / "tokenizer.json"
-        found = file if file.is_file() else _cached(str(named), origin.get("revision"))
+        found = file if file.is_file() else _cached(named, revision)
         if found is None:
             return None
         from tokenizers import Tokenizer
