@@ -70,15 +70,15 @@ def finding(out: Path, panel: pd.DataFrame) -> str:
                 for path in sorted((out / "fits").glob("scrutiny-*.txt"))}
     if verdicts:
         return "\n\n".join(text if len(verdicts) == 1 else f"{variant}: {text}" for variant, text in verdicts.items())
-    return _interaction_in_words(panel)
+    return in_words(panel)
 
 
-def _interaction_in_words(panel: pd.DataFrame) -> str:
-    from canopy_stats.slope import slope_change
-    from canopy_stats.study import summary
+def in_words(panel: pd.DataFrame) -> str:
+    """The paper's slope change and the robust one in words, or why there is none."""
+    from canopy_stats.slope import slope_scrutiny
 
     try:
-        return summary.finding([slope_change(panel, model="interaction")])
+        return slope_scrutiny(panel).verdict
     except UserError as error:
         return str(error)
 
