@@ -32,12 +32,13 @@ def content(out: Path) -> Content:
     study = read_json(out / "study.json") or note.get("study", {})
     runs = opened(out, note.get("runs"))
     printed, drawn = tables(out), pictures(out)
+    found = finding(out, panel)
     room = LIMIT - FRAME - sum(len(p.svg) for p in drawn) - 50 * sum(len(t.rows) * len(t.head) for t in printed)
     return Content(
         title=str(study.get("title") or "Study"), contrast=str(study.get("contrast") or ""),
-        finding=finding(out, panel), facts=facts(panel, runs), tables=printed, pictures=drawn,
+        finding=found, facts=facts(panel, runs), tables=printed, pictures=drawn,
         warnings=tuple(cautions.cautions(panel, checks(out), provenance.slopes(out),
-                                         {name: run.manifest["drift"] for name, run in runs.items()})),
+                                         {name: run.manifest["drift"] for name, run in runs.items()}, found)),
         explorer=shown.explorer(runs, panel, max(room, LIMIT // 10)) if runs else None,
         provenance=provenance.provenance(out, panel, study, runs))
 
