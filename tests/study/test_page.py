@@ -70,6 +70,15 @@ def test_a_folder_without_a_panel_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+def test_a_panel_alone_makes_a_report_without_rollouts(study, tmp_path):
+    for name in ("panel.parquet", "panel.json", "fits/scrutiny-tuned.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((study[0] / name).read_bytes())
+    made = folder.content(tmp_path)
+    assert made.explorer is None and "tokens" not in dict(made.facts) and made.tables == made.pictures == ()
+    assert "The slopes are these." in write_report(tmp_path).read_text(encoding="utf-8")
+
+
 def test_what_is_told_of_the_study(content, study):
     _, runs, panel = study
     assert (content.title, content.contrast) == (f"A study {EVIL}", "Tuned is base.")
