@@ -33,6 +33,7 @@ _EXPORTS = {
     "load_fit": "mixed",
     "slope_change": "slope",
     "slope_table": "slope",
+    "specification_curve": "slope",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 

@@ -8,7 +8,7 @@ import pytest
 from canopy_stats import cli
 from canopy_stats.schema import UserError
 
-COMMANDS = ["generate", "embed", "measure", "panel", "fit", "check", "demo"]
+COMMANDS = ["generate", "embed", "measure", "panel", "fit", "curve", "check", "demo"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]
 
@@ -68,6 +68,10 @@ def test_version(capsys):
         (["panel", "nowhere", "--out", "p.xlsx"], "ends in .parquet or .csv"),
         (["fit", "nothing.parquet"], "There is no panel file nothing.parquet."),
         (["fit", "--model", "cubic"], "invalid choice: 'cubic'"),
+        (["curve", "nothing.parquet"], "There is no panel file nothing.parquet."),
+        (["curve", "--only", "model"], "'model' is not of the form choice=option,option"),
+        (["curve", "--only", "model=probit"], "model has no option probit; choose among beta, linear, ordbeta."),
+        (["curve", "--workers", "0"], "workers is 0; give a whole number of at least 1."),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
 )
@@ -229,6 +233,14 @@ def test_fit_of_a_formula(capsys, panel_file, tmp_path):
 def test_fit_of_a_formula_with_an_unknown_column(capsys, panel_file):
     code, _, err = run(capsys, "fit", panel_file, "--formula", "D ~ rate + (1|prompt_uid)")
     assert code == 2 and "rate" in err and err.count("\n") == 1
+
+
+def test_curve_counts_writes_and_draws(capsys, panel_file, tmp_path):
+    code, out, _ = run(capsys, "curve", panel_file, "--only", "model=linear", "--only", "slopes=same", "--only",
+                       "response=D", "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c")
+    assert code == 0 and "specifications the slope is" in out and "not_significant" in out
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 1 + 2 * 3 * 2 * 2 * 2
+    assert (tmp_path / "c.png").exists() and (tmp_path / "c.svg").exists()
 
 
 @pytest.mark.parametrize(
