@@ -57,6 +57,7 @@ def specification_figure(table: pd.DataFrame, *, level: float = 0.95, title: str
         for ax in matrix:
             _draw_choices(ax, ordered, rows, level)
         figure.suptitle(f"{title}\n{fill(headline(table, level), 105)}", x=0.01, ha="left")
+        figure.draw_without_rendering()  # texts beside the axes settle at the second layout only
     return figure
 
 
