@@ -34,6 +34,7 @@ _EXPORTS = {
     "slope_change": "slope",
     "slope_table": "slope",
     "specification_curve": "slope",
+    "power": "slope",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 

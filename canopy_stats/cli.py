@@ -187,6 +187,24 @@ def _curve(options: argparse.Namespace) -> int:
     return OK
 
 
+def _power(options: argparse.Namespace) -> int:
+    from canopy_stats.slope import power
+
+    method = "closed" if options.quick else "simulation"
+    found = power(_read_panel(options.panel), effect=options.effect, prompts=options.prompts, rollouts=options.rollouts,
+                  families=options.families, model="interaction" if options.quick else options.model, method=method,
+                  n_sim=options.sims, seed=options.seed, workers=options.workers)
+    _show(found.table.drop(columns=["sd_z", "mean_estimate", "n_sim"]), options.csv, whole=found.table)
+    print(f"\n{found.words}")
+    if options.budget:
+        print(found.recommend(options.budget))
+    if options.figure:
+        from canopy_stats.report.power_figure import power_figure, save
+
+        print("written: " + ", ".join(map(str, save(power_figure(found.table), options.figure))))
+    return OK
+
+
 def _read_panel(path: str | None) -> pd.DataFrame:
     """A panel file; without one, the panel that comes with the package."""
     import pandas as pd
@@ -377,6 +395,27 @@ def _curve_options(command: argparse.ArgumentParser) -> None:
     _csv_option(command)
 
 
+def _power_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("panel", nargs="?", help="pilot panel (.parquet or .csv); without it, the panel inside the package")
+    add("--effect", type=float, required=True, metavar="D",
+        help="difference of slopes worth finding: logit per standard deviation of the pilot's entropy rate")
+    add("--prompts", type=_whole_numbers, default=[25, 50, 100], metavar="P,P,...",
+        help="prompts of each task (default 25,50,100)")
+    add("--rollouts", type=_whole_numbers, default=[5, 10, 25], metavar="M,M,...",
+        help="rollouts of each prompt (default 5,10,25)")
+    add("--families", type=_whole_numbers, metavar="F,F,...", help="model families (default: as many as the pilot has)")
+    add("--model", choices=["robust", "interaction", "paper_beta"], default="robust",
+        help="what the study will be analysed with (default robust)")
+    add("--budget", type=float, metavar="T", help="say how to split T tokens between prompts and rollouts")
+    add("--sims", type=int, metavar="S", help="simulated panels of each size (default 100)")
+    add("--quick", action="store_true", help="the interaction model by its closed form: a minute instead of many")
+    add("--seed", type=int, default=0, help="of the simulation")
+    _workers_option(command)
+    add("--figure", metavar="STEM", help="draw power against prompts into STEM.svg and STEM.png")
+    _csv_option(command)
+
+
 def _only(text: str) -> tuple[str, list[str]]:
     choice, equals, options = text.partition("=")
     if not (choice and equals and options):
@@ -438,6 +477,7 @@ Each step reads what the one before it stored:
   panel      runs -> one table, a row for each prompt and model
   fit        a panel -> how the slope of diversity on entropy rate changes
   curve      a panel -> the same under every defensible specification
+  power      a pilot panel -> how large must a study be?
   demo       all of it on models that come with the project
 """
 
@@ -510,6 +550,20 @@ _COMMANDS: dict[str, _Step] = {
           canopy-stats curve                            (the panel inside the package)
           canopy-stats curve panel.parquet --only model=beta --figure figures/curve --csv curve.csv --workers 2
           canopy-stats curve minilm=a.parquet tfidf=b.parquet
+        """),
+    "power": (_power, _power_options, "how many prompts, rollouts and families does a study need?", """
+        Learn from a pilot panel how rates, lengths and diversity vary between prompts, tasks and families and how well
+        M rollouts measure them; draw new panels of each size from that; analyse each with the model that the study
+        will use; count how often it finds a difference of slopes that is there.
+
+        Also runs studies without any effect. A model that "finds" one there more often than in 5% does not keep its
+        level on data like the pilot's, and its power means nothing; the last lines say so. Choose as --effect the
+        smallest difference worth finding, not the pilot's own estimate, which is as uncertain as the pilot is small.
+
+        Examples:
+          canopy-stats power --effect 0.1 --quick       (the panel inside the package)
+          canopy-stats power pilot.parquet --effect 0.15 --prompts 20,50,100 --rollouts 5,10,20 --families 3,6 \\
+              --budget 2e7 --figure figures/power --workers 2
         """),
     "check": (_check, _check_options, "was a run drawn from the law it claims?", """
         Two sums have mean zero if the tokens were drawn from the law that the stored terms describe: surprisal minus

@@ -2,5 +2,6 @@
 
 from canopy_stats.slope.curve import SpecificationCurve, specification_curve
 from canopy_stats.slope.paper import SlopeChange, slope_change, slope_table
+from canopy_stats.slope.power import Power, power
 
-__all__ = ["SlopeChange", "SpecificationCurve", "slope_change", "slope_table", "specification_curve"]
+__all__ = ["Power", "SlopeChange", "SpecificationCurve", "power", "slope_change", "slope_table", "specification_curve"]
