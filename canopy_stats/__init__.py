@@ -35,6 +35,9 @@ _EXPORTS = {
     "slope_table": "slope",
     "specification_curve": "slope",
     "power": "slope",
+    "slope_scrutiny": "slope",
+    "simulate_panel": "slope",
+    "Scenario": "slope",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 

@@ -95,6 +95,12 @@ def _slope_row(row: Mapping[Any, Any]) -> dict[str, str]:
             "p of the curve": p_value(row["lrt_p"]), "rows": str(int(row["nobs"]))}
 
 
+def scrutiny(table: pd.DataFrame) -> pd.DataFrame:
+    """The paper's and the robust slope as a paper prints them; ``table`` is that of ``slope.slope_scrutiny``."""
+    shown = [_slope_row({**row, "lrt_p": float("nan")}) for row in table.to_dict("records")]
+    return pd.DataFrame(shown).drop(columns="p of the curve")
+
+
 def _ratio_set(row: Mapping[str, Any]) -> str:
     """Fieller's set in words: an interval, all but an interval, or no bound at all."""
     low, high, kind = row["ratio_low"], row["ratio_high"], row["ratio_kind"]

@@ -11,12 +11,13 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from scipy.special import expit
 
-from canopy_stats.mixed import Fit, lmm
+from canopy_stats.mixed import Fit
 from canopy_stats.mixed.lmm import test_df
-from canopy_stats.slope.paper import BASE, paper_formula, prepare
+from canopy_stats.slope.paper import fit_model
 from canopy_stats.slope.pilot import Pilot
 from canopy_stats.slope.planned import (
     Design,
@@ -29,6 +30,7 @@ from canopy_stats.slope.planned import (
     squared_slope,
     true_variance,
 )
+from canopy_stats.slope.prepare import prepare
 
 Array = np.ndarray
 
@@ -85,11 +87,10 @@ def response_moments(pilot: Pilot, truth: Truth, error: Array) -> tuple[Array, A
     return mu + bend * (spread + covariance[:, 0, 0]) / 2 + shift, variance + squared_slope(mu, variance) * left
 
 
-def _interaction(panel: object) -> Fit:
-    prepared = prepare(panel)  # type: ignore[arg-type]
+def _interaction(panel: pd.DataFrame) -> Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return lmm(paper_formula("interaction", prepared.single), prepared.data, reference={"model_variant": BASE})
+        return fit_model(prepare(panel), "interaction")
 
 
 def contrast_weights(fit: Fit, tuned: str) -> tuple[Array, int]:

@@ -17,10 +17,9 @@ from canopy_stats.mixed.laplace_df import laplace_df
 from canopy_stats.mixed.lmm import test_df
 from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.schema import UserError
-from canopy_stats.slope.paper import BASE
+from canopy_stats.slope.prepare import BASE, SQUEEZE
 from canopy_stats.slope.specifications import (
     DIMENSIONS,
-    SQUEEZE,
     Choices,
     Grid,
     Source,

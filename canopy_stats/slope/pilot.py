@@ -19,11 +19,10 @@ import pandas as pd
 
 from canopy_stats.mixed import Fit, glmm
 from canopy_stats.schema import UserError
-from canopy_stats.slope.paper import BASE, PreparedPanel, prepare
+from canopy_stats.slope.prepare import BASE, SQUEEZE, PreparedPanel, prepare
 
 Array = np.ndarray
 JACKKNIFE = ("se_D", "se_R", "se_N", "cov_DR", "cov_DN", "cov_RN")
-SQUEEZE = 1e-6
 LEAST = 0.1
 """Share of an observed variance that is left to the truth at least, however large the error."""
 CURVE = "ns(R_sc, 4)"

@@ -9,8 +9,8 @@ import pandas as pd
 from scipy.special import betaincinv, expit, logit
 
 from canopy_stats.mixed.formula import encode_fixed
-from canopy_stats.slope.paper import BASE
-from canopy_stats.slope.pilot import JACKKNIFE, LEAST, SQUEEZE, Pilot
+from canopy_stats.slope.pilot import JACKKNIFE, LEAST, Pilot
+from canopy_stats.slope.prepare import BASE, SQUEEZE
 
 Array = np.ndarray
 Index = dict[str, Array]

@@ -20,8 +20,8 @@ from scipy import stats
 
 from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.schema import UserError
+from canopy_stats.slope.change import slope_change
 from canopy_stats.slope.closed_form import expected_interaction
-from canopy_stats.slope.paper import slope_change
 from canopy_stats.slope.pilot import JACKKNIFE, Pilot, estimate_pilot
 from canopy_stats.slope.planned import Design, draw_panel
 from canopy_stats.slope.split import LEVEL, LIMIT, Split, best_split, power_curve, with_smooth

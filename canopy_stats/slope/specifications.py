@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.schema import UserError
-from canopy_stats.slope.paper import BASE, prepare
+from canopy_stats.slope.prepare import BASE, prepare, standardised
 
 Response = Callable[[pd.DataFrame], pd.Series]
 Choices = Mapping[str, Sequence[str] | Mapping[str, Any]]
@@ -38,7 +38,6 @@ FACTORS = {"task": "task", "family": "model_name"}
 MODELS = ("beta", "linear")
 ALL_MODELS = (*MODELS, "ordbeta")
 SUPPORTS = ("all", "shared")
-SQUEEZE = 1e-6
 DISPERSION = "ns(invN_sc, 3)"
 VENDI_DISPERSION = "ns(invN_sc, 4)*model_variant"
 
@@ -165,11 +164,6 @@ def _found_responses(data: pd.DataFrame, asked: Mapping[str, Any], notes: list[s
 
 def _responses(sources: Mapping[str, Source]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for source in sources.values() for name in source.responses))
-
-
-def standardised(values: pd.Series) -> pd.Series:
-    """Centred, over the standard deviation (divisor n - 1, as R's ``scale``)."""
-    return (values - values.mean()) / values.std()
 
 
 def _with_terms(data: pd.DataFrame) -> pd.DataFrame:
