@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.schema import UserError
+from canopy_stats.slope.paper import paper_dispersion
 from canopy_stats.slope.prepare import BASE, prepare, standardised
+from canopy_stats.slope.support import common_support
 
 Response = Callable[[pd.DataFrame], pd.Series]
 Choices = Mapping[str, Sequence[str] | Mapping[str, Any]]
@@ -38,8 +40,6 @@ FACTORS = {"task": "task", "family": "model_name"}
 MODELS = ("beta", "linear")
 ALL_MODELS = (*MODELS, "ordbeta")
 SUPPORTS = ("all", "shared")
-DISPERSION = "ns(invN_sc, 3)"
-VENDI_DISPERSION = "ns(invN_sc, 4)*model_variant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +173,12 @@ def _with_terms(data: pd.DataFrame) -> pd.DataFrame:
         R_tuned=rate.where(data["model_variant"].astype(str) != BASE, 0.0), shared=shared_rates(data))
 
 
-def shared_rates(data: pd.DataFrame) -> pd.Series:
-    """Whether each row's R_bar lies in the range that every variant of its task reaches (families together)."""
-    ends = data.groupby(["task", "model_variant"], observed=True)["R_bar"].agg(["min", "max"]).groupby("task").agg(
-        low=("min", "max"), high=("max", "min"))
-    task = data["task"]
-    return data["R_bar"].between(task.map(ends["low"]), task.map(ends["high"]))
+def shared_rates(data: pd.DataFrame) -> np.ndarray:
+    """Whether each row's rate (n,) lies where base and tuned overlap within its task (see ``slope.support``)."""
+    try:
+        return common_support(data).inside
+    except UserError:
+        return np.zeros(len(data), dtype=bool)
 
 
 # --- what applies, and its formula ------------------------------------------------------------------------------
@@ -193,8 +193,8 @@ def _applicable(name: str, asked: Mapping[str, Any], source: Source, notes: list
     if name == "slopes" and "vary" in options and all(data[column].nunique() == 1 for column in FACTORS.values()):
         notes.append("slopes vary: the panel has one task and one family to vary over.")
         options = [option for option in options if option != "vary"] or ["same"]
-    if name == "support" and data["shared"].all():
-        notes.append("support shared: every rate lies where base and tuned overlap; nothing to leave out.")
+    if name == "support" and not data["shared"].any():
+        notes.append("support shared: base and tuned share too few entropy rates in every task.")
         return ["all"]
     return options
 
@@ -205,14 +205,8 @@ def _specification(choices: dict[str, str], terms: Mapping[str, Mapping[str, tup
     used = [term for name in TERMS for term in terms[name].get(choices[name], ())
             if not any(column in term for column in single)]
     formula = f"y ~ {' + '.join([*used, '(1|prompt_uid)'])}"
-    return Specification(choices, formula, None if choices["model"] == "linear" else _dispersion(choices, single))
-
-
-def _dispersion(choices: Mapping[str, str], single: Sequence[str]) -> str:
-    """The paper's dispersion model (the Vendi score has its own), without factors of one level."""
-    length = VENDI_DISPERSION if choices["response"] == "Vendi" else DISPERSION
-    parts = ["model_variant*task" if "task" not in single else "model_variant", length, "R_sc*model_variant"]
-    return f"~ {' + '.join(parts + ['model_name'] * ('model_name' not in single))}"
+    paper = paper_dispersion("paper_vendi" if choices["response"] == "Vendi" else "paper_beta", frozenset(single))
+    return Specification(choices, formula, None if choices["model"] == "linear" else paper)
 
 
 PAPER = {"model": "beta", "rate": "straight", "length": "spline", "task": "fixed", "family": "random",

@@ -112,10 +112,26 @@ def test_varying_slopes_enter_by_task_and_family(panel, by_hand):
     assert row["native_se"] == pytest.approx(fit.bse["R_sc:model_variant[T.tuned]"], rel=1e-4)
 
 
-def test_shared_rates_by_hand():
-    rows = pd.DataFrame({"task": ["a"] * 4 + ["b"] * 4, "model_variant": ["base", "base", "tuned", "tuned"] * 2,
-                         "R_bar": [1.0, 3.0, 2.0, 4.0, 5.0, 6.0, 1.0, 2.0]})
-    assert shared_rates(rows).tolist() == [False, True, True, False] + [False] * 4
+def test_shared_rates_are_those_of_the_robust_slope(panel):
+    from canopy_stats.slope.support import common_support
+
+    support = common_support(panel)
+    assert shared_rates(panel).tolist() == support.inside.tolist()
+    ends = panel.groupby(["task", "model_variant"])["R_bar"].quantile([0.025, 0.975]).unstack()
+    low, high = (ends[q].groupby("task").agg(how) for q, how in ((0.025, "max"), (0.975, "min")))
+    inside = panel["R_bar"].between(panel["task"].map(low), panel["task"].map(high))
+    assert inside.tolist() == support.inside.tolist() and 0 < inside.sum() < len(panel)
+
+
+def test_paper_rows_are_the_papers_models(panel):
+    curve = specification_curve(panel, choices={**SMALL, "response": ["D", "Vendi", "RSE"], "length": ["spline"],
+                                                "family": ["random"], "model": ["beta"], "rate": ["straight"],
+                                                "support": ["all"]})
+    for response, model in (("D", "paper_beta"), ("Vendi", "paper_vendi"), ("RSE", "paper_rse")):
+        found = cs.slope_change(panel, model=model)
+        row = only(curve.table, response=response)
+        assert row["paper"] and row["native"] == pytest.approx(found.difference.estimate, abs=1e-6)
+        assert row["native_se"] == pytest.approx(found.difference.se, rel=1e-4)
 
 
 def test_agreement_counts_what_the_table_says(small):
@@ -210,8 +226,8 @@ def test_what_does_not_apply_is_named(panel):
                  "family: the panel has one (family0)", "slopes vary: the panel has one task and one family"):
         assert text in notes and text in curve.words
     assert "task" not in " ".join(curve.table["formula"]) and curve.table["usable"].all()
-    same = one.assign(R_bar=one.groupby("model_variant")["D"].rank())
-    assert "every rate lies where" in " ".join(make_grid({"a": same}).left_out)
+    apart = panel.assign(R_bar=panel["R_bar"] + 10 * (panel["model_variant"] == "base"))
+    assert "share too few entropy rates" in " ".join(make_grid({"a": apart}).left_out)
 
 
 @pytest.mark.parametrize(("choices", "message"), [
