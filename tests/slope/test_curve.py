@@ -138,12 +138,14 @@ def test_agreement_counts_what_the_table_says(small):
     table = small.table.copy()
     table.loc[0, ["estimate", "p"]] = [-0.4, 0.001]
     table.loc[1, "usable"] = False
+    table.loc[2:, "p"] = [0.2, 0.049, 0.051, 0.9, 0.001, 0.001]
     counted = agreement(table).set_index(["choice", "option"])
     good = table[table["usable"]]
     whole = counted.loc[("all", "all")]
     assert (whole["n"], whole["usable"], whole["negative"], whole["significant_negative"]) == (8, 7, 1, 1)
     assert whole["positive"] == (good["estimate"] > 0).sum() == 6
-    assert whole["significant_positive"] + whole["not_significant"] == 6
+    assert (whole["significant_positive"], whole["not_significant"]) == (3, 3)
+    assert agreement(table, 0.9).iloc[0]["significant_positive"] == 4
     assert whole["agree"] == pytest.approx(6 / 7) and whole["median"] == pytest.approx(good["estimate"].median())
     for name in ("model", "rate", "support"):
         parts = counted.loc[name]
