@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/specification_curve"))
     args = parser.parse_args()
     panels = {name: read_panel(path) for name, _, path in (text.rpartition("=") for text in args.panels)}
-    curve = cs.specification_curve(panels or cs.load_demo_panel(), workers=args.workers)
+    only = next(iter(panels.values())) if panels else cs.load_demo_panel()
+    curve = cs.specification_curve(panels if len(panels) > 1 else only, workers=args.workers)
     make_folder(args.out.parent)
     write_atomic(args.out.with_suffix(".csv"), curve.table.to_csv(index=False).encode())
     write_atomic(Path(f"{args.out}-agreement.csv"), curve.agreement.to_csv(index=False).encode())

@@ -184,7 +184,8 @@ def _curve(options: argparse.Namespace) -> int:
     panels = {name: _read_panel(path) for name, _, path in named}
     if len(panels) < len(named):
         raise UserError("Several panels need a name each, such as minilm=a.parquet tfidf=b.parquet.")
-    curve = specification_curve(panels if len(panels) > 1 else next(iter(panels.values()), _read_panel(None)),
+    panels = panels or {"": _read_panel(None)}
+    curve = specification_curve(panels if len(panels) > 1 else next(iter(panels.values())),
                                 choices=dict(options.only), workers=options.workers)
     _show(curve.agreement, options.csv, whole=curve.table)
     print(f"\n{curve.words}")

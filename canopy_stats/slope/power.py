@@ -27,6 +27,7 @@ from canopy_stats.slope.planned import Design, draw_panel
 from canopy_stats.slope.split import LEVEL, LIMIT, Split, best_split, power_curve, with_smooth
 
 Array = np.ndarray
+_LOST = "{} does not keep its level of 5% under this pilot's law, so its power means nothing."
 MODELS = ("robust", "interaction", "paper_beta")
 METHODS = {"simulation": 100, "closed": 20}
 """Ways to the power, and their usual number of panels."""
@@ -63,10 +64,6 @@ class Power:
         return bool(self.level["kept"].all())
 
     @property
-    def _no_level(self) -> str:
-        return f"model {self.model} does not keep its level of 5% under this pilot's law, and its power means nothing"
-
-    @property
     def words(self) -> str:
         """The calibration and the power of the smallest and the largest study, in a paragraph."""
         return " ".join([*_level_words(self), *_power_words(self), *self.notes])
@@ -78,7 +75,7 @@ class Power:
     def best_split(self, budget_tokens: float, *, effect: float | None = None, families: int | None = None) -> Split:
         """The split of a budget with the greatest power, within the simulated range of prompts and rollouts."""
         split = best_split(self.table, tokens_of(self.pilot, Design(1, 1, 1)), budget_tokens, effect, families)
-        return split if self.kept_level else replace(split, words=f"{split.words} But {self._no_level}.")
+        return split if self.kept_level else replace(split, words=f"{split.words} But {_LOST.format(self.model)}")
 
     def recommend(self, budget_tokens: float, *, effect: float | None = None, families: int | None = None) -> str:
         """``best_split`` in a sentence."""
@@ -108,7 +105,7 @@ def power(panel: pd.DataFrame, *, effect: float | Sequence[float], prompts: Sequ
     if method not in METHODS or (method == "closed" and model != "interaction"):
         raise UserError(f"method is {method!r} with model {model}; choose simulation, or closed for the interaction"
                         " model.")
-    n_sim = n_sim or METHODS[method]
+    n_sim = METHODS[method] if n_sim is None else n_sim
     pilot = estimate_pilot(panel)
     sizes = (prompts, rollouts, families or [panel["model_name"].nunique()])
     _check(pilot, panel, sizes, n_sim, model)
@@ -215,7 +212,7 @@ def _level_words(found: Power) -> list[str]:
         return ["The level was not checked (no study at effect zero)."]
     share = 100 * float(np.average(null["power"], weights=null["n_sim"]))
     text = f"With no effect, model {found.model} finds one in {share:.0f}% of studies"
-    return [f"{text} (its level is 5%)." if found.kept_level else f"{text}: {found._no_level}."]
+    return [f"{text} (its level is 5%)." if found.kept_level else f"{text}; {_LOST.format('it')}"]
 
 
 def _power_words(found: Power) -> list[str]:
