@@ -40,6 +40,8 @@ _EXPORTS = {
     "load_fit": "mixed",
     "slope_change": "slope",
     "slope_table": "slope",
+    "specification_curve": "slope",
+    "power": "slope",
     "slope_scrutiny": "slope",
     "simulate_panel": "slope",
     "Scenario": "slope",
