@@ -105,6 +105,30 @@ _MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_ba
                   "rho_pearson", "D", "VS", "truncation_rate")
 
 
+def _rho(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from canopy_stats.metrics import rho
+
+    runs = _open_runs(options.runs)
+    found = {_label(run): rho(run, n_boot=options.replicates, seed=options.seed, resample=options.resample,
+                              origin=options.origin) for run in runs}
+    for label, result in found.items():
+        print(f"{label}: " + " ".join(["correlation of length and entropy rate", *result.notes]))
+        _show(result.table)
+        print()
+    tables = [result.table.assign(task=run.config.task, model_name=run.config.family, model_variant=run.config.variant)
+              for run, result in zip(runs, found.values(), strict=True)]
+    whole = pd.concat(tables, ignore_index=True)
+    _write_csv(whole, options.csv)
+    if options.figure:
+        from canopy_stats.report.rho_figure import rho_figure
+        from canopy_stats.report.style import save
+
+        print("written: " + ", ".join(str(path) for path in save(rho_figure(whole), options.figure)))
+    return OK
+
+
 def _labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
@@ -438,6 +462,19 @@ def _measure_options(command: argparse.ArgumentParser) -> None:
     _csv_option(command)
 
 
+def _rho_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    add = command.add_argument
+    add("--replicates", type=int, default=400, metavar="B", help="bootstrap replicates; 0: no intervals (default 400)")
+    add("--seed", type=int, default=0, help="of the bootstrap")
+    add("--resample", choices=["nested", "prompts", "rollouts"], default="nested",
+        help="what the bootstrap draws anew: prompts and their rollouts (default), prompts, or rollouts alone")
+    add("--origin", choices=["start", "end"], default="start",
+        help="where positions are counted from: the first token (default) or the last")
+    add("--figure", metavar="STEM", help="also draw STEM.svg and STEM.png")
+    _csv_option(command)
+
+
 def _whole_numbers(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isdigit() for part in parts):
@@ -590,6 +627,7 @@ Each step reads what the one before it stored:
   embed      runs -> embeddings of the rollouts' texts, kept in the run folders
   measure    runs -> entropy, length and diversity of each prompt
   judge      runs -> semantic entropy of each prompt, from verdicts on who means the same
+  rho        runs -> do long rollouts have other rates, beyond what their positions explain?
   panel      runs -> one table, a row for each prompt and model
   fit        a panel -> how the slope of diversity on entropy rate changes
   curve      a panel -> the same under every defensible specification
@@ -648,6 +686,18 @@ _COMMANDS: dict[str, _Step] = {
           canopy-stats judge runs/alder-stories --judge embedding --threshold 0.6 --embedder minilm
           canopy-stats judge runs/base runs/tuned --judge openai --base-url https://host/v1 --model NAME \\
               --api-key-env HOST_API_KEY --requests-per-minute 300 --panel panel.parquet --out panel-rse.parquet
+        """),
+    "rho": (_rho, _rho_options, "length and entropy rate, beyond position", """
+        Correlate length and entropy rate over the rollouts of each prompt, and take away what position alone explains:
+        where entropy falls along the text, longer rollouts have lower rates whatever they say.
+
+          raw       Pearson, Spearman and Kendall, pooled over prompts
+          position  the part that a position profile, fitted to each prompt's other rollouts, brings about
+          excess    raw - position
+          adjusted  the correlation of length with the rate that is left: compare this one between models
+
+        Example:
+          canopy-stats rho runs/alder-* --csv rho.csv --figure rho
         """),
     "panel": (_panel, _panel_options, "one table from many runs", """
         Measure runs and put them into one table: a row for each (task, prompt, family, variant). Runs with different
