@@ -127,9 +127,10 @@ def _check(panel: pd.DataFrame, replicates: int, level: float, base: str) -> Non
 def _refuse_small(cells: list[Cell]) -> None:
     small = [cell for cell in cells if len(cell.base) < 2]
     if small or not cells:
-        found = ", ".join(f"{cell.name} ({len(cell.base)})" for cell in small[:_SHOWN]) + ", ..." * (len(small) > _SHOWN)
-        raise UserError(f"Fewer than two prompts are shared by base and tuned in {found or 'every cell'}: draw both "
-                        "from the same prompt file, or leave these cells out.")
+        found = ", ".join(f"{cell.name} ({len(cell.base)})" for cell in small[:_SHOWN])
+        more = ", ..." * (len(small) > _SHOWN)
+        raise UserError(f"Fewer than two prompts are shared by base and tuned in {found or 'every cell'}{more}: draw "
+                        "both from the same prompt file, or leave these cells out.")
 
 
 # --- measures as functions of means -----------------------------------------------------------------------------
@@ -269,8 +270,8 @@ def _left_out(sides: Floats) -> NDArray[np.int64]:
 def _notes(table: pd.DataFrame, cells: list[Cell], replicates: int, level: float) -> list[str]:
     tests = int(table["p"].notna().sum())
     notes = [f"{100 * level:g}% BCa intervals from {replicates:,} resamples of prompts; p by t-tests on jackknife "
-             "standard errors over prompts (GenPPL and BF as logarithms, Pearson and Spearman as Fisher's z); q controls "
-             f"the false-discovery rate over {tests} tests (Benjamini and Hochberg)."]
+             "standard errors over prompts (GenPPL and BF as logarithms, Pearson and Spearman as Fisher's z); q "
+             f"controls the false-discovery rate over {tests} tests (Benjamini and Hochberg)."]
     unmatched = sum(cell.unmatched for cell in cells)
     if unmatched:
         notes.append(f"{unmatched} prompt(s) have no partner in the other variant and are in no pair.")
@@ -279,12 +280,14 @@ def _notes(table: pd.DataFrame, cells: list[Cell], replicates: int, level: float
         notes.append(f"The smallest cell has {few} pairs; with fewer than {FEW} the intervals are too short.")
     undefined = int(table["low"].isna().sum())
     if undefined:
-        notes.append(f"{undefined} interval(s) are not defined: too few prompts have the correlation, or nothing varies.")
+        notes.append(f"{undefined} interval(s) are not defined: too few prompts have the correlation, or nothing "
+                     "varies.")
     return notes
 
 
 def _alone(panel: pd.DataFrame, base: str) -> list[str]:
     """A note on cells that hold base rows only, when there are any."""
-    variants = panel.assign(tuned=panel["model_variant"].astype(str) != base).groupby(list(CELL), observed=True)["tuned"]
-    alone = ["/".join(map(str, cell)) for cell, tuned in variants.any().items() if not tuned]
+    tuned = panel.assign(tuned=panel["model_variant"].astype(str) != base)
+    has = tuned.groupby(list(CELL), observed=True)["tuned"].any().reset_index()
+    alone = [f"{cell[CELL[0]]}/{cell[CELL[1]]}" for cell in has[~has["tuned"]].to_dict("records")]
     return [f"No tuned variant beside the base in {', '.join(alone)}: not compared."] if alone else []
