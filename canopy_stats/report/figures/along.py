@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.figures.shared import left_label, need, of
-from canopy_stats.report.style import GREY, Look, facets, in_order, legend, looks, shades, styled
+from canopy_stats.report.figures.shared import distinct, left_label, need, of
+from canopy_stats.report.style import GREY, Look, facets, legend, looks, shades, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def entropy_profile(steps: pd.DataFrame, *, by: str = "model_name", fewest: int 
     """
     need(steps, [by, "model_variant", "step", "entropy"])
     with styled():
-        figure, cells = facets(in_order(steps[by]), height=2.6, rows_each=2, ratios=(2.2, 1), sharey="row")
+        figure, cells = facets(distinct(steps, by), height=2.6, rows_each=2, ratios=(2.2, 1), sharey="row")
         table = active_profile(steps, [by, "model_variant"])
         for value, (above, below) in cells.items():
             _draw_profile(above, below, of(table, by, value), looks(steps["model_variant"]), fewest)
@@ -76,7 +76,7 @@ def cohort_profile(steps: pd.DataFrame, *, by: str = "task", lengths: Sequence[i
     styles, colours = looks(steps["model_variant"]), shades(at)
     with styled():
         n = len(styles)
-        figure, cells = facets(in_order(steps[by]), height=1.15 * n + 1.0, rows_each=n + 1, ratios=(*[1.4] * n, 1),
+        figure, cells = facets(distinct(steps, by), height=1.15 * n + 1.0, rows_each=n + 1, ratios=(*[1.4] * n, 1),
                                sharey=False)
         for value, axes in cells.items():
             for ax, variant in zip(axes, styles, strict=False):
