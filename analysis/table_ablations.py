@@ -1,5 +1,5 @@
 """Slopes and their ratio on the whole panel, without each family and each task, and on the ablations of a study
-(--study FOLDER; those in its folder ablations/).
+(--study FOLDER; those in its folder panels/).
 
 Runs in seconds on the demo panel in the package, on another panel (--panel FILE), or on a study (--study FOLDER).
 """

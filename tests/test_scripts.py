@@ -140,7 +140,7 @@ def study(tmp_path_factory):
     write_panel(cs.panel(runs, embedder="tfidf"), out / "panel.parquet")
     found = [cs.check(run, n_sample=2).to_frame().assign(run=run.path.name) for run in runs]
     pd.concat(found).to_csv(out / "checks.csv", index=False)
-    (out / "ablations").mkdir()
+    (out / "panels").mkdir()
     return out
 
 
@@ -181,7 +181,7 @@ def test_an_unknown_name_is_refused(tmp_path):
 
 def test_a_study_is_opened_with_its_runs_checks_and_ablations(study):
     whole = read_panel(study / "panel.parquet")
-    write_panel(whole[whole["task"] == "walk"], study / "ablations" / "walks.parquet")
+    write_panel(whole[whole["task"] == "walk"], study / "panels" / "walks.parquet")
     material = open_study(study)
     assert len(material.opened) == 8 and len(material.checks) == 8 and list(material.ablations) == ["walks"]
     table = TABLES["ablations"].make(material)
@@ -216,6 +216,9 @@ def test_several_tuned_variants_get_a_column_each():
     assert material.tuned == ("instruct", "rl")
     columns = list(TABLES["regressions"].shown(TABLES["regressions"].make(material)).columns)
     assert columns[1:3] == ["main, instruct", "interaction, instruct"] and "quadratic, rl" in columns
+    slopes = TABLES["slopes"].make(material)
+    assert list(slopes["tuned"]) == 3 * ["instruct"] + 3 * ["rl"]
+    assert list(TABLES["slopes"].shown(slopes).columns[:2]) == ["tuned", "model"]
     found = TABLES["ablations"].make(material)
     assert set(found["tuned"]) == {"instruct", "rl"}
     expected = cs.slope_change(more[more["model_variant"] != "instruct"], model="interaction")

@@ -163,3 +163,5 @@ def test_thirds_are_formed_within_each_run(panel):
 def test_thirds_do_not_depend_on_the_order_of_rows(panel):
     tied = panel.assign(N_bar=panel["N_bar"].round(-2))
     pd.testing.assert_frame_equal(tables.length_thirds(tied.sample(frac=1, random_state=1)), tables.length_thirds(tied))
+    labels_alike = tied.set_axis([0] * len(tied))
+    pd.testing.assert_frame_equal(tables.length_thirds(labels_alike), tables.length_thirds(tied))

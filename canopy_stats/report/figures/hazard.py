@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import facets, in_order, styled
+from canopy_stats.report.style import facets, looks, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def hazard_map(steps: pd.DataFrame, *, by: str = "task", bins: int = 32, fewest:
     need(steps, [by, "model_name", "model_variant", "step", "stop_probability"])
     width = max(1, -(-(int(steps["step"].max()) + 1) // bins))
     table = hazards(steps, [by, "model_name", "model_variant"], width)
-    rows = [(f, v) for f in distinct(steps, "model_name") for v in in_order(steps["model_variant"])]
+    rows = [(f, v) for f in distinct(steps, "model_name") for v in looks(steps["model_variant"])]
     grids = {value: _grid(of(table, by, value), rows, fewest) for value in distinct(steps, by)}
     with styled():
         columns = 2 if len(grids) in (2, 4) else 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,7 +124,7 @@ def _draw_densities(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Look], gr
     ax.set_xscale("log")
     ax.set_ylim(bottom=0)
     ax.set_xlabel(label("length"))
-    _plain_log(ax)
+    _plain_log(ax, (1, 2, 5) if grid[-1] / grid[0] < 100 else (1,))
 
 
 def _parts(own: pd.DataFrame, variant: str) -> list[tuple[pd.DataFrame, float, str]]:
@@ -136,10 +136,10 @@ def _parts(own: pd.DataFrame, variant: str) -> list[tuple[pd.DataFrame, float, s
             (own, 1.6, f"{variant}, all families")]
 
 
-def _plain_log(ax: Axes) -> None:
+def _plain_log(ax: Axes, steps: Sequence[int]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    ax.xaxis.set_major_locator(LogLocator(10, subs=steps))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
@@ -204,5 +204,5 @@ def _smaller(rows: pd.DataFrame, column: str, styles: Mapping[str, Look], base: 
         index=["model_name", "prompt_uid"], columns="model_variant", values=column)
     shares = {variant: wide[[base, variant]].dropna() for variant in styles
               if variant != base and {base, variant} <= set(wide)}
-    return ", ".join(f"{variant} smaller: {100 * (pairs[variant] < pairs[base]).mean():.0f}%"
-                     for variant, pairs in shares.items())
+    return "smaller: " + ", ".join(f"{variant} {100 * (pairs[variant] < pairs[base]).mean():.0f}%"
+                                   for variant, pairs in shares.items()) if shares else ""
