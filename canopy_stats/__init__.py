@@ -34,6 +34,9 @@ _EXPORTS = {
     "load_fit": "mixed",
     "slope_change": "slope",
     "slope_table": "slope",
+    "slope_scrutiny": "slope",
+    "simulate_panel": "slope",
+    "Scenario": "slope",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 
