@@ -113,6 +113,61 @@ def _labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(list(tables.values()), ignore_index=True)
 
 
+def _judge(options: argparse.Namespace) -> int:
+    from math import log
+
+    import pandas as pd
+
+    from canopy_stats.metrics.judge import judge_run
+
+    spec = _judge_spec(options)
+    _judge_files(options)
+    runs = _open_runs(options.runs)
+    judged = [judge_run(run, spec) for run in runs]
+    labelled = {_label(run): table for run, table in zip(runs, judged, strict=True)}
+    _show(_labelled({label: table[_JUDGE_SHOWN].copy() for label, table in labelled.items()}))
+    for label, table in labelled.items():
+        apart, alike = (int((table["clusters"] == c).sum()) for c in (table["rse_m"], 1))
+        print(f"{label}: mean RSE {table['RSE'].mean():.3f} of at most {log(table['rse_m'].max()):.3f} nats; of "
+              f"{len(table):,} prompts {apart:,} at the most (no two alike), {alike:,} at zero, "
+              f"{table['RSE'].isna().sum():,} without RSE; {table['asymmetric_share'].mean():.1%} of the pairs judged "
+              "differently in their two orders")
+    _write_csv(pd.concat([t.assign(run=label) for label, t in labelled.items()]), options.csv)
+    if options.panel:
+        _judge_panel(options, runs, judged, spec)
+    return OK
+
+
+_JUDGE_SHOWN = ["prompt_uid", "RSE", "RSE_cs", "rse_m", "clusters", "asymmetric_share", "failed"]
+
+
+def _judge_spec(options: argparse.Namespace) -> dict[str, Any]:
+    """The judge that the options describe, as a study file would have it."""
+    names = ("threshold", "embedder", "base_url", "model", "api_key_env", "max_tokens", "concurrency",
+             "requests_per_minute", "timeout", "m", "seed", "think", "max_failed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {"kind": options.judge, **given, "progress": not options.quiet}
+
+
+def _judge_files(options: argparse.Namespace) -> None:
+    if bool(options.panel) != bool(options.out):
+        raise UserError("--panel and --out belong together: the panel to read, and where to write it with its RSE.")
+    if options.panel and not Path(options.panel).is_file():
+        raise UserError(f"There is no panel file {options.panel}. Write one with `canopy-stats panel RUN...`.")
+
+
+def _judge_panel(options: argparse.Namespace, runs: Sequence[Run], judged: Sequence[pd.DataFrame],
+                 spec: dict[str, Any]) -> None:
+    """The panel once more with the columns RSE, RSE_cs and rse_m, and with how they were made."""
+    from canopy_stats.metrics.judge import join_rse
+    from canopy_stats.panel import read_panel, write_panel
+
+    panel = read_panel(options.panel)
+    made = {**panel.attrs.get("provenance", {}), "judge": {**spec, "command": options.command_line}}
+    write_panel(join_rse(panel, runs, judged), options.out, made)
+    print(f"written: {options.out}")
+
+
 def _panel(options: argparse.Namespace) -> int:
     from canopy_stats.files import make_folder
     from canopy_stats.panel import panel, write_panel
@@ -175,6 +230,43 @@ def _show_change(change: SlopeChange, csv: str | None) -> None:
     print("\n".join(["", change.estimand, "", change.verdict, *change.notes]))
     if change.fit is not None:
         _write_csv(change.fit.tidy(), csv)
+
+
+def _curve(options: argparse.Namespace) -> int:
+    from canopy_stats.slope import specification_curve
+
+    named = [text.rpartition("=") for text in options.panels]
+    panels = {name: _read_panel(path) for name, _, path in named}
+    if len(panels) < len(named):
+        raise UserError("Several panels need a name each, such as minilm=a.parquet tfidf=b.parquet.")
+    panels = panels or {"": _read_panel(None)}
+    curve = specification_curve(panels if len(panels) > 1 else next(iter(panels.values())),
+                                choices=dict(options.only), workers=options.workers)
+    _show(curve.agreement, options.csv, whole=curve.table)
+    print(f"\n{curve.words}")
+    if options.figure:
+        from canopy_stats.report.curve_figure import save, specification_figure
+
+        print("written: " + ", ".join(map(str, save(specification_figure(curve.table), options.figure))))
+    return OK
+
+
+def _power(options: argparse.Namespace) -> int:
+    from canopy_stats.slope import power
+
+    method = "closed" if options.quick else "simulation"
+    found = power(_read_panel(options.panel), effect=options.effect, prompts=options.prompts, rollouts=options.rollouts,
+                  families=options.families, model="interaction" if options.quick else options.model, method=method,
+                  n_sim=options.sims, seed=options.seed, workers=options.workers)
+    _show(found.table.drop(columns=["sd_z", "mean_estimate", "n_sim"]), options.csv, whole=found.table)
+    print(f"\n{found.words}")
+    if options.budget:
+        print(found.recommend(options.budget))
+    if options.figure:
+        from canopy_stats.report.power_figure import power_figure, save
+
+        print("written: " + ", ".join(map(str, save(power_figure(found.table), options.figure))))
+    return OK
 
 
 def _scrutinise(options: argparse.Namespace) -> int:
@@ -353,6 +445,31 @@ def _whole_numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def _judge_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    add = command.add_argument
+    add("--judge", required=True, choices=["embedding", "openai"], help="who says whether two texts mean the same")
+    add("--m", type=int, help="rollouts of each prompt that are compared, m(m-1) verdicts (default 20, or all)")
+    add("--seed", type=int, help="which rollouts are chosen")
+    add("--think", choices=["keep", "drop"], help="what becomes of a <think> part (default keep)")
+    add("--max-failed", type=float, metavar="SHARE", help="verdicts that may fail before nothing is scored (0.05)")
+    add("--panel", metavar="FILE", help="add the result to this panel ...")
+    add("--out", metavar="FILE", help="... and write it here")
+    add("--quiet", action="store_true", help="do not tell the number of requests, nor progress")
+    local = command.add_argument_group("--judge embedding").add_argument
+    local("--threshold", type=float, metavar="COSINE", help="the same from this cosine on, such as 0.6")
+    local("--embedder", metavar="NAME", help="as in `embed` (default: the embeddings that the run keeps)")
+    remote = command.add_argument_group("--judge openai (any OpenAI-compatible chat endpoint)").add_argument
+    remote("--base-url", metavar="URL", help="such as https://host/v1; /chat/completions is added")
+    remote("--model", help="the judging model's name there")
+    remote("--api-key-env", metavar="VARIABLE", help="name of the environment variable that holds the API key")
+    remote("--max-tokens", type=int, help="room for a verdict (16; a reasoning model needs far more)")
+    remote("--concurrency", type=int, help="requests under way at a time (8)")
+    remote("--requests-per-minute", type=float, metavar="R", help="limit on all requests together (none)")
+    remote("--timeout", type=float, metavar="S", help="seconds for one request (60)")
+    _csv_option(command)
+
+
 def _panel_options(command: argparse.ArgumentParser) -> None:
     _runs_argument(command)
     _embedder_option(command, "minilm")
@@ -372,6 +489,50 @@ def _fit_options(command: argparse.ArgumentParser) -> None:
     add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"')
     add("--ml", action="store_true", help="with --formula: maximum likelihood instead of REML")
     _csv_option(command)
+
+
+def _curve_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("panels", nargs="*", metavar="PANEL",
+        help="panel file (.parquet or .csv); several as NAME=FILE, one for each embedder; none: the package's panel")
+    add("--only", action="append", type=_only, default=[], metavar="CHOICE=OPTION,...",
+        help="keep these options of a choice, such as --only model=beta --only response=D,Vendi; may be repeated")
+    _workers_option(command)
+    add("--figure", metavar="STEM", help="draw the curve into STEM.svg and STEM.png")
+    _csv_option(command)
+
+
+def _power_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("panel", nargs="?", help="pilot panel (.parquet or .csv); without it, the panel inside the package")
+    add("--effect", type=float, required=True, metavar="D",
+        help="difference of slopes worth finding: logit per standard deviation of the pilot's entropy rate")
+    add("--prompts", type=_whole_numbers, default=[25, 50, 100], metavar="P,P,...",
+        help="prompts of each task (default 25,50,100)")
+    add("--rollouts", type=_whole_numbers, default=[5, 10, 25], metavar="M,M,...",
+        help="rollouts of each prompt (default 5,10,25)")
+    add("--families", type=_whole_numbers, metavar="F,F,...", help="model families (default: as many as the pilot has)")
+    add("--model", choices=["robust", "interaction", "paper_beta"], default="robust",
+        help="what the study will be analysed with (default robust)")
+    add("--budget", type=float, metavar="T", help="say how to split T tokens between prompts and rollouts")
+    add("--sims", type=int, metavar="S", help="simulated panels of each size (default 100)")
+    add("--quick", action="store_true", help="the interaction model by its closed form: a minute instead of many")
+    add("--seed", type=int, default=0, help="of the simulation")
+    _workers_option(command)
+    add("--figure", metavar="STEM", help="draw power against prompts into STEM.svg and STEM.png")
+    _csv_option(command)
+
+
+def _only(text: str) -> tuple[str, list[str]]:
+    choice, equals, options = text.partition("=")
+    if not (choice and equals and options):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form choice=option,option")
+    return choice, options.split(",")
+
+
+def _workers_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workers", type=int, default=1, metavar="W",
+                         help="processes; the answer does not depend on their number (default 1)")
 
 
 def _check_options(command: argparse.ArgumentParser) -> None:
@@ -428,8 +589,11 @@ Each step reads what the one before it stored:
   check      a run -> was it drawn from the law it claims?
   embed      runs -> embeddings of the rollouts' texts, kept in the run folders
   measure    runs -> entropy, length and diversity of each prompt
+  judge      runs -> semantic entropy of each prompt, from verdicts on who means the same
   panel      runs -> one table, a row for each prompt and model
   fit        a panel -> how the slope of diversity on entropy rate changes
+  curve      a panel -> the same under every defensible specification
+  power      a pilot panel -> how large must a study be?
   scrutinise a panel -> the paper's slope beside one that withstands the known artefacts
   demo       all of it on models that come with the project
 """
@@ -470,6 +634,21 @@ _COMMANDS: dict[str, _Step] = {
           canopy-stats measure runs/alder-stories --embedder minilm --csv measures.csv
           canopy-stats measure runs/alder-stories --caps 20,40,80
         """),
+    "judge": (_judge, _judge_options, "semantic entropy from verdicts on who means the same", """
+        Compare m rollouts of each prompt pair by pair, join those that mean the same into clusters, and print the
+        entropy of the clusters' shares: RSE, between 0 (all say one thing) and log m (each says another).
+
+        A pair counts as the same only if it is judged so in both orders. RSE_cs corrects for clusters that m rollouts
+        did not show (Chao-Shen). asymmetric_share tells how often the order changed the verdict: a judge that
+        prefers a position is a bad judge. Where most prompts are at log m or at zero, RSE tells little: compare more
+        rollouts, or judge more coarsely or finely. With embeddings the threshold decides: try several. Every verdict
+        of an endpoint is kept at once; the same command goes on.
+
+        Examples:
+          canopy-stats judge runs/alder-stories --judge embedding --threshold 0.6 --embedder minilm
+          canopy-stats judge runs/base runs/tuned --judge openai --base-url https://host/v1 --model NAME \\
+              --api-key-env HOST_API_KEY --requests-per-minute 300 --panel panel.parquet --out panel-rse.parquet
+        """),
     "panel": (_panel, _panel_options, "one table from many runs", """
         Measure runs and put them into one table: a row for each (task, prompt, family, variant). Runs with different
         sampling laws or prompts do not mix. Which runs it holds is kept inside the Parquet file, or beside the CSV.
@@ -489,6 +668,35 @@ _COMMANDS: dict[str, _Step] = {
           canopy-stats fit panel.parquet --model robust
           canopy-stats fit panel.parquet --model paper_beta --bootstrap 999 --seed 1 --workers 2
           canopy-stats fit panel.parquet --formula "D ~ R_bar*model_variant + N_bar + task + (1|prompt_uid)"
+        """),
+    "curve": (_curve, _curve_options, "does the change of slope hang on how it is modelled?", """
+        Fit every combination of the choices that one could defend, and count how many agree: response (D, Vendi, RSE),
+        model (beta, linear), rate (straight, or smooth: one curve that base and tuned share), length (spline, log,
+        none), task and family (fixed, random), slopes (same, or vary by task and family), support (all rates, or those
+        that base and tuned share). Options that do not apply to the panel are left out and named.
+
+        Prints the counts by choice. The differences are in standard deviations of the response for each standard
+        deviation of the rate. Specifications share their data: the counts are no test. --csv writes one row for each
+        specification, failed ones with their reason. About a minute on two cores for 384 specifications.
+
+        Examples:
+          canopy-stats curve                            (the panel inside the package)
+          canopy-stats curve panel.parquet --only model=beta --figure figures/curve --csv curve.csv --workers 2
+          canopy-stats curve minilm=a.parquet tfidf=b.parquet
+        """),
+    "power": (_power, _power_options, "how many prompts, rollouts and families does a study need?", """
+        Learn from a pilot panel how rates, lengths and diversity vary between prompts, tasks and families and how well
+        M rollouts measure them; draw new panels of each size from that; analyse each with the model that the study
+        will use; count how often it finds a difference of slopes that is there.
+
+        Also runs studies without any effect. A model that "finds" one there more often than in 5% does not keep its
+        level on data like the pilot's, and its power means nothing; the last lines say so. Choose as --effect the
+        smallest difference worth finding, not the pilot's own estimate, which is as uncertain as the pilot is small.
+
+        Examples:
+          canopy-stats power --effect 0.1 --quick       (the panel inside the package)
+          canopy-stats power pilot.parquet --effect 0.15 --prompts 20,50,100 --rollouts 5,10,20 --families 3,6 \\
+              --budget 2e7 --figure figures/power --workers 2
         """),
     "scrutinise": (_scrutinise, _scrutinise_options, "the paper's slope and a robust one, side by side", """
         Fit the paper's headline model and the robust slope to one panel, and say in words whether they agree. The
