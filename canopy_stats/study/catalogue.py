@@ -57,7 +57,7 @@ def _with_notes(shown: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.D
 
 TABLES: Mapping[str, Entry] = {
     "slopes": Entry("Slope of semantic diversity on entropy rate", entries.slopes, shown=_with_notes(tables.slopes)),
-    "base_tuned": Entry("Base against tuned: every measure, pooled over prompts", entries.base_tuned),
+    "base_tuned": Entry("Base against tuned", entries.base_tuned),
     "paired": Entry("Base against tuned on the same prompts, with a paired bootstrap", entries.paired,
                     shown=tables.paired),
     "regressions": Entry("Linear mixed models of semantic diversity", entries.coefficients(entries.LINEAR),
