@@ -19,6 +19,7 @@ _EXPORTS = {
     "open_run": "store",
     "embed": "metrics",
     "measure": "metrics",
+    "paired_bootstrap": "metrics",
     "judge": "metrics.judge",
     "add_rse": "metrics.judge",
     "EmbeddingJudge": "metrics.judge",
