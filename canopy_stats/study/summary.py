@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from canopy_stats.slope import SlopeChange
-    from canopy_stats.study.chain import StudyResult
     from canopy_stats.study.record import Study
+    from canopy_stats.study.result import StudyResult
 
 
 def closing(result: StudyResult) -> str:
