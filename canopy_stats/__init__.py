@@ -19,6 +19,7 @@ _EXPORTS = {
     "open_run": "store",
     "embed": "metrics",
     "measure": "metrics",
+    "paired_bootstrap": "metrics",
     "panel": "panel",
     "load_demo_panel": "panel",
     "lmm": "mixed",
