@@ -41,7 +41,8 @@ class Entry:
 
     def lacks(self, material: Material) -> str:
         """What the material does not have, in words; empty when it has everything."""
-        return "" if self.needs == "panel" or getattr(material, self.needs) else _HOW[self.needs]
+        needed = getattr(material, self.needs)
+        return "" if needed is not None and len(needed) else _HOW[self.needs]
 
 
 # --- what each is made from -------------------------------------------------------------------------------------

@@ -202,8 +202,7 @@ def _with_verdicts(panel: pd.DataFrame, judged: Path) -> pd.DataFrame:
     """The panel with the columns that a judge fills."""
     import pandas as pd
 
-    found = pd.read_csv(judged, dtype=dict.fromkeys(_JUDGED, "str"),
-                        keep_default_na=False, na_values=[""])
+    found = pd.read_csv(judged, dtype=dict.fromkeys(_JUDGED, "str"), keep_default_na=False, na_values=[""])
     return panel.merge(found[[*_JUDGED, "RSE", "RSE_cs", "rse_m"]], on=_JUDGED, how="left", validate="one_to_one")
 
 
