@@ -13,15 +13,12 @@ from canopy_stats.study import drawn, products, summary, work
 from canopy_stats.study.parts import Part, one_row_each, parts_of, stages_of
 from canopy_stats.study.prompts import choose_prompts
 from canopy_stats.study.record import Study
-from canopy_stats.study.result import StudyResult, read_result
+from canopy_stats.study.result import TIMES, StudyResult, read_result
 from canopy_stats.study.stages import Say, Stage, held, timed
 
 __all__ = ["STAGES", "StudyResult", "one_row_each", "run_study"]
 
 STAGES = ("generate", "check", "embed", "judge", "panel", "fit", "tables", "figures", "report")
-TIMES = "times.json"
-"""The one file of a study's folder that tells times, beside the manifests of its runs."""
-
 
 def run_study(study: Study, out: str | Path, *, redraw: bool = False, say: Say = print,
               progress: bool = True) -> StudyResult:
@@ -46,7 +43,7 @@ def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: 
     files.make_folder(out)
     parts = parts_of(study, out)
     with held(out), work.quiet():
-        _tidy(out)
+        _tidy(parts)
         if "generate" in wanted:
             with timed("generate", seconds, say):
                 generate(parts, redraw, say, progress)
@@ -59,13 +56,18 @@ def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: 
     return parts, seconds
 
 
-def _tidy(out: Path) -> None:
-    """Remove what a killed call left half-written; runs look after their own folders."""
-    for folder in [out, *(out / name for name in ("prompts", "stages", "panels", "fits", "tables", "figures",
-                                                  "embeddings", "judged"))]:
-        for path in folder.glob("*"):
-            if files.is_temporary(path):
-                path.unlink(missing_ok=True)
+_FOLDERS = (".", "prompts", "stages", "panels", "fits", "tables", "figures", "embeddings", "judged")
+
+
+def _tidy(parts: Sequence[Part]) -> None:
+    """Remove what a killed call left half-written (runs look after their own folders), and the panels of ablations
+    that the study no longer has."""
+    out, known = parts[0].out, {part.name for part in parts}
+    for path in (path for part in parts for name in _FOLDERS for path in (part.home / name).glob(".*")):
+        if files.is_temporary(path):
+            path.unlink(missing_ok=True)
+    for path in [path for path in (out / "panels").glob("*") if path.stem not in known]:
+        path.unlink()
 
 
 def later_stages(parts: Sequence[Part], say: Say = lambda line: None) -> Iterator[Stage]:

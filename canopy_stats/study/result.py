@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canopy_stats import files
 from canopy_stats.study import fits
 from canopy_stats.study.parts import Part, read_checks
 from canopy_stats.study.record import Study
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from canopy_stats.slope import SlopeChange
     from canopy_stats.store import Run
+
+TIMES = "times.json"
+"""The one file of a study's folder that tells times, beside the manifests of its runs."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,23 @@ def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyRes
     return StudyResult(main.out, main.study, main.opened(), read_panel(main.panel_path), fits.read_slopes(main.out),
                        tuple(fits.read_changes(main.out).values()), read_checks(main.out / "checks.csv"),
                        tables, figures, report, seconds or {})
+
+
+def content_hash(out: Path) -> str:
+    """SHA-256 over every result in a study's folder: the same for the same study, however often it was interrupted.
+
+    Of a run its content counts, not when it was drawn; files that tell times or serve the next call do not.
+    """
+    from canopy_stats.store import open_run
+
+    runs = {path.parent for path in out.rglob("manifest.json") if "stale" not in path.relative_to(out).parts}
+    found = {path.relative_to(out).as_posix(): open_run(path).content_hash for path in runs}
+    for path in out.rglob("*"):
+        name = path.relative_to(out).as_posix()
+        told = path.name in (".lock", "manifest.json") or name == TIMES or name.startswith("stale/")
+        if path.is_file() and not told:
+            found[name] = str(files.file_sha256(path))
+    return files.sha256(files.canonical_json(found))
 
 
 def files_of(out: Path, stage: str) -> list[Path]:
