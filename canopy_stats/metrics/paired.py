@@ -258,7 +258,7 @@ def _cell_rows(cell: Cell, shares: Floats, level: float) -> pd.DataFrame:
 
 def _one_sign(draws: Floats) -> NDArray[np.bool_]:
     """Which measures' replicates (B, k) lie all on one side of zero: only of these a percentage says something."""
-    return (draws > 0).all(axis=0) | (draws < 0).all(axis=0)
+    return np.asarray((draws > 0).all(axis=0) | (draws < 0).all(axis=0))
 
 
 def _left_out(sides: Floats) -> NDArray[np.int64]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
+from canopy_stats import files
 from canopy_stats.schema import UNITS
 
 if TYPE_CHECKING:
@@ -83,6 +85,23 @@ def looks(variants: Iterable[Hashable]) -> dict[str, Look]:
     return {v: _LOOKS[i % len(_LOOKS)] for i, v in enumerate(in_order(variants))}
 
 
+def shades(values: Sequence[int]) -> dict[int, str]:
+    """A colour from dark to light for each of a few ordered values (viridis, without its pale end)."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    places = [0.85 * i / max(len(values) - 1, 1) for i in range(len(values))]
+    return {value: to_hex(mpl.colormaps["viridis"](at)) for value, at in zip(values, places, strict=True)}
+
+
+_FAMILY_MARKS = ("o", "s", "D", "v", "P", "X")
+
+
+def family_marks(families: Sequence[str]) -> dict[str, str]:
+    """A marker for each family."""
+    return {family: _FAMILY_MARKS[i % len(_FAMILY_MARKS)] for i, family in enumerate(families)}
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """matplotlib with this package's style, and its former settings afterwards."""
@@ -129,10 +148,16 @@ def legend(figure: Figure, axes: Sequence[Axes], *, title: str) -> None:
 
 
 def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
-    """Write ``stem.svg`` and ``stem.png``; the same figure gives the same bytes."""
+    """Write ``stem.svg`` and ``stem.png``, each whole or not at all; the same figure gives the same bytes."""
     svg, png = (Path(f"{stem}.{kind}") for kind in ("svg", "png"))
-    svg.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(svg.parent)
     with styled():
-        figure.savefig(svg, metadata={"Date": None})
-        figure.savefig(png, metadata={"Software": None})
+        files.write_atomic(svg, _rendered(figure, "svg", {"Date": None}))
+        files.write_atomic(png, _rendered(figure, "png", {"Software": None}))
     return svg, png
+
+
+def _rendered(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    sink = BytesIO()
+    figure.savefig(sink, format=kind, metadata=metadata)
+    return sink.getvalue()

@@ -9,22 +9,19 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
-from canopy_stats.report import tables
+from canopy_stats.report import regressions, tables
 from canopy_stats.schema import UserError
-from canopy_stats.study.material import BASE, Material, identity, open_study
+from canopy_stats.study import entries
+from canopy_stats.study.material import Material, open_study
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["BASE", "FIGURES", "TABLES", "Entry", "Material", "open_study", "script", "skipped", "write_figures",
+__all__ = ["FIGURES", "TABLES", "Entry", "Material", "open_study", "script", "skipped", "write_figures",
            "write_tables"]
 
 Needs = Literal["panel", "runs", "checks", "ablations"]
-MODELS = ("main", "interaction", "quadratic")
 _HOW = {"runs": "rollouts (a study folder has them)", "checks": "the check of the runs",
         "ablations": "panels of ablations"}
 
@@ -41,102 +38,45 @@ class Entry:
 
     def lacks(self, material: Material) -> str:
         """What the material does not have, in words; empty when it has everything."""
-        needed = getattr(material, self.needs)
-        return "" if needed is not None and len(needed) else _HOW[self.needs]
+        return "" if self.needs == "panel" or getattr(material, self.needs) is not None else _HOW[self.needs]
 
 
-# --- what each is made from -------------------------------------------------------------------------------------
-
-
-def _slopes(material: Material) -> pd.DataFrame:
-    from canopy_stats.slope import slope_table
-
-    return slope_table(material.pair(material.tuned[0]))
-
-
-def _checks(material: Material) -> Any:
-    return material.checks
-
-
-def _cloud(by: str) -> Callable[[Material], Figure]:
-    def draw(material: Material) -> Figure:
-        from canopy_stats.report import figures
-
-        return figures.diversity_against_rate(material.panel, material.change("interaction").fit, by=by)
-
-    return draw
-
-
-def _forest(material: Material) -> Figure:
-    from canopy_stats.report import figures
-
-    return figures.slope_forest(forest_rows([material.change(model) for model in MODELS]))
-
-
-def _decomposition(material: Material) -> Figure:
-    from canopy_stats.report import figures
-
-    return figures.decomposition_bars(tables.decomposition(material.panel))
-
-
-def _lengths(material: Material) -> Figure:
-    from canopy_stats.report import figures
-
-    return figures.length_histograms(material.rows("rollouts", ["length", "finish_reason"]))
-
-
-def _profile(material: Material) -> Figure:
-    from canopy_stats.report import figures
-
-    return figures.entropy_profile(material.rows("steps", ["step", "entropy"]), by="task")
-
-
-def _caps(material: Material) -> Figure:
-    from canopy_stats.report import figures
-
-    return figures.cap_curves(curves_by_checkpoint(material))
-
-
-def curves_by_checkpoint(material: Material) -> pd.DataFrame:
-    """Each checkpoint's cap curve, averaged over its tasks, which all have the same number of prompts."""
-    from canopy_stats.metrics import cap_curve
-
-    names = {"mean_length": "N_bar", "mean_rate": "R_bar"}
-    parts = [cap_curve(run).rename(columns=names).assign(**identity(run)) for run in material.opened.values()]
-    grouped = pd.concat(parts, ignore_index=True).groupby(["model_name", "model_variant", "cap"], sort=False)
-    return grouped[["CE", "N_bar", "R_bar", "truncation_rate"]].mean().reset_index()
-
-
-def forest_rows(changes: Sequence[Any]) -> pd.DataFrame:
-    """Slope changes as the forest draws them; of a model with one slope for both variants only that one."""
-    return pd.DataFrame([_forest_row(change) for change in changes])
-
-
-def _forest_row(change: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": f"{change.model} model"}
-    for name in ("base", "tuned", "difference"):
-        estimate, hidden = getattr(change, name), change.model == "main" and name != "base"
-        values = [float("nan")] * 3 if hidden else [estimate.estimate, *estimate.interval]
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
-    return row | {"ratio": None if change.model == "main" else f"{change.ratio.estimate:.2f}"}
+def _printed_slopes(table: pd.DataFrame) -> pd.DataFrame:
+    shown = tables.slopes(table)
+    shown.attrs.update(table.attrs)
+    return shown
 
 
 # --- the catalogue ----------------------------------------------------------------------------------------------
 
 TABLES: Mapping[str, Entry] = {
-    "slopes": Entry("Slope of semantic diversity on entropy rate", _slopes, shown=tables.slopes),
-    "base_tuned": Entry("Base against tuned", lambda m: tables.base_tuned(m.panel)),
-    "decomposition": Entry("Canopy entropy in three terms", lambda m: tables.decomposition(m.panel)),
-    "checks": Entry("Check of the runs", _checks, needs="checks"),
+    "slopes": Entry("Slope of semantic diversity on entropy rate", entries.slopes, shown=_printed_slopes),
+    "base_tuned": Entry("Base against tuned: every measure, pooled over prompts", entries.base_tuned),
+    "paired": Entry("Base against tuned on the same prompts, with a paired bootstrap", entries.paired,
+                    shown=tables.paired),
+    "regressions": Entry("Linear mixed models of semantic diversity", entries.coefficients(entries.LINEAR),
+                         shown=regressions.side_by_side),
+    "ablations": Entry("Slopes on parts of the panel and under other choices", entries.ablations,
+                       shown=tables.printed_changes),
+    "decomposition": Entry("Canopy entropy in three terms", entries.decomposition),
+    "lengths": Entry("Lengths, truncation and diversity by thirds of length", entries.lengths),
+    "checks": Entry("Check of the runs", entries.checks, needs="checks"),
 }
 FIGURES: Mapping[str, Entry] = {
-    "diversity_by_family": Entry("Semantic diversity against entropy rate, by family", _cloud("model_name")),
-    "diversity_by_task": Entry("Semantic diversity against entropy rate, by task", _cloud("task")),
-    "slopes": Entry("Slope of semantic diversity on entropy rate", _forest),
-    "decomposition": Entry("Canopy entropy in three terms", _decomposition),
-    "lengths": Entry("Lengths of the rollouts", _lengths, needs="runs"),
-    "entropy_profile": Entry("Entropy rate along the rollout", _profile, needs="runs"),
-    "cap_sensitivity": Entry("Sensitivity to the length cap", _caps, needs="runs"),
+    "diversity_by_family": Entry("Semantic diversity against entropy rate, by family", entries.cloud("model_name")),
+    "diversity_by_task": Entry("Semantic diversity against entropy rate, by task", entries.cloud("task")),
+    "diversity_curves": Entry("Semantic diversity against entropy rate, with the curves of two models",
+                              entries.curves({"interaction": "interaction", "quadratic": "quadratic"})),
+    "slopes": Entry("Slope of semantic diversity on entropy rate", entries.forest(entries.LINEAR)),
+    "decomposition": Entry("Canopy entropy in three terms", entries.decomposition_figure),
+    "residuals": Entry("Quantile residuals of the models", entries.residuals(("interaction", "quadratic"))),
+    "lengths": Entry("Lengths of the rollouts", entries.length_figure, needs="runs"),
+    "length_densities": Entry("Densities of the lengths that ended by themselves", entries.density_figure, "runs"),
+    "within_prompt": Entry("Variance of length and rate over a prompt's rollouts", entries.within_figure, "runs"),
+    "entropy_profile": Entry("Entropy rate along the rollout", entries.profile_figure, needs="runs"),
+    "entropy_cohorts": Entry("Entropy along fixed cohorts of rollouts", entries.cohort_figure, needs="runs"),
+    "end_hazard": Entry("Chance of an end token by position", entries.hazard_figure, needs="runs"),
+    "cap_sensitivity": Entry("Sensitivity to the length cap", entries.cap_figure, needs="runs"),
 }
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from canopy_stats.schema import UserError
@@ -40,6 +41,13 @@ class Material:
         """The fine-tuned variants, in the order in which they appear."""
         return tuple(v for v in dict.fromkeys(self.panel["model_variant"].astype(str)) if v != BASE)
 
+    @property
+    def first_tuned(self) -> str:
+        """The first fine-tuned variant; UserError when the panel has none."""
+        if not self.tuned:
+            raise UserError("The panel has base rows only: this needs a fine-tuned variant beside them.")
+        return self.tuned[0]
+
     def pair(self, tuned: str) -> pd.DataFrame:
         """The panel's rows of the base and one tuned variant."""
         return self.panel[self.panel["model_variant"].astype(str).isin([BASE, tuned])].reset_index(drop=True)
@@ -48,13 +56,30 @@ class Material:
         """A model's slope change between the base and a tuned variant (None: the first); fitted once."""
         from canopy_stats.slope import slope_change
 
-        if not self.tuned:
-            raise UserError("The panel has base rows only: a slope change needs a fine-tuned variant beside them.")
-        variant = self.tuned[0] if tuned is None else tuned
+        variant = self.first_tuned if tuned is None else tuned
         key = (model, variant)
         if key not in self.known:
             self.known[key] = slope_change(self.pair(variant), model=model)
         return self.known[key]
+
+    @cached_property
+    def rollouts(self) -> pd.DataFrame:
+        """All runs' rollouts: task, family, variant, prompt, length, rate and finish reason."""
+        return self.rows("rollouts", ["prompt_uid", "length", "entropy_rate", "finish_reason"])
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """All runs' steps: task, family, variant, position, entropy, stop probability, and the rollout's length."""
+        steps = self.rows("steps", ["step", "entropy", "stop_probability"])
+        rollout = steps["step"].eq(0).cumsum().to_numpy() - 1  # stored rollout by rollout, each from step 0
+        return steps.assign(length=np.bincount(rollout)[rollout])
+
+    @cached_property
+    def paired(self) -> pd.DataFrame:
+        """The paired bootstrap of the panel."""
+        from canopy_stats.metrics import paired_bootstrap
+
+        return paired_bootstrap(self.panel)
 
     def rows(self, kind: Literal["rollouts", "steps"], columns: list[str]) -> pd.DataFrame:
         """Some columns of all runs' rollouts or steps, with task, family and variant as categories."""
