@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -13,7 +14,7 @@ from tiny_models import save_tiny_llama
 
 import canopy_stats as cs
 from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.study import Checkpoint, Family, Study, chain, demo, record, run_demo, run_study, stages, work
+from canopy_stats.study import Checkpoint, Family, Study, demo, record, run_demo, run_study, stages, work
 from canopy_stats.study.demo import FAMILIES
 
 STATES = 8
@@ -84,7 +85,7 @@ def test_every_run_is_checked(done):
 
 def test_tables_and_figures_are_on_the_disk_and_named_at_the_end(done):
     result, said = done
-    assert {p.stem for p in result.tables} == {"slopes", "base_tuned", "decomposition", "checks"}
+    assert {p.stem for p in result.tables} >= {"slopes", "base_tuned", "decomposition", "checks"}
     assert {p.suffix for p in result.figures} == {".svg", ".png"} and len(result.figures) >= 8
     assert all(p.stat().st_size > 0 for p in (*result.tables, *result.figures))
     page = (result.out / "summary.md").read_text()
@@ -150,16 +151,36 @@ def test_a_stage_is_kept_until_its_key_or_its_file_changes(tmp_path):
     assert len(made) == 3 and (tmp_path / "result.txt").read_text() == "x"
 
 
-def test_a_stage_that_failed_is_not_kept(tmp_path):
+def test_a_stage_that_failed_half_way_is_made_again(tmp_path):
     def fail():
+        (tmp_path / "result.txt").write_text("half")
         raise UserError("no")
 
     make, made = counted(tmp_path)
     stages.staged(tmp_path, "s", {"a": 1}, make)
     with pytest.raises(UserError):
         stages.staged(tmp_path, "s", {"a": 2}, fail)
+    assert stages.state(tmp_path, "s", {"a": 2}) == ("stale", "changed: a")
+    assert stages.state(tmp_path, "s", {"a": 1}) == ("stale", "altered or missing: result.txt")
     stages.staged(tmp_path, "s", {"a": 1}, make)
-    assert len(made) == 2
+    assert len(made) == 2 and (tmp_path / "result.txt").read_text() == "x"
+
+
+def test_files_that_are_no_longer_made_are_removed(tmp_path):
+    def make(*names):
+        for name in names:
+            (tmp_path / name).write_text(name)
+        return [tmp_path / name for name in names]
+
+    stages.staged(tmp_path, "s", {"a": 1}, lambda: make("kept", "dropped"))
+    stages.staged(tmp_path, "s", {"a": 2}, lambda: make("kept"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "stages"]
+
+
+def test_a_failure_of_the_disk_is_told_as_to_a_colleague():
+    with pytest.raises(UserError, match=r"figures could not go on: No space left on device .*f\.svg.*it resumes"), \
+            stages.explained("figures"):
+        raise OSError(errno.ENOSPC, "No space left on device", "figures/f.svg")
 
 
 def test_code_hash_depends_on_the_named_modules_alone():
@@ -259,13 +280,6 @@ def test_the_demo_runs_on_a_family_that_comes_with_the_project(tmp_path):
     assert len(result.panel) == 2 * 2 * 4
     # twelve rollouts are too few for a z-score; that the scores agree does not depend on their number
     assert (result.checks[["entropy off by", "log-prob off by"]] < 1e-4).all(axis=None)
-
-
-def test_the_one_slope_of_the_main_model_is_drawn_once(done):
-    result, _ = done
-    main, interaction, _ = chain.forest_rows(result.changes).to_dict("records")
-    assert np.isfinite(main["base"]) and np.isnan(main["tuned"]) and np.isnan(main["difference"])
-    assert (interaction["tuned_low"], interaction["tuned_high"]) == tuple(result.changes[1].tuned.interval)
 
 
 def test_a_study_survives_the_way_to_another_process(random_models, tmp_path):

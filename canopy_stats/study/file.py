@@ -324,6 +324,8 @@ def _further_embedders(keys: list[EmbedderKeys], place: _Place) -> list[Ablation
 
 def _ablation(keys: AblationKeys, law: SamplingPolicy, index: int, place: _Place) -> Ablation:
     key = f"ablations[{index}]"
+    if keys.name == "main":
+        raise UserError(f"{key}.name is 'main', which means the study itself; choose another.")
     changed = keys.law.model_dump(include=keys.law.model_fields_set) if keys.law else None
     return Ablation(keys.name, SamplingPolicy(**{**law.to_dict(), **changed}) if changed is not None else None,
                     _embedder(keys.embedder, f"{key}.embedder", place) if keys.embedder else None,

@@ -40,7 +40,10 @@ def material_key(parts: Sequence[Part]) -> Key | None:
     if main.contents is None or any(value is None for group in hashes.values() for value in group.values()):
         return None
     return {"runs": main.contents, **hashes, "versions": versions_of(*fits.FITTING, "matplotlib"),
-            "code": code_hash("report", "slope", "mixed", "metrics", "study/catalogue", "study/material")}
+            "code": code_hash("report", "slope", "mixed", "metrics", *_CATALOGUE)}
+
+
+_CATALOGUE = ("study/catalogue", "study/material", "study/entries")
 
 
 def material_of(parts: Sequence[Part]) -> Material:
