@@ -19,6 +19,16 @@ def checkpoints(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_figures():
+    """Two figures stand for all: what they show is tested elsewhere, and drawing takes longer than all else here."""
+    from canopy_stats.study import catalogue
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "FIGURES", {name: catalogue.FIGURES[name] for name in ("slopes", "lengths")})
+        yield
+
+
 @pytest.fixture
 def make_study(checkpoints, tmp_path):
     """Write a study file over the tiny checkpoints into a folder of its own."""

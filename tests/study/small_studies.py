@@ -11,7 +11,7 @@ WORDS = ("the cat sat on the mat", "a bird flew over the hill", "it was a small 
          "then a cat sat and sat", "the blue bird was small")
 
 
-def write_prompts(path: Path, first: int = 0, count: int = 3) -> Path:
+def write_prompts(path: Path, first: int = 0, count: int = 6) -> Path:
     lines = [json.dumps({"id": f"p{i}", "prompt": WORDS[(first + i) % len(WORDS)]}) for i in range(count)]
     path.write_text("\n".join(lines) + "\n")
     return path
