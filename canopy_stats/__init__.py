@@ -20,6 +20,10 @@ _EXPORTS = {
     "embed": "metrics",
     "measure": "metrics",
     "paired_bootstrap": "metrics",
+    "judge": "metrics.judge",
+    "add_rse": "metrics.judge",
+    "EmbeddingJudge": "metrics.judge",
+    "OpenAIJudge": "metrics.judge",
     "panel": "panel",
     "load_demo_panel": "panel",
     "lmm": "mixed",
@@ -34,6 +38,8 @@ _EXPORTS = {
     "load_fit": "mixed",
     "slope_change": "slope",
     "slope_table": "slope",
+    "read_study": "study",
+    "run_study": "study",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 

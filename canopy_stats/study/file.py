@@ -183,13 +183,15 @@ class JudgeKeys(_Keys):
     threshold: float | None = Field(default=None, gt=-1, le=1)
     m: int | None = Field(default=None, ge=2)
     seed: int | None = None
+    embedder: str | None = None
     base_url: str | None = None
     model: str | None = None
 
     @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        if self.kind == "openai" and not (self.base_url and self.model):
-            raise ValueError("of kind 'openai' needs 'base_url' and 'model'")
+    def _whole(self) -> Self:
+        needed = {"embedding": ("threshold",), "openai": ("base_url", "model")}[self.kind]
+        if any(getattr(self, name) is None for name in needed):
+            raise ValueError(f"of kind {self.kind!r} needs {' and '.join(map(repr, needed))}")
         return self
 
 
@@ -275,7 +277,7 @@ def _study(keys: Keys, place: _Place) -> Study:
         keys.prompts_per_task, _embedder(main, "embedders[0]", place), keys.seed, keys.batch_size, keys.drift_tokens,
         keys.check_sample, keys.workers, keys.engine, keys.device, keys.think,
         _few_shot(keys.few_shot, "few_shot", place),
-        keys.judge.model_dump(exclude_none=True) if keys.judge else None, _reward(keys.reward, "reward", place),
+        _judge(keys.judge, place) if keys.judge else None, _reward(keys.reward, "reward", place),
         tuple(ablations))
     _refuse_equal_names("families", [f.name for f in study.families])
     _refuse_equal_names("ablations and further embedders", [a.name for a in study.ablations])
@@ -334,6 +336,14 @@ def _ablation(keys: AblationKeys, law: SamplingPolicy, index: int, place: _Place
 
 def _few_shot(keys: FewShotKeys | None, key: str, place: _Place) -> FewShot | None:
     return FewShot(place.file(keys.pool, f"{key}.pool"), keys.shots, keys.seed) if keys else None
+
+
+def _judge(keys: JudgeKeys, place: _Place) -> dict[str, Any]:
+    """The judge's mapping as metrics.judge takes it, with the path of an embedder that is on the disk."""
+    spec = keys.model_dump(exclude_none=True)
+    if keys.embedder is not None and keys.embedder not in BUILT_IN:
+        spec["embedder"] = place.model(keys.embedder, "judge.embedder")
+    return spec
 
 
 def _reward(keys: RewardKeys | None, key: str, place: _Place) -> Reward | None:

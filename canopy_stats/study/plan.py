@@ -194,9 +194,10 @@ def _grounds(rows: pd.DataFrame, assumed: Assumptions) -> list[str]:
     length = (f"{assumed.mean_length:g} tokens, as given" if assumed.mean_length is not None
               else f"{SHARE_OF_CAP:.0%} of the cap, an assumption; --mean-length gives another")
     speed = (f"{assumed.tokens_per_second:,.0f} tokens/s, as given" if assumed.tokens_per_second is not None
-             else f"a guess from the models' size ({_speeds(rows)}): measure a few prompts and give --tokens-per-second")
-    return [f"Mean length where no rollout is stored: {length}.", f"Disk: {MEASURED}; 4 bytes a dimension of a vector, "
-            f"{OTHER_DIMENSIONS:,} where the model is not known.", f"Speed: {speed}."]
+             else f"a guess from the models' size ({_speeds(rows)}): measure yours and give --tokens-per-second")
+    return [f"Mean length where no rollout is stored: {length}.",
+            f"Disk: {MEASURED}; 4 bytes for each of a vector's dimensions, {OTHER_DIMENSIONS:,} where unknown.",
+            f"Speed: {speed}."]
 
 
 def _speeds(rows: pd.DataFrame) -> str:

@@ -94,6 +94,7 @@ WRONG = [
     ({"embedders": ["tfidf", "org/e", "orh/e"]}, "the name 'e' stands twice"),
     ({"judge": {"kind": "human"}}, "judge.kind is 'human'; it must be one of 'embedding' or 'openai'"),
     ({"judge": {"kind": "openai"}}, "judge of kind 'openai' needs 'base_url' and 'model'"),
+    ({"judge": {"kind": "embedding"}}, "judge of kind 'embedding' needs 'threshold'"),
     ({"few_shot": {"pool": "none.jsonl", "shots": 2}}, "few_shot.pool is 'none.jsonl', but there is no file"),
     ({"ablations": [{"name": "nothing"}]}, "ablations[0] changes nothing"),
     ({"ablations": [{"name": "main", "law": {"top_k": 1}}]}, "ablations[0].name is 'main'"),

@@ -1,0 +1,222 @@
+"""Semantic entropy of a run: who means the same as whom, judged pair by pair, and what follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from canopy_stats.metrics.judging.cases import MISSING, SAME, Case, Judge, Sitting, Verdicts, draw_cases, expand
+from canopy_stats.metrics.judging.endpoint import OpenAIJudge
+from canopy_stats.metrics.judging.local import EmbeddingJudge, FunctionJudge
+from canopy_stats.metrics.rse import asymmetric_share, semantic_entropy
+from canopy_stats.schema import Column, UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from canopy_stats.store import Run
+
+JudgeLike = Judge | Callable[[list[str], list[str], str], Any]
+
+JUDGE_COLUMNS = (
+    Column("prompt_uid", "string", "", "task/prompt_id"),
+    Column("RSE", "float64", "nats", "entropy of the shares of the clusters of equal meaning"),
+    Column("RSE_cs", "float64", "nats", "coverage-adjusted RSE (Chao-Shen)"),
+    Column("rse_m", "int64", "rollouts", "rollouts judged, m"),
+    Column("clusters", "float64", "clusters", "connected components of mutual 'same meaning' verdicts"),
+    Column("asymmetric_share", "float64", "share", "pairs asked whose two orders were judged differently"),
+    Column("failed", "int64", "verdicts", "verdicts that failed; a single one makes the prompt's RSE NaN"),
+    Column("equal_share", "float64", "share", "pairs of rollouts with equal texts, which nobody was asked about"),
+    Column("empty", "int64", "rollouts", "rollouts whose text is empty"),
+)
+PANEL_NAMES = ("RSE", "RSE_cs", "rse_m")
+"""The optional columns of a panel that a judge fills."""
+
+_KEY = ["prompt_uid", "model_name", "model_variant"]
+
+
+def judge(run: Run, judge: JudgeLike, *, m: int = 20, seed: int = 0, think: str = "keep", max_failed: float = 0.05,
+          progress: bool = True) -> pd.DataFrame:
+    """Semantic entropy of each prompt of a run: one row per prompt, in the columns of :data:`JUDGE_COLUMNS`.
+
+    Parameters
+    ----------
+    judge : :class:`EmbeddingJudge`, :class:`OpenAIJudge`, or a function (texts_a, texts_b, prompt) -> bools
+    m : rollouts of each prompt that are compared, chosen by (seed, task, prompt): m(m − 1) verdicts
+    think : "keep" or "drop" the ``<think>`` part of the texts
+    max_failed : share of the verdicts that may fail before the run is refused
+    progress : report on stderr
+
+    Texts that are equal once stripped mean the same and are not asked about; an empty text differs from every other.
+    A prompt of which any verdict failed has no RSE (NaN): which way the verdict would have gone is not guessed. The
+    result is kept in the run's folder by judge, m, seed and think, together with the rollouts chosen and every
+    verdict, unless the judge is a function or verdicts failed.
+    """
+    _refuse_options(m, seed, max_failed)
+    chosen = judge if isinstance(judge, Judge) else FunctionJudge(judge)
+    sitting = Sitting(run, think, max_failed, _speaker(run) if progress else lambda line: None)
+    identity = chosen.identity(sitting)
+    key = None if identity is None else {"judge": identity, "m": m, "seed": seed, "think": think}
+    kept = None if key is None else run.read_table(_table_name(key))
+    if kept is not None and kept[1].get("made_by") == key:
+        return _frame(kept[0])
+    made = _judged(draw_cases(run, m, seed, think), chosen, sitting)
+    if key is not None and not np.any(made["failed"]):
+        _keep(run, key, made)
+    return _frame(made)
+
+
+def _refuse_options(m: Any, seed: Any, max_failed: float) -> None:
+    if type(m) is not int or m < 2:
+        raise UserError(f"m is {m!r}; it must be a whole number of rollouts to compare, at least 2.")
+    if type(seed) is not int:
+        raise UserError(f"seed is {seed!r}; it must be a whole number.")
+    if not 0 <= max_failed <= 1:
+        raise UserError(f"max_failed is {max_failed!r}; it is a share between 0 and 1.")
+
+
+def judge_run(run: Run, spec: Mapping[str, Any]) -> pd.DataFrame:
+    """:func:`judge` with everything in one mapping, as a study file has it.
+
+    ``{"kind": "embedding", "threshold": 0.8, "embedder": "minilm", "m": 20, "seed": 0}`` or ``{"kind": "openai",
+    "base_url": ..., "model": ..., "api_key_env": ..., "m": 20, ...}`` with any field of :class:`OpenAIJudge`; and
+    ``think``, ``max_failed``, ``progress``.
+    """
+    options = {name: spec[name] for name in _OPTIONS if name in spec}
+    return judge(run, from_spec({name: value for name, value in spec.items() if name not in _OPTIONS}), **options)
+
+
+_OPTIONS = ("m", "seed", "think", "max_failed", "progress")
+_KINDS: Mapping[str, type[EmbeddingJudge] | type[OpenAIJudge]] = {"embedding": EmbeddingJudge, "openai": OpenAIJudge}
+
+
+def from_spec(spec: Mapping[str, Any]) -> EmbeddingJudge | OpenAIJudge:
+    """The judge that a mapping describes; UserError names what it lacks or has too much."""
+    fields = dict(spec)
+    kind = fields.pop("kind", None)
+    if kind not in _KINDS:
+        raise UserError(f"The judge's kind is {kind!r}; it must be 'embedding' or 'openai'.")
+    declared = _KINDS[kind].__dataclass_fields__
+    if unknown := sorted(set(fields) - set(declared)):
+        raise UserError(f"A judge of kind {kind} has no {', '.join(unknown)}; it has "
+                        f"{', '.join([*declared, *_OPTIONS])}.")
+    needed = [name for name in ("threshold", "base_url", "model") if name in declared and name not in fields]
+    if needed:
+        raise UserError(f"A judge of kind {kind} needs {' and '.join(needed)}: add it.")
+    return _KINDS[kind](**fields)
+
+
+def add_rse(panel: pd.DataFrame, runs: Iterable[Run | str | Path], judge: JudgeLike | Mapping[str, Any],
+            **options: Any) -> pd.DataFrame:
+    """A panel with the columns RSE, RSE_cs and rse_m from its runs (or their folders), judged if they were not yet.
+
+    ``judge`` and ``options`` are those of :func:`judge`, or one mapping as for :func:`judge_run`. Rows that belong to
+    none of the runs get NaN, and a warning counts them.
+    """
+    opened = [_opened(run) for run in runs]
+    _refuse_strangers(panel, opened)
+    measured = [_judged_rows(run, judge, options) for run in opened]
+    columns = [*_KEY, *PANEL_NAMES]
+    found = pd.concat(measured)[columns] if measured else pd.DataFrame(columns=columns)
+    joined = panel.drop(columns=list(PANEL_NAMES), errors="ignore").merge(found, on=_KEY, how="left",
+                                                                         validate="one_to_one")
+    if without := int(joined["rse_m"].isna().sum()):
+        warnings.warn(f"{without:,} of {len(joined):,} rows of the panel belong to none of the runs given and have no "
+                      "RSE.", stacklevel=2)
+    joined.attrs = dict(panel.attrs)
+    return joined
+
+
+def _judged_rows(run: Run, judge_or_spec: Any, options: Mapping[str, Any]) -> pd.DataFrame:
+    rows = (judge_run(run, {**judge_or_spec, **options}) if isinstance(judge_or_spec, Mapping)
+            else judge(run, judge_or_spec, **options))
+    return rows.assign(model_name=run.config.family, model_variant=run.config.variant)
+
+
+def _opened(run: Run | str | Path) -> Run:
+    if not isinstance(run, (str, Path)):
+        return run
+    from canopy_stats.store import open_run
+
+    return open_run(run)
+
+
+def _refuse_strangers(panel: pd.DataFrame, runs: Iterable[Run]) -> None:
+    """A panel's rows and the run that would be judged for them must be the same draws."""
+    for run in runs:
+        own = panel[(panel["model_name"] == run.config.family) & (panel["model_variant"] == run.config.variant)
+                    & (panel["task"] == run.config.task)]
+        if own.empty or (own["run_id"] != run.run_id).any():
+            raise UserError(f"The panel was not made from {run.path} ({run.config.family}/{run.config.variant}/"
+                            f"{run.config.task}): give the runs that the panel was made from.")
+
+
+# ------------------------------------------------------------------------------------------------ rows and keeping
+
+
+def _judged(cases: list[Case], chosen: Judge, sitting: Sitting) -> dict[str, list[Any]]:
+    """The kept columns as lists: JUDGE_COLUMNS, then ``rollouts`` (m,) and ``verdicts`` (m·m,) of each prompt."""
+    compared = chosen.compare(cases, sitting)
+    _refuse_missing(cases, compared, sitting)
+    rows = [_row(case, verdicts) for case, verdicts in zip(cases, compared, strict=True)]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _row(case: Case, verdicts: Verdicts) -> dict[str, Any]:
+    off = ~np.eye(len(verdicts), dtype=bool)
+    failed, whole = int((verdicts[off] == MISSING).sum()), expand(verdicts, case)
+    found = semantic_entropy(whole == SAME)
+    found["asymmetric_share"] = asymmetric_share(verdicts == SAME) if len(verdicts) else float("nan")
+    if failed:
+        found |= dict.fromkeys(("RSE", "RSE_cs", "clusters", "asymmetric_share"), float("nan"))
+    m = len(case.code)
+    equal = (case.code[:, None] == case.code[None, :]) & (case.code[:, None] >= 0)
+    return {"prompt_uid": case.prompt_uid, **found, "failed": failed,
+            "equal_share": float((equal.sum() - np.trace(equal)) / (m * (m - 1))), "empty": int((case.code < 0).sum()),
+            "rollouts": case.rollouts, "verdicts": whole.ravel()}
+
+
+def _refuse_missing(cases: list[Case], compared: list[Verdicts], sitting: Sitting) -> None:
+    asked = sum(case.asked for case in cases)
+    failed = sum(int((v == MISSING).sum() - (np.diag(v) == MISSING).sum()) for v in compared)
+    if failed > sitting.max_failed * asked:
+        raise UserError(f"{failed:,} of {asked:,} verdicts are missing, more than max_failed={sitting.max_failed:.0%} "
+                        "allows: mend the judge, or raise max_failed.")
+
+
+def _arrow(made: Mapping[str, list[Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    types = {"string": pa.string(), "float64": pa.float64(), "int64": pa.int64()}
+    fields = [pa.field(c.name, types[c.dtype], metadata={"unit": c.unit, "meaning": c.meaning}) for c in JUDGE_COLUMNS]
+    fields += [pa.field("rollouts", pa.list_(pa.int32())), pa.field("verdicts", pa.list_(pa.int8()))]
+    return pa.table({f.name: made[f.name] for f in fields}, schema=pa.schema(fields))
+
+
+def _frame(made: Mapping[str, list[Any]] | pa.Table) -> pd.DataFrame:
+    table = _arrow(made) if isinstance(made, Mapping) else made
+    return table.select([c.name for c in JUDGE_COLUMNS]).to_pandas()
+
+
+def _table_name(key: Mapping[str, Any]) -> str:
+    return "rse-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _keep(run: Run, key: Mapping[str, Any], made: Mapping[str, list[Any]]) -> None:
+    try:
+        run.write_table(_table_name(key), _arrow(made), {"made_by": dict(key)})
+    except (UserError, OSError) as error:
+        warnings.warn(f"The semantic entropies could not be kept in the run's folder ({error}).", stacklevel=3)
+
+
+def _speaker(run: Run) -> Callable[[str], None]:
+    label = f"{run.config.family}/{run.config.variant}/{run.config.task}"
+    return lambda line: print(f"judge {label}: {line}", file=sys.stderr, flush=True)

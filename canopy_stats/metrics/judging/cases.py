@@ -1,0 +1,140 @@
+"""What a judge is shown of a prompt: m of its rollouts' texts, equal ones once, and the prompt in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canopy_stats.metrics.rollouts import prompt_codes
+from canopy_stats.metrics.texts import prepare
+from canopy_stats.schema import UserError
+
+if TYPE_CHECKING:
+    from canopy_stats.store import Run
+
+Ints = NDArray[np.intp]
+Verdicts = NDArray[np.int8]
+"""(k, k) with text i shown first, text j second: one of SAME, DIFFERENT, MISSING."""
+
+SAME, DIFFERENT, MISSING = 1, 0, -1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """m rollouts of one prompt. ``distinct`` holds the k different texts that are not empty, in order of appearance;
+    ``code`` (m,) says which of them each rollout has, −1 for an empty one."""
+
+    prompt_uid: str
+    task: str
+    prompt: str
+    rollouts: Ints  # (m,) rollout indices, ascending
+    distinct: tuple[str, ...]
+    code: Ints
+    rows: Ints  # (k,) a row of run.rollouts() with each distinct text
+
+    @property
+    def asked(self) -> int:
+        """k(k − 1): verdicts that a judge must give, each pair in both orders."""
+        return len(self.distinct) * (len(self.distinct) - 1)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The k(k − 1) ordered pairs of distinct texts."""
+        k = len(self.distinct)
+        return [(i, j) for i in range(k) for j in range(k) if i != j]
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """What a judge may need beside the cases: the run, how texts were prepared, the share of verdicts that may fail,
+    and where to report progress."""
+
+    run: Run
+    think: str
+    max_failed: float
+    say: Callable[[str], None]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Gives verdicts on the distinct texts of each case; MISSING where it failed, never a guess."""
+
+    def identity(self, sitting: Sitting) -> dict[str, Any] | None:
+        """What decides the verdicts, for the name under which they are kept; None where that cannot be known."""
+        ...
+
+    def compare(self, cases: Sequence[Case], sitting: Sitting) -> list[Verdicts]:
+        """(k, k) verdicts of each case; the diagonal is not read."""
+        ...
+
+
+def draw_cases(run: Run, m: int, seed: int, think: str) -> list[Case]:
+    """The cases of a run, in prompt order: for each prompt m of its rollouts, chosen by (seed, task, prompt)."""
+    table = run.rollouts(["prompt_id", "rollout", "text"])
+    code, ids = prompt_codes(table)
+    groups = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+    _refuse_too_few(m, {i: len(rows) for i, rows in zip(ids, groups, strict=True)})
+    words, rollout = prepare(table["text"].to_pylist(), think), table["rollout"].to_numpy()
+    prompts = {p.prompt_id: p for p in run.prompts()}
+    cases = []
+    for prompt_id, rows in zip(ids, groups, strict=True):
+        prompt = prompts[prompt_id]
+        own = rows[choose(len(rows), m, seed, run.config.task, prompt.prompt_hash)]
+        cases.append(_case(f"{run.config.task}/{prompt_id}", run.config.task, in_words(prompt.source), own, words,
+                           rollout))
+    return cases
+
+
+def choose(n: int, m: int, seed: int, task: str, prompt_hash: str) -> Ints:
+    """m of n rollouts without replacement, ascending: the same for every family and variant that share the prompt."""
+    key = hashlib.sha256(json.dumps([seed, task, prompt_hash]).encode()).digest()
+    generator = np.random.default_rng(np.random.SeedSequence(list(key)))
+    return np.sort(generator.choice(n, m, replace=False))
+
+
+def _refuse_too_few(m: int, counts: dict[str, int]) -> None:
+    short = [i for i, n in counts.items() if n < m]
+    if not counts:
+        raise UserError("The run holds no rollouts: generate some first.")
+    if short:
+        raise UserError(f"m is {m}, but {len(short)} prompt(s) have fewer rollouts ({short[0]}: {counts[short[0]]}). "
+                        f"Judge m={min(counts.values())} of each; semantic entropies of different m do not compare.")
+
+
+def _case(uid: str, task: str, prompt: str, rows: Ints, words: Sequence[str], rollout: Ints) -> Case:
+    position: dict[str, int] = {}
+    first: list[int] = []
+    for row in rows:
+        if words[row] and words[row] not in position:
+            position[words[row]] = len(position)
+            first.append(int(row))
+    code = np.array([position.get(words[row], -1) for row in rows], np.intp)
+    return Case(uid, task, prompt, rollout[rows].astype(np.intp), tuple(position), code, np.array(first, np.intp))
+
+
+def in_words(source: str | list[dict[str, str]] | list[int]) -> str:
+    """A prompt as a judge reads it: its text, its chat messages with their roles, or nothing for token ids."""
+    if isinstance(source, str):
+        return source.strip()
+    return "\n\n".join(f"[{part['role']}]\n{part['content'].strip()}" for part in source if isinstance(part, dict))
+
+
+def expand(verdicts: Verdicts, case: Case) -> Verdicts:
+    """Verdicts (m, m) between rollouts from those between distinct texts (k, k).
+
+    Equal texts mean the same, and so do two empty ones; an empty text and another never do. None of these is asked.
+    """
+    whole = np.full((len(case.code), len(case.code)), DIFFERENT, np.int8)
+    written = np.flatnonzero(case.code >= 0)
+    among = verdicts.copy()
+    np.fill_diagonal(among, SAME)
+    whole[np.ix_(written, written)] = among[np.ix_(case.code[written], case.code[written])]
+    empty = np.flatnonzero(case.code < 0)
+    whole[np.ix_(empty, empty)] = SAME
+    return whole
