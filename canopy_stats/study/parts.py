@@ -13,7 +13,7 @@ from canopy_stats import __version__, files
 from canopy_stats.schema import UserError
 from canopy_stats.study import drawn, work
 from canopy_stats.study.record import Prompted, Study
-from canopy_stats.study.stages import Key, Stage, code_hash
+from canopy_stats.study.stages import Key, Stage, code_hash, model_identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,14 +146,19 @@ def embed_key(part: Part) -> Key | None:
 def _embedder(asked: str | Prompted) -> Any:
     """What decides an embedder: its settings, with the content of the model where it is on the disk."""
     from canopy_stats.metrics.embed import BUILT_IN, resolve
-    from canopy_stats.study.stages import model_identity
 
     plain = asdict(asked) if isinstance(asked, Prompted) else {"model": asked}
-    if plain["model"] in BUILT_IN:
-        try:
-            return {**plain, "content": dict(resolve(plain["model"]).identity or {})}
-        except UserError:  # its package is not here, and nothing can be embedded with it
-            return {**plain, "content": None}
+    if plain["model"] not in BUILT_IN and not Path(plain["model"]).is_dir():
+        return plain
+    try:
+        content = dict(resolve(plain["model"]).identity or {})
+    except UserError:  # its package is not here, and nothing can be embedded with it
+        content = {}
+    return {**plain, "model": Path(plain["model"]).name, "content": content}
+
+
+def _with_model(plain: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the content of the model in the place of its path; a hub name stays a name."""
     return {**plain, "model": model_identity(plain["model"])}
 
 
@@ -176,8 +181,14 @@ def embed(part: Part) -> list[Path]:
 
 
 def judge_key(part: Part) -> Key | None:
-    return _with_contents(part, judge=dict(part.study.judge or {}), think=part.study.think,
+    spec = _judge(part.study)
+    return _with_contents(part, judge={**spec, "embedder": _embedder(spec.get("embedder", part.study.embedder))},
                           code=code_hash("metrics/judge", "metrics/judging", "metrics/rse"))
+
+
+def _judge(study: Study) -> dict[str, Any]:
+    """What the judge is asked for; one that compares embeddings takes the study's unless it names its own."""
+    return {"think": study.think, **(study.judge or {})}
 
 
 def judge(part: Part) -> list[Path]:
@@ -189,7 +200,9 @@ def judge(part: Part) -> list[Path]:
     except ImportError:
         raise UserError("This canopy_stats has no judge: leave 'judge' out of the study, or upgrade.") from None
 
-    spec = {"think": part.study.think, "progress": False, **(part.study.judge or {})}
+    spec = {"progress": False, **_judge(part.study)}
+    if spec["kind"] == "embedding":
+        spec.setdefault("embedder", part.study.embedder)
     rows = [judge_run(run, spec).assign(run=name, model_name=run.config.family, model_variant=run.config.variant)
             for name, run in part.opened().items()]
     return [_write_csv(pd.concat(rows), part.table("judged"))]
@@ -211,11 +224,11 @@ def _with_verdicts(panel: pd.DataFrame, judged: Path) -> pd.DataFrame:
 
 def panel_key(part: Part) -> Key | None:
     made = {"embeddings": files.file_sha256(part.table("embeddings"))}
-    if part.study.judge is not None:
+    if _judges(part):
         made["verdicts"] = files.file_sha256(_verdicts(part))
     if None in made.values():
         return None
-    reward = asdict(part.study.reward) if part.study.reward else None
+    reward = _with_model(asdict(part.study.reward)) if part.study.reward else None
     return _with_contents(part, **made, embedder=_embedder(part.study.embedder), think=part.study.think, reward=reward,
                           code=code_hash("metrics", "panel"))
 
@@ -224,14 +237,32 @@ def _verdicts(part: Part) -> Path:
     return (part.lender or part).table("judged")
 
 
+def _judges(part: Part) -> bool:
+    """Whether the panel gets verdicts: they are over all rollouts, and not those that a reward model left."""
+    return part.study.judge is not None and part.study.reward is None
+
+
+def _selection(study: Study) -> dict[str, Any]:
+    """The option of ``panel`` that keeps, of each prompt, the rollouts that a reward model likes best."""
+    if study.reward is None:
+        return {}
+    try:
+        from canopy_stats.metrics.reward import best_rollouts
+    except ImportError:
+        raise UserError("This canopy_stats has no reward model: leave 'reward' out of the study, or upgrade.") from None
+
+    return {"rollouts": best_rollouts(study.reward.model, study.reward.keep, think=study.think, device=study.device,
+                                      progress=False)}
+
+
 def make_panel(part: Part) -> list[Path]:
     """The panel of the part, with how it was made inside the file and, of the study itself, beside it."""
     from canopy_stats.panel import panel, write_panel
 
     note = {"canopy_stats": __version__, "study": part.study.described(), **(panel_key(part) or {})}
-    made = panel(list(work.measured(part.study, part.opened()).values()), embedder=part.study.embedder,
-                 think=part.study.think)
-    if part.study.judge is not None:
+    made = panel(list(part.opened().values()), embedder=part.study.embedder, think=part.study.think,
+                 **_selection(part.study))
+    if _judges(part):
         made = _with_verdicts(made, _verdicts(part))
     files.make_folder(part.panel_path.parent)
     write_panel(made, part.panel_path, note)

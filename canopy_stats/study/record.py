@@ -89,8 +89,9 @@ class Study:
 
     ``contrast`` says in words what differs between base and tuned. ``prompts_per_task`` None takes all of a file;
     ``drift_tokens`` are drawn again at other batch sizes for each run, and ``check_sample`` rollouts scored again.
-    ``workers`` processes of one thread each draw the rollouts; None draws them here, with all threads. ``judge`` is
-    what ``metrics.judge`` is asked for, ``think`` what becomes of a ``<think>`` part before texts are embedded.
+    ``workers`` processes of one thread each draw the rollouts; None draws them here, with all threads. ``engine`` is a
+    name or an object with the methods of ``schema.Engine``, ``judge`` what ``metrics.judge`` is asked for, ``think``
+    what becomes of a ``<think>`` part before texts are embedded.
     """
 
     title: str
@@ -106,7 +107,7 @@ class Study:
     drift_tokens: int = 256
     check_sample: int = 8
     workers: int | None = None
-    engine: str = "torch"
+    engine: Any = "torch"
     device: str = "auto"
     think: str = "keep"
     few_shot: FewShot | None = None

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +68,9 @@ def checked(study: Study, run: Run, name: str) -> pd.DataFrame:
     if kept is not None and made_from.items() <= kept[1].items():
         return kept[0].to_pandas()
     model = study.cells()[name][2].model
-    report = check(run, model=None if isinstance(model, (str, Path)) else model, n_sample=study.check_sample)
+    # The run knows where a named model lies, and of an engine of one's own only the martingales can be looked at.
+    given = None if isinstance(model, (str, Path)) or not isinstance(study.engine, str) else model
+    report = check(run, model=given, n_sample=study.check_sample)
     table = pa.Table.from_pandas(report.to_frame(), preserve_index=False)
     run.write_table("check", table, made_from)
     return table.to_pandas()
@@ -77,13 +79,6 @@ def checked(study: Study, run: Run, name: str) -> pd.DataFrame:
 def check_key(study: Study) -> dict[str, Any]:
     """What a check's findings depend on beside the run."""
     return {"sample": study.check_sample, "code": code_hash("checks", "drift", "generation")}
-
-
-def measured(study: Study, runs: Mapping[str, Run]) -> dict[str, Run]:
-    """The runs that the panel is made of: as drawn, or of each prompt those rollouts that a reward model likes best."""
-    if study.reward is None:
-        return dict(runs)
-    raise UserError("This canopy_stats has no reward model: leave 'reward' out of the study, or upgrade.")
 
 
 def draw_here(study: Study, out: Path, missing: Sequence[str], say: Say, progress: bool) -> None:
