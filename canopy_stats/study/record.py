@@ -154,8 +154,8 @@ class Study:
                  "families": {f.name: [c.described() for c in f.checkpoints] for f in self.families},
                  "prompts_per_task": self.prompts_per_task, "n_rollouts": self.n_rollouts, "seed": self.seed,
                  "law": self.policy.to_dict(), "embedder": _embedder_shown(self.embedder)}
-        more = {"few_shot": self.few_shot.described() if self.few_shot else None, "judge": self.judge,
-                "reward": asdict(self.reward) if self.reward else None,
+        more = {"few_shot": self.few_shot.described() if self.few_shot else None, "judge": _with_shown(self.judge),
+                "reward": _with_shown(asdict(self.reward)) if self.reward else None,
                 "ablations": [_ablation_shown(a) for a in self.ablations]}
         return plain | {name: value for name, value in more.items() if value}
 
@@ -169,7 +169,13 @@ def _records(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _embedder_shown(embedder: str | Prompted) -> Any:
-    return asdict(embedder) if isinstance(embedder, Prompted) else embedder
+    return _with_shown(asdict(embedder)) if isinstance(embedder, Prompted) else _shown(embedder)
+
+
+def _with_shown(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Settings with the last part of each path."""
+    models = ("model", "embedder")
+    return {k: _shown(v) if k in models else v for k, v in values.items()} if values is not None else None
 
 
 def _ablation_shown(ablation: Ablation) -> dict[str, Any]:
@@ -177,5 +183,5 @@ def _ablation_shown(ablation: Ablation) -> dict[str, Any]:
     changed = {"law": ablation.policy.to_dict() if ablation.policy else None,
                "embedder": _embedder_shown(ablation.embedder) if ablation.embedder else None,
                "few_shot": ablation.few_shot.described() if ablation.few_shot else None,
-               "reward": asdict(ablation.reward) if ablation.reward else None}
+               "reward": _with_shown(asdict(ablation.reward)) if ablation.reward else None}
     return {"name": ablation.name} | {name: value for name, value in changed.items() if value is not None}
