@@ -38,6 +38,9 @@ _EXPORTS = {
     "load_fit": "mixed",
     "slope_change": "slope",
     "slope_table": "slope",
+    "slope_scrutiny": "slope",
+    "simulate_panel": "slope",
+    "Scenario": "slope",
     "read_study": "study",
     "run_study": "study",
 }

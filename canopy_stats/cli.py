@@ -152,22 +152,44 @@ def _fit(options: argparse.Namespace) -> int:
         for note in table.attrs.get("notes", []):
             print(f"note: {note}")
     else:
-        _show_change(slope_change(panel, model=options.model), options.csv)
+        change = slope_change(panel, model=options.model, bootstrap=options.bootstrap, seed=options.seed,
+                              workers=options.workers)
+        _show_change(change, options.csv)
     return OK
 
 
 def _show_change(change: SlopeChange, csv: str | None) -> None:
-    """One model in detail: its fit, then what it says of the slopes."""
-    if change.fit is not None:
+    """One model in detail: its fit (or the cells' slopes behind the robust one), then what it says of the slopes."""
+    if change.fit is not None and change.cells is None:
         print(change.fit.summary())
     print()
     for name in ("base", "tuned", "difference", "ratio"):
         e = getattr(change, name)
         kind = "" if e.interval.kind == "bounded" else f" {e.interval.kind}"
         print(f"{name:<11}{e.estimate:>9.4f}  se {e.se:.4f}  95% [{e.interval[0]:.4f}, {e.interval[1]:.4f}]{kind}")
+        if name in change.intervals:
+            low, high = change.intervals[name]
+            print(f"{'':<11}{'bootstrap':>9}            95% [{low:.4f}, {high:.4f}] {change.intervals[name].kind}")
+    if change.cells is not None:
+        print("\nSlopes by family and task, over the shared rates:")
+        _show(change.cells)
     print("\n".join(["", change.estimand, "", change.verdict, *change.notes]))
     if change.fit is not None:
         _write_csv(change.fit.tidy(), csv)
+
+
+def _scrutinise(options: argparse.Namespace) -> int:
+    from canopy_stats.report import tables
+    from canopy_stats.slope import slope_scrutiny
+
+    found = slope_scrutiny(_read_panel(options.panel), paper=options.paper)
+    print(tables.console(tables.scrutiny(found.table)))
+    _write_csv(found.table, options.csv)
+    if found.robust.cells is not None:
+        print("\nThe robust slope by family and task, over the rates that base and tuned share:")
+        _show(found.robust.cells)
+    print("\n".join(["", found.verdict, "", found.robust.estimand, *found.robust.notes]))
+    return OK
 
 
 def _read_panel(path: str | None) -> pd.DataFrame:
@@ -391,8 +413,12 @@ def _panel_options(command: argparse.ArgumentParser) -> None:
 def _fit_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("panel", nargs="?", help="panel file (.parquet or .csv); without it, the panel inside the package")
-    add("--model", choices=["main", "interaction", "quadratic", "all"], default="all",
-        help="one of the paper's linear mixed models in detail, or all in one slope table (default)")
+    add("--model", default="all",
+        choices=["main", "interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse", "robust", "all"],
+        help="one of the paper's models, or the robust slope, in detail; all (default) is the linear ones in one table")
+    add("--bootstrap", type=int, default=0, metavar="N", help="with --model: N resamples of whole prompts")
+    add("--seed", type=int, metavar="S", help="seed of the bootstrap")
+    add("--workers", type=int, default=1, metavar="W", help="processes of the bootstrap (default 1)")
     add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"')
     add("--ml", action="store_true", help="with --formula: maximum likelihood instead of REML")
     _csv_option(command)
@@ -457,6 +483,14 @@ def _embedder_option(command: argparse.ArgumentParser, default: str | None) -> N
                               f"(default {default or 'none: no diversity columns'})")
 
 
+def _scrutinise_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("panel", nargs="?", help="a .parquet or .csv panel (default: the one in the package)")
+    command.add_argument("--paper", default="paper_beta",
+                         choices=["interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse"],
+                         help="which of the paper's models (default paper_beta, its headline)")
+    _csv_option(command)
+
+
 def _csv_option(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", metavar="FILE", help="write the table to this file too")
 
@@ -472,6 +506,7 @@ Each step reads what the one before it stored:
   measure    runs -> entropy, length and diversity of each prompt
   panel      runs -> one table, a row for each prompt and model
   fit        a panel -> how the slope of diversity on entropy rate changes
+  scrutinise a panel -> the paper's slope beside one that withstands the known artefacts
 
 All of them for a study, which a YAML file describes:
 
@@ -534,8 +569,18 @@ _COMMANDS: dict[str, _Step] = {
 
         Examples:
           canopy-stats fit                              (the panel inside the package)
-          canopy-stats fit panel.parquet --model interaction
+          canopy-stats fit panel.parquet --model robust
+          canopy-stats fit panel.parquet --model paper_beta --bootstrap 999 --seed 1 --workers 2
           canopy-stats fit panel.parquet --formula "D ~ R_bar*model_variant + N_bar + task + (1|prompt_uid)"
+        """),
+    "scrutinise": (_scrutinise, _scrutinise_options, "the paper's slope and a robust one, side by side", """
+        Fit the paper's headline model and the robust slope to one panel, and say in words whether they agree. The
+        robust slope compares base and tuned at rates that both have, with one curve shared by both, slopes free in
+        every family and task, and rate, length and diversity corrected for measurement error.
+
+        Examples:
+          canopy-stats scrutinise                       (the panel inside the package)
+          canopy-stats scrutinise panel.parquet --paper interaction
         """),
     "check": (_check, _check_options, "was a run drawn from the law it claims?", """
         Two sums have mean zero if the tokens were drawn from the law that the stored terms describe: surprisal minus

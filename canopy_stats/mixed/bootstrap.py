@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,11 +17,11 @@ from canopy_stats.mixed.formula import Design, Factor, group_codes
 from canopy_stats.mixed.glmm import estimate_again
 from canopy_stats.mixed.glmm import fit_design as fit_laplace
 from canopy_stats.mixed.lmm import fit_design as fit_linear
+from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.mixed.simulate import simulate
 from canopy_stats.schema import UserError
 
 Kind = Literal["percentile", "basic", "normal"]
-_shared: dict[str, Callable[[int], Array | str]] = {}
 
 
 @dataclass(frozen=True)
@@ -77,25 +75,11 @@ def bootstrap(fit: Fit, n: int, *, seed: int, cluster: str | None = None, worker
         raise UserError(f"bootstrap() needs at least 2 replicates, not {n}.")
     streams = np.random.SeedSequence(seed).spawn(n)
     resample = _cluster_design(fit, cluster) if cluster is not None else None
-    _shared["task"] = lambda i: _replicate(fit, np.random.default_rng(streams[i]), resample)
-    rows = _run(n, workers)
+    rows = fork_map(lambda i: _replicate(fit, np.random.default_rng(streams[i]), resample), n, workers)
     observed = estimates_of(fit)
     failures = {i: row for i, row in enumerate(rows) if isinstance(row, str)}
     values = [np.full(len(observed), np.nan) if isinstance(row, str) else row for row in rows]
     return Bootstrap(pd.DataFrame(values, columns=observed.index), observed, failures, seed, cluster)
-
-
-def _run(n: int, workers: int) -> list[Array | str]:
-    """The shared task for 0, ..., n - 1, in processes forked from this one where that is possible."""
-    if workers == 1 or "fork" not in multiprocessing.get_all_start_methods():
-        return [_call(i) for i in range(n)]
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(_call, range(n), chunksize=max(1, n // (8 * workers))))
-
-
-def _call(i: int) -> Array | str:
-    return _shared["task"](i)
 
 
 def _replicate(

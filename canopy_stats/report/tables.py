@@ -129,6 +129,12 @@ def _slope_cells(row: Mapping[Any, Any]) -> dict[str, str]:
             "ratio": number(row["ratio"], "{:.2f}"), "95% set of the ratio": ratio_set(row)}
 
 
+def scrutiny(table: pd.DataFrame) -> pd.DataFrame:
+    """The paper's and the robust slope as a paper prints them; ``table`` is that of ``slope.slope_scrutiny``."""
+    return pd.DataFrame([{"model": str(row["model"]), **_slope_cells(row), "rows": str(int(row["nobs"]))}
+                         for row in table.to_dict("records")])
+
+
 def ratio_set(row: Mapping[Any, Any]) -> str:
     """Fieller's set in words: an interval, all but an interval, or no bound at all."""
     low, high, kind = row["ratio_low"], row["ratio_high"], row["ratio_kind"]

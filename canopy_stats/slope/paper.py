@@ -1,91 +1,39 @@
-"""The paper's linear mixed models of diversity on entropy rate, and what they say of the slope's change by fine-tuning.
+"""The paper's models of diversity on entropy rate, by name, and what each says of the slope's change by fine-tuning.
 
-Models (D is semantic diversity, R_bar the mean entropy rate in nats per token, N_bar the mean length in tokens):
-``main`` has one slope for both variants, ``interaction`` a slope for each, ``quadratic`` a parabola for each (by
-maximum likelihood, rates centred; slopes at the mean rate).
+==============  ====================================================================================================
+main            linear, one slope for both variants
+interaction     linear, a slope for each variant
+quadratic       linear in a parabola of the centred rate for each variant, by maximum likelihood; slopes at the mean
+paper_beta      beta, logit link: standardised rate × variant, spline of 1/N × variant, dispersion model (headline)
+paper_vendi     the same mean for (VS - 1)/(M - 1), a richer dispersion model
+paper_rse       as paper_beta for RSE / log m
+==============  ====================================================================================================
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from canopy_stats.mixed import Fit, lmm
+from canopy_stats.mixed import Fit, glmm, lmm, slopes
 from canopy_stats.mixed.lmm import test_df
 from canopy_stats.schema import UserError
-from canopy_stats.slope.ratio import delta_se, fieller
+from canopy_stats.slope.estimates import LEVEL, Estimate, SlopeChange, estimate, four, missing
+from canopy_stats.slope.prepare import BASE, SQUEEZE, PreparedPanel, prepare
 
-Model = Literal["main", "interaction", "quadratic"]
-MODELS: tuple[Model, ...] = ("main", "interaction", "quadratic")
-NEEDED = ("task", "prompt_uid", "model_name", "model_variant", "D", "R_bar", "N_bar")
-BASE = "base"
-LEVEL = 0.95
+Model = Literal["main", "interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse"]
+LINEAR: tuple[Model, ...] = ("main", "interaction", "quadratic")
+MODELS: tuple[Model, ...] = get_args(Model)
+RESPONSES: Mapping[Model, str] = {"paper_vendi": "vendi_share", "paper_rse": "rse_share"}
 CAVEATS = (
     "Curvature shared by the two variants is not corrected: together with different rates it can look like a change of"
     " slope. Measurement error of the rates (they come from the same rollouts as D) is not corrected either."
 )
-
-
-class Interval(tuple[float, float]):
-    """(low, high) with ``kind``: 'bounded'; 'exclusive' (all but what lies between); 'whole'; 'not modelled'."""
-
-    kind: str
-
-    def __new__(cls, low: float, high: float, kind: str = "bounded") -> Interval:
-        interval = super().__new__(cls, (float(low), float(high)))
-        interval.kind = kind
-        return interval
-
-    def __repr__(self) -> str:
-        return f"Interval({self[0]:.6g}, {self[1]:.6g}, {self.kind})"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One quantity with its standard error, 95% interval (low, high) and two-sided p-value.
-
-    For a ratio the interval is Fieller's set, ``se`` is by the delta method, and the p-value tests a ratio of one.
-    """
-
-    estimate: float
-    se: float
-    interval: Interval
-    pvalue: float
-
-    @property
-    def kind(self) -> str:
-        """How to read the interval."""
-        return self.interval.kind
-
-
-@dataclass(frozen=True)
-class SlopeChange:
-    """Slope of diversity on entropy rate in the base and the fine-tuned variant, their difference and ratio."""
-
-    model: str
-    base: Estimate
-    tuned: Estimate
-    difference: Estimate
-    ratio: Estimate
-    identified: bool
-    verdict: str
-    estimand: str
-    notes: tuple[str, ...] = ()
-    fit: Fit | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class PreparedPanel:
-    """A checked panel with R_c, R_c2 (centred rate in nats per token and its square) and what was left out."""
-
-    data: pd.DataFrame
-    tuned: str
-    notes: tuple[str, ...]
-    single: frozenset[str]
 
 
 def slope_table(panel: pd.DataFrame) -> pd.DataFrame:
@@ -95,9 +43,8 @@ def slope_table(panel: pd.DataFrame) -> pd.DataFrame:
     likelihood. The main model has one slope for both variants, hence no difference and no ratio.
     """
     prepared = prepare(panel)
-    fits = {model: fit_model(prepared, model) for model in MODELS}
-    rows = [_row(slope_from_fit(fits[model], prepared, model)) for model in MODELS]
-    table = pd.DataFrame(rows)
+    fits = {model: fit_model(prepared, model) for model in LINEAR}
+    table = pd.DataFrame([row(slope_from_fit(fits[model], prepared, model)) for model in LINEAR])
     chi2 = 2 * (fits["quadratic"].llf - fit_model(prepared, "interaction", reml=False).llf)
     quadratic = (table["model"] == "quadratic").to_numpy()
     values = {"lrt_chi2": chi2, "lrt_df": 2.0, "lrt_p": float(stats.chi2.sf(max(chi2, 0.0), 2))}
@@ -107,107 +54,131 @@ def slope_table(panel: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def slope_change(panel: pd.DataFrame, *, model: Model = "interaction") -> SlopeChange:
-    """Base slope, tuned slope, difference and ratio by one of the paper's linear mixed models."""
-    if model not in MODELS:
-        raise UserError(f"model is {model!r}; choose one of {', '.join(MODELS)}.")
-    prepared = prepare(panel)
+def paper_change(panel: pd.DataFrame, model: Model) -> SlopeChange:
+    """Base slope, tuned slope, difference and ratio by one of the paper's models."""
+    prepared = prepare(with_response(panel, model), RESPONSES.get(model, "D"))
     return slope_from_fit(fit_model(prepared, model), prepared, model)
 
 
-def prepare(panel: pd.DataFrame) -> PreparedPanel:
-    """Check a panel and add the centred rate. UserError names what is missing; single-level factors are noted."""
-    missing = [name for name in NEEDED if name not in panel.columns]
-    if missing:
-        raise UserError(f"The panel lacks {', '.join(missing)}; make it with canopy_stats.panel or rename its columns.")
-    variants = sorted(str(v) for v in panel["model_variant"].unique())
-    if BASE not in variants or len(variants) != 2:
-        raise UserError(
-            f"model_variant has {', '.join(variants)}; a slope change needs '{BASE}' and one fine-tuned variant."
-            " Select the rows of two variants, or rename the reference one."
-        )
-    rate = panel["R_bar"] - panel["R_bar"].mean()
-    data = panel.assign(R_c=rate, R_c2=rate**2)
-    single = frozenset(name for name in ("task", "model_name") if panel[name].nunique() == 1)
-    notes = tuple(f"{name} has one level ({panel[name].iloc[0]}); its term is left out." for name in sorted(single))
-    return PreparedPanel(data, next(v for v in variants if v != BASE), notes, single)
+def with_response(panel: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """The panel with the model's response: D itself, (VS - 1)/(M - 1), or RSE / log m."""
+    needed = {"paper_vendi": ("VS", "M"), "paper_rse": ("RSE", "rse_m")}.get(model, ())
+    lacking = [name for name in needed if name not in panel.columns]
+    if lacking:
+        how = "judge the runs first (canopy_stats.judge)" if model == "paper_rse" else "make the panel with an embedder"
+        raise UserError(f"{model} needs the column{'s'[:len(lacking) - 1]} {', '.join(lacking)}; {how}.")
+    if model == "paper_vendi":
+        return panel.assign(vendi_share=(panel["VS"] - 1) / (panel["M"] - 1))
+    return panel.assign(rse_share=panel["RSE"] / np.log(panel["rse_m"])) if model == "paper_rse" else panel
+
+
+# --- formulas and fits ------------------------------------------------------------------------------------------
 
 
 def paper_formula(model: Model, single: frozenset[str] = frozenset()) -> str:
     """The paper's formula for a model, without the terms of factors that have one level only."""
     task = "" if "task" in single else " + task"
     family = "" if "model_name" in single else " + model_name"
+    random_family = "" if "model_name" in single else " + (1|model_name)"
+    beta = f"R_sc*model_variant + ns(invN_sc, 4)*model_variant{task}{random_family}"
     tail = {
         "main": "R_bar + N_bar" + task + (" + model_variant" if not family else " + model_name*model_variant"),
         "interaction": "R_bar*model_variant + N_bar" + task + family,
         "quadratic": "(R_c + R_c2)*model_variant + N_bar" + task + family,
     }
-    return f"D ~ {tail[model]} + (1|prompt_uid)"
+    return f"{RESPONSES.get(model, 'D')} ~ {tail.get(model, beta)} + (1|prompt_uid)"
+
+
+def paper_dispersion(model: Model, single: frozenset[str] = frozenset()) -> str:
+    """The paper's dispersion formula (log phi) for a beta model."""
+    variant = "model_variant" if "task" in single else "model_variant*task"
+    length = "ns(invN_sc, 4)*model_variant" if model == "paper_vendi" else "ns(invN_sc, 3)"
+    family = "" if "model_name" in single else " + model_name"
+    return f"~ {variant} + {length} + R_sc*model_variant{family}"
 
 
 def fit_model(prepared: PreparedPanel, model: Model, *, reml: bool | None = None) -> Fit:
-    """Fit one of the paper's models; ``quadratic`` by maximum likelihood, the others by REML, unless told."""
-    reml = model != "quadratic" if reml is None else reml
-    formula = paper_formula(model, prepared.single)
-    return lmm(formula, prepared.data, reml=reml, reference={"model_variant": BASE})
+    """Fit one of the paper's models; ``quadratic`` by maximum likelihood, the linear others by REML, unless told."""
+    formula, reference = paper_formula(model, prepared.single), {"model_variant": BASE}
+    if model in LINEAR:
+        return lmm(formula, prepared.data, reml=model != "quadratic" if reml is None else reml, reference=reference)
+    dispersion = paper_dispersion(model, prepared.single)
+    return glmm(formula, prepared.data, dispersion=dispersion, reference=reference, squeeze=SQUEEZE)
+
+
+# --- slopes from a fit ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where a model's slopes stand: the rate's column, and contrasts (3, p) for base, tuned and difference."""
+
+    rate: str
+    rows: np.ndarray
+    identified: bool
 
 
 def slope_from_fit(fit: Fit, prepared: PreparedPanel, model: Model) -> SlopeChange:
     """Read the slopes off a fit; the base slope is the rate's coefficient, the difference its interaction's."""
-    rate = "R_c" if model == "quadratic" else "R_bar"
+    reading = _reading(fit, prepared, model)
+    base, tuned, change, ratio = _estimates(fit, reading, model)
+    notes = (*prepared.notes, *fit.notes, *_uncertified(fit))
+    verdict = _verdict(model, change, ratio, reading.identified)
+    linear = model in LINEAR
+    unit = "D per nat/token" if linear else f"log-odds per SD of R ({prepared.rate_sd:.4g} nats/token)"
+    response = {} if linear or not reading.identified else _response_scale(fit, prepared.tuned)
+    return SlopeChange(model, base, tuned, change, ratio, reading.identified, verdict, _estimand(model), notes, fit,
+                       unit=unit, response=response)
+
+
+def _reading(fit: Fit, prepared: PreparedPanel, model: Model) -> Reading:
+    rate = "R_c" if model == "quadratic" else "R_bar" if model in LINEAR else "R_sc"
     names = list(fit.design.fixed.names)
     change = f"{rate}:model_variant[T.{prepared.tuned}]"
-    rows = np.zeros((3, len(names)))
     identified = rate in names and (model == "main" or change in names)
-    rows[[0, 1], names.index(rate) if rate in names else 0] = float(identified)
-    if model != "main" and identified:
+    rows = np.zeros((3, len(names)))
+    if identified:
+        rows[[0, 1], names.index(rate)] = 1.0
+    if identified and model != "main":
         rows[[1, 2], names.index(change)] = 1.0
-    estimates = _estimates(fit, rows, identified)
-    difference, ratio = _missing() if model == "main" else estimates[2], _missing()
-    if model != "main" and identified:
-        ratio = _ratio(fit, rows, difference.pvalue)
-    estimand = _estimand(model)
-    verdict = _verdict(model, difference, ratio, identified)
-    return SlopeChange(
-        model, estimates[0], estimates[1], difference, ratio, identified, verdict, estimand, prepared.notes, fit
-    )
+    return Reading(rate, rows, identified)
 
 
-def _missing() -> Estimate:
-    nan = float("nan")
-    return Estimate(nan, nan, Interval(nan, nan, "not modelled"), nan)
+def _estimates(fit: Fit, reading: Reading, model: Model) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+    """Satterthwaite's degrees of freedom for linear models, normal quantiles for beta models."""
+    if not reading.identified:
+        return missing(), missing(), missing(), missing()
+    rows, p = reading.rows, len(fit.beta)
+    df = test_df(fit, rows[:2] if model == "main" else rows) if model in LINEAR else np.full(3, np.inf)
+    if model == "main":
+        value, error = float(rows[0] @ fit.beta), float(np.sqrt(rows[0] @ fit.covariance @ rows[0]))
+        one = estimate(value, error, float(df[0]))
+        return one, one, missing(), missing()
+    return four(rows, fit.beta, fit.covariance[:p, :p], df)
 
 
-def _estimates(fit: Fit, rows: np.ndarray, identified: bool) -> list[Estimate]:
-    """Contrasts (k, p) of the fixed effects with Satterthwaite intervals."""
-    if not identified:
-        return [_missing()] * len(rows)
-    values = rows @ fit.beta
-    errors = np.sqrt(np.einsum("ka,ab,kb->k", rows, fit.covariance, rows))
-    used = errors > 0
-    df = np.full(len(rows), np.inf)
-    df[used] = test_df(fit, rows[used])
-    return [_estimate(*row) if ok else _missing() for *row, ok in zip(values, errors, df, used, strict=True)]
+def _response_scale(fit: Fit, tuned: str) -> dict[str, Estimate]:
+    """Average marginal effects of the rate, each variant over all rows: change of the mean response per SD of R."""
+    table = slopes(fit, "R_sc", "model_variant", scale="response").set_index("level")[["estimate", "std_error"]]
+    names = {"base": BASE, "tuned": tuned, "difference": f"{tuned} - {BASE}"}
+    return {name: estimate(*table.loc[level].to_numpy()) for name, level in names.items()}
 
 
-def _estimate(value: float, error: float, df: float) -> Estimate:
-    half = float(stats.t.ppf((1 + LEVEL) / 2, df) * error)
-    p = float(2 * stats.t.sf(abs(value / error), df))
-    return Estimate(float(value), float(error), Interval(value - half, value + half), p)
+def _uncertified(fit: Fit) -> tuple[str, ...]:
+    return () if fit.converged else (f"The fit is not certified: {fit.certificate}",)
 
 
-def _ratio(fit: Fit, rows: np.ndarray, pvalue: float) -> Estimate:
-    """Tuned over base slope, with Fieller's set at the smaller of the two degrees of freedom."""
-    pair = rows[[1, 0]]
-    covariance = pair @ fit.covariance @ pair.T
-    tuned, base = pair @ fit.beta
-    critical = float(stats.t.ppf((1 + LEVEL) / 2, test_df(fit, pair).min()))
-    found = fieller(float(tuned), float(base), covariance, critical)
-    interval = Interval(found.low, found.high, found.kind)
-    return Estimate(found.estimate, delta_se(tuned, base, covariance), interval, pvalue)
+# --- words ------------------------------------------------------------------------------------------------------
+
+_RESPONSE_WORDS = {"paper_vendi": "the Vendi score's share (VS - 1)/(M - 1)", "paper_rse": "RSE / log m"}
 
 
 def _estimand(model: Model) -> str:
+    response = _RESPONSE_WORDS.get(model, "semantic diversity D")
+    if model not in LINEAR:
+        return (f"Change of the log-odds of the expected {response} per standard deviation of mean entropy rate, in "
+                "the base and in the fine-tuned variant, at equal length and task, for an average prompt and family, "
+                f"within a beta mixed model whose rate term is a straight line. {CAVEATS}")
     where = " at the panel's mean rate" if model == "quadratic" else ""
     variants = "in both variants alike" if model == "main" else "in the base and in the fine-tuned variant"
     return (
@@ -229,7 +200,8 @@ def _verdict(model: Model, difference: Estimate, ratio: Estimate, identified: bo
     return f"{text} {CAVEATS}"
 
 
-def _row(change: SlopeChange) -> dict[str, float | str]:
+def row(change: SlopeChange) -> dict[str, float | str]:
+    """A slope change as one row of a table."""
     ratio = change.ratio
     return {
         "model": change.model,

@@ -17,15 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fake_engine import FakeEngine  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from fake_engine import FakeEngine
+from matplotlib.figure import Figure
 
-from canopy_stats import files  # noqa: E402
-from canopy_stats.schema import SamplingPolicy  # noqa: E402
-from canopy_stats.study import Checkpoint, Family, Study, catalogue, run_study  # noqa: E402
-from canopy_stats.study.chain import STAGES  # noqa: E402
-from canopy_stats.study.record import Ablation  # noqa: E402
-from canopy_stats.study.result import content_hash  # noqa: E402
+from canopy_stats import files
+from canopy_stats.schema import SamplingPolicy
+from canopy_stats.study import Checkpoint, Family, Study, catalogue, run_study
+from canopy_stats.study.chain import STAGES
+from canopy_stats.study.record import Ablation
+from canopy_stats.study.result import content_hash
 
 
 class Speaking(FakeEngine):

@@ -1,0 +1,107 @@
+"""The joint model behind the robust slope, and each cell's slopes with their covariance.
+
+A beta mixed model in which base and tuned share one smooth curve of the log rate; every family × task cell has its own
+level and its own straight-line deviation for each variant, so the curve can bend in any way that both variants share
+while the difference of the slopes is free in every cell.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from canopy_stats.mixed import AliasedWarning, Fit, glmm
+from canopy_stats.mixed.formula import encode_fixed
+from canopy_stats.slope.prepare import BASE, SQUEEZE
+
+Array = np.ndarray
+LENGTH_DF = 3
+STEP = 1e-4
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Slopes of K cells: ``values`` (2K,), base's then tuned's, and their sampling covariance (2K, 2K).
+
+    ``names`` has task, model_name and the number of rows within the shared rates.
+    """
+
+    names: pd.DataFrame
+    values: Array
+    covariance: Array
+
+    def part(self, which: str) -> tuple[Array, Array]:
+        """Values (K,) and covariance (K, K) of 'base', 'tuned' or 'difference'."""
+        k = len(self.names)
+        eye, none = np.eye(k), np.zeros((k, k))
+        rows = np.hstack({"base": (eye, none), "tuned": (none, eye), "difference": (-eye, eye)}[which])
+        return rows @ self.values, rows @ self.covariance @ rows.T
+
+
+def curve_df(tasks: int) -> int:
+    """Degrees of freedom of the shared curve: two for each task, four to eight."""
+    return int(np.clip(2 * tasks, 4, 8))
+
+
+def with_terms(data: pd.DataFrame, centre: float, scale: float) -> pd.DataFrame:
+    """Columns of the joint model: cell, tun (0 or 1), x (standardised rate), x_tun."""
+    tun = (data["model_variant"] != BASE).astype(float)
+    x = (data["R_cal"] - centre) / scale
+    cell = data["task"].astype(str) + " / " + data["model_name"].astype(str)
+    return data.assign(cell=cell, tun=tun, x=x, x_tun=x * tun)
+
+
+def fit_cells(data: pd.DataFrame) -> Fit:
+    """The joint model on rows with the columns of :func:`with_terms`, log_R, log_N and D_cal."""
+    cell, dispersion = ("cell", "") if data["cell"].nunique() > 1 else ("1", "")
+    by = "cell:" if cell == "cell" else ""
+    mean = [f"0 + {cell}" if by else "1", f"{by}tun", f"ns(log_R, {curve_df(data['task'].nunique())})", f"{by}x",
+            f"{by}x_tun", f"ns(log_N, {LENGTH_DF})", f"ns(log_N, {LENGTH_DF}):tun"]
+    dispersion = "~ tun*task" if data["task"].nunique() > 1 else "~ tun"
+    dispersion += " + model_name" * (data["model_name"].nunique() > 1) + " + x + x_tun"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AliasedWarning)
+        return glmm(f"D_cal ~ {' + '.join(mean)} + (1|prompt_uid)", data, dispersion=dispersion, squeeze=SQUEEZE)
+
+
+def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float, *, response: bool = False) -> Cells:
+    """Average derivative of the linear predictor (or of the mean) in x over ``rows``, by cell, for each variant.
+
+    Every row is taken once as base and once as tuned, so that both are averaged over the same rates and lengths.
+    """
+    names = rows.groupby(["task", "model_name"], observed=True).size().reset_index(name="rows")
+    code = rows.groupby(["task", "model_name"], observed=True).ngroup().to_numpy()
+    average = np.equal.outer(np.arange(len(names)), code) / names["rows"].to_numpy()[:, None]
+    values, jacobian = [], []
+    for tun in (0.0, 1.0):
+        here, ahead, behind = (_as_variant(rows, tun, centre, scale, move) for move in (0.0, STEP, -STEP))
+        x = encode_fixed(fit.design.fixed, here)
+        dx = (encode_fixed(fit.design.fixed, ahead) - encode_fixed(fit.design.fixed, behind)) / (2 * STEP)
+        value, gradient = _derivative(x, dx, fit.beta, response)
+        values.append(average @ value)
+        jacobian.append(average @ gradient)
+    j, p = np.vstack(jacobian), len(fit.beta)
+    return Cells(names.astype({"task": str, "model_name": str}), np.concatenate(values),
+                 j @ fit.covariance[:p, :p] @ j.T)
+
+
+def _as_variant(rows: pd.DataFrame, tun: float, centre: float, scale: float, move: float) -> pd.DataFrame:
+    """The rows as base (0) or tuned (1), their rates moved by ``move`` standard deviations."""
+    rate = rows["R_cal"] + move * scale
+    x = (rate - centre) / scale
+    log_r = rows["log_R"] + np.log(rate / rows["R_cal"])
+    return rows.assign(tun=tun, x=x, x_tun=x * tun, log_R=log_r)
+
+
+def _derivative(x: Array, dx: Array, beta: Array, response: bool) -> tuple[Array, Array]:
+    """Derivative (n,) of each row's linear predictor or mean in the rate, and its gradient (n, p) in beta."""
+    slope = dx @ beta
+    if not response:
+        return slope, dx
+    mu = expit(x @ beta)
+    first, second = mu * (1 - mu), mu * (1 - mu) * (1 - 2 * mu)
+    return first * slope, first[:, None] * dx + (second * slope)[:, None] * x
