@@ -114,6 +114,60 @@ def _labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(list(tables.values()), ignore_index=True)
 
 
+def _judge(options: argparse.Namespace) -> int:
+    from math import log
+
+    import pandas as pd
+
+    from canopy_stats.metrics.judge import judge_run
+
+    spec = _judge_spec(options)
+    _judge_files(options)
+    runs = _open_runs(options.runs)
+    judged = [judge_run(run, spec) for run in runs]
+    labelled = {_label(run): table for run, table in zip(runs, judged, strict=True)}
+    _show(_labelled({label: table[_JUDGE_SHOWN].copy() for label, table in labelled.items()}))
+    for label, table in labelled.items():
+        scored = table["RSE"].notna()
+        print(f"{label}: mean RSE {table['RSE'].mean():.3f} of at most {log(table['rse_m'].max()):.3f} nats, "
+              f"{table['asymmetric_share'].mean():.1%} of the pairs judged differently in their two orders, "
+              f"{(~scored).sum()} prompts without RSE")
+    _write_csv(pd.concat([t.assign(run=label) for label, t in labelled.items()]), options.csv)
+    if options.panel:
+        _judge_panel(options, runs, judged, spec)
+    return OK
+
+
+_JUDGE_SHOWN = ["prompt_uid", "RSE", "RSE_cs", "rse_m", "clusters", "asymmetric_share", "failed"]
+
+
+def _judge_spec(options: argparse.Namespace) -> dict[str, Any]:
+    """The judge that the options describe, as a study file would have it."""
+    names = ("threshold", "embedder", "base_url", "model", "api_key_env", "max_tokens", "concurrency",
+             "requests_per_minute", "timeout", "m", "seed", "think", "max_failed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {"kind": options.judge, **given, "progress": not options.quiet}
+
+
+def _judge_files(options: argparse.Namespace) -> None:
+    if bool(options.panel) != bool(options.out):
+        raise UserError("--panel and --out belong together: the panel to read, and where to write it with its RSE.")
+    if options.panel and not Path(options.panel).is_file():
+        raise UserError(f"There is no panel file {options.panel}. Write one with `canopy-stats panel RUN...`.")
+
+
+def _judge_panel(options: argparse.Namespace, runs: Sequence[Run], judged: Sequence[pd.DataFrame],
+                 spec: dict[str, Any]) -> None:
+    """The panel once more with the columns RSE, RSE_cs and rse_m, and with how they were made."""
+    from canopy_stats.metrics.judge import join_rse
+    from canopy_stats.panel import read_panel, write_panel
+
+    panel = read_panel(options.panel)
+    made = {**panel.attrs.get("provenance", {}), "judge": {**spec, "command": options.command_line}}
+    write_panel(join_rse(panel, runs, judged), options.out, made)
+    print(f"written: {options.out}")
+
+
 def _panel(options: argparse.Namespace) -> int:
     from canopy_stats.files import make_folder
     from canopy_stats.panel import panel, write_panel
@@ -403,6 +457,31 @@ def _whole_numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def _judge_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    add = command.add_argument
+    add("--judge", required=True, choices=["embedding", "openai"], help="who says whether two texts mean the same")
+    add("--m", type=int, help="rollouts of each prompt that are compared, m(m-1) verdicts (default 20, or all)")
+    add("--seed", type=int, help="which rollouts are chosen")
+    add("--think", choices=["keep", "drop"], help="what becomes of a <think> part (default keep)")
+    add("--max-failed", type=float, metavar="SHARE", help="verdicts that may fail before nothing is scored (0.05)")
+    add("--panel", metavar="FILE", help="add the result to this panel ...")
+    add("--out", metavar="FILE", help="... and write it here")
+    add("--quiet", action="store_true", help="do not tell the number of requests, nor progress")
+    local = command.add_argument_group("--judge embedding").add_argument
+    local("--threshold", type=float, metavar="COSINE", help="the same from this cosine on, such as 0.8")
+    local("--embedder", metavar="NAME", help="as in `embed` (default: the embeddings that the run keeps)")
+    remote = command.add_argument_group("--judge openai (any OpenAI-compatible chat endpoint)").add_argument
+    remote("--base-url", metavar="URL", help="such as https://host/v1; /chat/completions is added")
+    remote("--model", help="the judging model's name there")
+    remote("--api-key-env", metavar="VARIABLE", help="name of the environment variable that holds the API key")
+    remote("--max-tokens", type=int, help="room for a verdict (16; a reasoning model needs far more)")
+    remote("--concurrency", type=int, help="requests under way at a time (8)")
+    remote("--requests-per-minute", type=float, metavar="R", help="limit on all requests together (none)")
+    remote("--timeout", type=float, metavar="S", help="seconds for one request (60)")
+    _csv_option(command)
+
+
 def _panel_options(command: argparse.ArgumentParser) -> None:
     _runs_argument(command)
     _embedder_option(command, "minilm")
@@ -504,6 +583,7 @@ Each step reads what the one before it stored:
   check      a run -> was it drawn from the law it claims?
   embed      runs -> embeddings of the rollouts' texts, kept in the run folders
   measure    runs -> entropy, length and diversity of each prompt
+  judge      runs -> semantic entropy of each prompt, from verdicts on who means the same
   panel      runs -> one table, a row for each prompt and model
   fit        a panel -> how the slope of diversity on entropy rate changes
   scrutinise a panel -> the paper's slope beside one that withstands the known artefacts
@@ -552,6 +632,19 @@ _COMMANDS: dict[str, _Step] = {
         Examples:
           canopy-stats measure runs/alder-stories --embedder minilm --csv measures.csv
           canopy-stats measure runs/alder-stories --caps 20,40,80
+        """),
+    "judge": (_judge, _judge_options, "semantic entropy from verdicts on who means the same", """
+        Compare m rollouts of each prompt pair by pair, join those that mean the same into clusters, and print the
+        entropy of the clusters' shares: RSE, between 0 (all say one thing) and log m (each says another).
+
+        A pair counts as the same only if it is judged so in both orders. RSE_cs corrects for clusters that m rollouts
+        did not show (Chao-Shen). asymmetric_share tells how often the order changed the verdict: a judge that
+        prefers a position is a bad judge. Every verdict of an endpoint is kept at once; the same command goes on.
+
+        Examples:
+          canopy-stats judge runs/alder-stories --judge embedding --threshold 0.8 --embedder minilm
+          canopy-stats judge runs/base runs/tuned --judge openai --base-url https://host/v1 --model NAME \\
+              --api-key-env HOST_API_KEY --requests-per-minute 300 --panel panel.parquet --out panel-rse.parquet
         """),
     "panel": (_panel, _panel_options, "one table from many runs", """
         Measure runs and put them into one table: a row for each (task, prompt, family, variant). Runs with different

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,7 @@ from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
 from canopy_stats.schema import PANEL_COLUMNS, UserError, names
 
 if TYPE_CHECKING:
+    from canopy_stats.metrics.subset import SelectionLike
     from canopy_stats.store import Run
 
 KEY = ["task", "prompt_id", "model_name", "model_variant"]
@@ -31,16 +32,18 @@ _SHOWN = 5
 
 
 def panel(runs: Iterable[Run | str | Path] | Run | str | Path, *, embedder: EmbedderLike | None = None,
-          think: str = "keep", allow_mixed_laws: bool = False) -> pd.DataFrame:
+          think: str = "keep", allow_mixed_laws: bool = False,
+          rollouts: Callable[[Run], SelectionLike] | None = None) -> pd.DataFrame:
     """One row per (task, prompt, family, variant) from runs or their folders, in the columns of schema.PANEL_COLUMNS.
 
-    ``embedder`` None takes the embeddings that each run's folder keeps, when they are of one kind. See
-    :func:`validate` for what is refused.
+    ``embedder`` None takes the embeddings that each run's folder keeps, when they are of one kind. ``rollouts`` chooses
+    among a run's rollouts, as ``cs.best_rollouts(model)`` does; see :func:`canopy_stats.measure` for what that means.
+    See :func:`validate` for what is refused.
     """
     opened = [_opened(run) for run in _listed(runs)]
     if not opened:
         raise UserError("No runs were given: a panel needs at least one run, or the folder of one.")
-    frames = [_rows(run, embedder, think) for run in opened]
+    frames = [_rows(run, embedder, think, rollouts) for run in opened]
     return validate(pd.concat(frames, ignore_index=True), allow_mixed_laws=allow_mixed_laws)
 
 
@@ -56,9 +59,11 @@ def _opened(run: Any) -> Run:
     return open_run(run)
 
 
-def _rows(run: Run, embedder: EmbedderLike | None, think: str) -> pd.DataFrame:
+def _rows(run: Run, embedder: EmbedderLike | None, think: str,
+          rollouts: Callable[[Run], SelectionLike] | None) -> pd.DataFrame:
     kept = the_kept_embedding(run) if embedder is None else None
-    return measure(run, embedder=embedder or kept, think=think)[names(PANEL_COLUMNS)]
+    chosen = None if rollouts is None else rollouts(run)
+    return measure(run, embedder=embedder or kept, think=think, rollouts=chosen)[names(PANEL_COLUMNS)]
 
 
 # ---------------------------------------------------------------------------------------------------- strictness

@@ -8,7 +8,7 @@ import pytest
 from canopy_stats import cli
 from canopy_stats.schema import UserError
 
-COMMANDS = ["generate", "embed", "measure", "panel", "fit", "check", "demo"]
+COMMANDS = ["generate", "embed", "measure", "judge", "panel", "fit", "check", "demo"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]
 

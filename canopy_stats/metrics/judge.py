@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,9 +88,9 @@ def judge_run(run: Run, spec: Mapping[str, Any]) -> pd.DataFrame:
 
     ``{"kind": "embedding", "threshold": 0.8, "embedder": "minilm", "m": 20, "seed": 0}`` or ``{"kind": "openai",
     "base_url": ..., "model": ..., "api_key_env": ..., "m": 20, ...}`` with any field of :class:`OpenAIJudge`; and
-    ``think``, ``max_failed``, ``progress``.
+    ``think``, ``max_failed``, ``progress``. Without "m", 20 rollouts are judged, or all where there are fewer.
     """
-    options = {name: spec[name] for name in _OPTIONS if name in spec}
+    options = {"m": min(20, run.config.n_rollouts), **{name: spec[name] for name in _OPTIONS if name in spec}}
     return judge(run, from_spec({name: value for name, value in spec.items() if name not in _OPTIONS}), **options)
 
 
@@ -123,22 +123,27 @@ def add_rse(panel: pd.DataFrame, runs: Iterable[Run | str | Path], judge: JudgeL
     """
     opened = [_opened(run) for run in runs]
     _refuse_strangers(panel, opened)
-    measured = [_judged_rows(run, judge, options) for run in opened]
-    columns = [*_KEY, *PANEL_NAMES]
-    found = pd.concat(measured)[columns] if measured else pd.DataFrame(columns=columns)
+    return join_rse(panel, opened, [_rows(run, judge, options) for run in opened])
+
+
+def join_rse(panel: pd.DataFrame, runs: Sequence[Run], judged: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """:func:`add_rse` from what :func:`judge` gave for each of the runs."""
+    _refuse_strangers(panel, runs)
+    if not runs:
+        raise UserError("No runs were given: the panel's RSE comes from its runs.")
+    found = pd.concat([rows.assign(model_name=run.config.family, model_variant=run.config.variant)
+                       for run, rows in zip(runs, judged, strict=True)])[[*_KEY, *PANEL_NAMES]]
     joined = panel.drop(columns=list(PANEL_NAMES), errors="ignore").merge(found, on=_KEY, how="left",
                                                                          validate="one_to_one")
     if without := int(joined["rse_m"].isna().sum()):
         warnings.warn(f"{without:,} of {len(joined):,} rows of the panel belong to none of the runs given and have no "
-                      "RSE.", stacklevel=2)
+                      "RSE.", stacklevel=3)
     joined.attrs = dict(panel.attrs)
     return joined
 
 
-def _judged_rows(run: Run, judge_or_spec: Any, options: Mapping[str, Any]) -> pd.DataFrame:
-    rows = (judge_run(run, {**judge_or_spec, **options}) if isinstance(judge_or_spec, Mapping)
-            else judge(run, judge_or_spec, **options))
-    return rows.assign(model_name=run.config.family, model_variant=run.config.variant)
+def _rows(run: Run, by: Any, options: Mapping[str, Any]) -> pd.DataFrame:
+    return judge_run(run, {**by, **options}) if isinstance(by, Mapping) else judge(run, by, **options)
 
 
 def _opened(run: Run | str | Path) -> Run:

@@ -15,6 +15,7 @@ from canopy_stats.metrics import control, jackknife
 from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
 from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts, stored_decoder
 from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes, stored_terms
+from canopy_stats.metrics.subset import SelectionLike, selection_of
 from canopy_stats.metrics.tree import tree_metrics
 from canopy_stats.schema import PANEL_COLUMNS, UserError, names
 
@@ -28,10 +29,12 @@ _PANEL_NAMES = {"mean_length": "N_bar", "mean_rate": "R_bar"}
 _ADJUSTED = ("CE", "N", "R")  # the order of the values given to control.adjust
 STANDARD_ERRORS = ("se_CE", "se_CE_cv", "se_N_cv", "se_R_cv")
 """Columns of measure() beyond the panel's: standard error of CE, and of the three controlled means."""
+_CONTROLLED = ("CE_cv", "N_bar_cv", "R_bar_cv", "cov_cv", "se_CE_cv", "se_N_cv", "se_R_cv")
 
 
 def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap: int | None = None, think: str = "keep",
-            reembed: bool = False, decode: Decode | None = None) -> pd.DataFrame:
+            reembed: bool = False, decode: Decode | None = None,
+            rollouts: SelectionLike | None = None) -> pd.DataFrame:
     """Measure a run: one row per prompt, with the panel's columns and :data:`STANDARD_ERRORS`.
 
     Parameters
@@ -42,15 +45,25 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
     think : "keep" or "drop" the ``<think>`` part of the texts that are embedded
     reembed : with ``cap``: cut the texts too and embed them again (the whole texts' embeddings are not reused)
     decode : token ids -> text, for ``reembed``; None loads the tokenizer that the run names
+    rollouts : measure these alone: a boolean mask (R,), a table with prompt_id and rollout, or what
+        :func:`canopy_stats.keep_best` gives. The controlled columns (``*_cv``) are then NaN, since S − H and
+        1{stopped} − A have mean zero over all rollouts that the law drew, not over chosen ones; ``law`` says what was
+        chosen; standard errors treat the chosen as if they had been drawn
     """
     terms = stored_terms(run) if cap is None else cut_terms(run, cap)
     _refuse_single_rollouts(terms, run)
+    chosen = None if rollouts is None else selection_of(rollouts, run)
     embeddings = _embeddings(run, embedder, cap, think, reembed, decode)
+    if chosen is not None:
+        terms, embeddings = terms.take(chosen.kept), _taken(embeddings, chosen.kept)
     with _one_blas_thread():
         rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
         controlled = _controlled(terms)
     frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**controlled, **_provenance(run, cap))
     frame["embedder"] = embeddings.label if embeddings else None
+    if chosen is not None:
+        frame[list(_CONTROLLED)] = np.nan
+        frame["law"] += f", {chosen.label}"
     return frame.assign(**_prompt_identity(run))[[*names(PANEL_COLUMNS), *STANDARD_ERRORS]]
 
 
@@ -142,6 +155,13 @@ def _embeddings(run: Run, embedder: EmbedderLike | Embeddings | None, cap: int |
     if isinstance(embedder, Embeddings):
         raise UserError("reembed needs an embedder for the cut texts; these embeddings are of the whole ones.")
     return embed_texts(cut_texts(run, cap, decode), embedder, think=think)
+
+
+def _taken(embeddings: Embeddings | None, kept: NDArray[np.bool_]) -> Embeddings | None:
+    if embeddings is None:
+        return None
+    return replace(embeddings, vectors=embeddings.vectors[kept], truncated=embeddings.truncated[kept],
+                   empty=embeddings.empty[kept])
 
 
 def _aligned(embeddings: Embeddings, run: Run) -> Embeddings:

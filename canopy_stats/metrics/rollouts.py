@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,10 @@ class RolloutTerms:
     def martingales(self) -> Floats:
         """(R, 2): S − H and 1{stopped} − A, both of mean zero under the law that drew the tokens."""
         return np.column_stack([self.surprisal_sum - self.entropy_sum, self.stopped - self.stop_hazard_sum])
+
+    def take(self, kept: NDArray[np.bool_]) -> RolloutTerms:
+        """Only the rollouts where ``kept`` (R,) holds, at least one of each prompt."""
+        return RolloutTerms(*(getattr(self, f.name)[kept] for f in fields(self)))
 
     def groups(self) -> list[Ints]:
         """The rows of each prompt, in prompt order."""

@@ -703,6 +703,25 @@ def test_a_panel_gets_its_columns(run, tmp_path):
         add_rse(panel[panel["model_variant"] == "base"], [tuned], EmbeddingJudge(0.5, "tfidf"), m=6)
 
 
+def test_a_judge_s_columns_survive_the_panel_s_file(run, tmp_path, capsys, server):
+    from canopy_stats.cli import main
+    from canopy_stats.panel import read_panel, write_panel
+
+    write_panel(cs.panel(run, embedder="tfidf"), tmp_path / "panel.parquet", {"runs": ["r"]})
+    asked = ["judge", str(run.path), "--judge", "openai", "--base-url", server.url, "--model", "arbiter", "--m", "6",
+             "--panel", str(tmp_path / "panel.parquet"), "--out", str(tmp_path / "rse.parquet")]
+    assert main(asked) == 0
+    out, expected = read_panel(tmp_path / "rse.parquet"), quiet(run, first_words)
+    assert out["RSE"].tolist() == expected["RSE"].tolist() and out["rse_m"].eq(6).all()
+    note = out.attrs["provenance"]
+    assert note["runs"] == ["r"] and note["judge"]["model"] == "arbiter"
+    said = capsys.readouterr()
+    assert "of at most 1.792 nats" in said.out and "requests go to arbiter" in said.err
+    assert main(asked[:-2]) == 2 and "--panel and --out belong together" in capsys.readouterr().err
+    assert main(["judge", str(run.path), "--judge", "embedding"]) == 2
+    assert "needs threshold" in capsys.readouterr().err
+
+
 def test_same_first_word_is_the_rule_of_this_endpoint():
     system, user = wording.messages("walk", "", "oak a", "oak b")
     assert same_first_word({"messages": [system, user]})

@@ -1,0 +1,289 @@
+"""A reward model's opinion of each rollout, and the best of each prompt. torch is imported only when a model scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from importlib.util import find_spec
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from canopy_stats import files
+from canopy_stats.metrics.subset import Selection
+from canopy_stats.metrics.texts import prepare
+from canopy_stats.progress import Progress
+from canopy_stats.schema import Column, UserError
+
+if TYPE_CHECKING:
+    from canopy_stats.store import Run
+
+REWARD_COLUMNS = (
+    Column("prompt_id", "string", "", "prompt within its task"),
+    Column("rollout", "int32", "index", "rollout of the prompt, from 0"),
+    Column("reward", "float64", "reward", "the reward model's output for prompt and rollout"),
+    Column("truncated", "bool", "", "prompt and rollout are longer than the reward model reads; the end is left out"),
+)
+
+_CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
+_UNLIMITED = 10**7
+"""Tokenizers without a limit say 10^30."""
+
+
+# ---------------------------------------------------------------------------------------------------- the best rollouts
+
+
+def best_rollouts(model: Any, share: float = 0.7, **options: Any) -> Callable[[Run], Selection]:
+    """For ``cs.panel(runs, rollouts=...)``: of each prompt of a run, the best ``share`` by a reward model.
+
+    ``options`` are those of :func:`reward`.
+    """
+    return lambda run: keep_best(reward(run, model, **options), share)
+
+
+def keep_best(rewards: pd.DataFrame, share: float = 0.7) -> Selection:
+    """The ⌈share · M⌉ rollouts with the highest reward of each prompt, from the table that :func:`reward` gives.
+
+    Among equal rewards the lower rollout index is kept: the index carries no information, since rollouts of a prompt
+    are drawn alike.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"share is {share!r}; it is above 0 and at most 1.")
+    if not np.isfinite(rewards["reward"]).all():
+        raise UserError("Some rewards are not numbers: score the run again in float32, or with another model.")
+    order = rewards.sort_values(["reward", "rollout"], ascending=[False, True], kind="stable")
+    rank = order.groupby("prompt_id", sort=False).cumcount().reindex(rewards.index)
+    count = rewards.groupby("prompt_id")["reward"].transform("size")
+    keep = count.map({m: ceil(Fraction(str(share)) * int(m)) for m in count.unique()})
+    model = rewards.attrs.get("reward_model", "a reward model")
+    return Selection((rank < keep).to_numpy(), f"best {100 * share:g}% by {model}")
+
+
+# ------------------------------------------------------------------------------------------------------------ rewards
+
+
+def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", max_length: int | None = None,
+           batch_size: int = 16, dtype: str = "float32", device: str = "auto", progress: bool = True) -> pd.DataFrame:
+    """Score each rollout of a run: one row per rollout in the run's order, in the columns of :data:`REWARD_COLUMNS`.
+
+    Parameters
+    ----------
+    model : folder or hub name of a sequence-classification model with one output, or a loaded one with its
+        ``tokenizer``
+    think : "keep" or "drop" the ``<think>`` part of the rollouts
+    max_length : tokens that the model is given; None takes what its tokenizer and configuration allow
+    batch_size : texts per forward pass; 1 where the model's configuration has no padding token
+
+    The model reads the prompt and the rollout's stripped text as a conversation in its tokenizer's chat template, or,
+    without one, as the tokenizer's pair of texts. Equal texts are scored once, so that they tie exactly. The table is
+    kept in the run's folder with the model's hash; ``attrs["reward_model"]`` names the model.
+    """
+    if find_spec("transformers") is None or find_spec("torch") is None:
+        raise UserError("A reward model needs torch and transformers: install canopy-stats[generate].")
+    scorer = _scorer(model, tokenizer, dtype, device)
+    key = {**scorer.identity, "think": think, "max_length": max_length, "dtype": dtype}
+    name = "reward-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    kept = run.read_table(name)
+    if kept is not None and kept[1].get("reward") == key:
+        frame = kept[0].to_pandas()
+    else:
+        frame = _scored(run, scorer.load(), think, max_length, batch_size, progress)
+        _keep(run, name, key, frame)
+    frame.attrs["reward_model"] = f"{key['name']}@{key['version']}"
+    return frame
+
+
+def _scored(run: Run, loaded: _Loaded, think: str, max_length: int | None, batch_size: int,
+            progress: bool) -> pd.DataFrame:
+    table = run.rollouts(["prompt_id", "rollout", "text"])
+    sources = {p.prompt_id: p.source for p in run.prompts()}
+    asked = list(zip(table["prompt_id"].to_pylist(), prepare(table["text"].to_pylist(), think), strict=True))
+    distinct = list(dict.fromkeys(asked))
+    limit = max_length or loaded.longest
+    encoded = [loaded.encode(sources[prompt_id], text, limit) for prompt_id, text in distinct]
+    label = f"reward {run.config.family}/{run.config.variant}/{run.config.task}"
+    with Progress(label, len(distinct), show=progress) as shown:
+        values = _in_batches(loaded, encoded, batch_size, shown)
+    row = {pair: i for i, pair in enumerate(distinct)}
+    rows = [row[pair] for pair in asked]
+    return pd.DataFrame({"prompt_id": table["prompt_id"].to_pylist(), "rollout": table["rollout"].to_numpy(),
+                         "reward": values[rows], "truncated": [encoded[i].truncated for i in rows]})
+
+
+def _in_batches(loaded: _Loaded, encoded: Sequence[_Encoded], batch_size: int, shown: Progress) -> np.ndarray:
+    """Rewards (n,), texts of similar length together."""
+    values = np.empty(len(encoded))
+    for batch in _batches([len(e.ids) for e in encoded], 1 if loaded.pad is None else batch_size):
+        values[batch] = loaded.score([encoded[i] for i in batch])
+        for i in batch:
+            shown.add(len(encoded[i].ids))
+    if not np.isfinite(values).all():
+        raise UserError(f"The reward model gave {int((~np.isfinite(values)).sum())} rewards that are not numbers. Try "
+                        "dtype='float32', and check its weights.")
+    return values
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    order = np.argsort(lengths, kind="stable")
+    return (order[i:i + size] for i in range(0, len(order), size))
+
+
+def _keep(run: Run, name: str, key: dict[str, Any], frame: pd.DataFrame) -> None:
+    import pyarrow as pa
+
+    try:
+        run.write_table(name, pa.Table.from_pandas(frame, preserve_index=False), {"reward": key})
+    except (UserError, OSError) as error:
+        warnings.warn(f"The rewards could not be kept in the run's folder ({error}).", stacklevel=3)
+
+
+# ---------------------------------------------------------------------------------------------------------- the model
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    """A reward model that may not be loaded yet. ``identity``: its name and version, and whatever else decides."""
+
+    identity: dict[str, Any]
+    load: Callable[[], _Loaded]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """One prompt with one rollout, as token ids."""
+
+    ids: list[int]
+    types: list[int] | None
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model and its tokenizer; ``pad`` is the id that the model itself takes for padding, ``longest`` the tokens it
+    reads."""
+
+    model: Any
+    tokenizer: Any
+    pad: int | None
+    longest: int | None
+
+    def encode(self, source: Any, text: str, limit: int | None) -> _Encoded:
+        if isinstance(source, list) and source and not isinstance(source[0], dict):
+            raise UserError("The run's prompts are token ids; a reward model reads texts. Use a run with prompts in "
+                            "words.")
+        if getattr(self.tokenizer, "chat_template", None):
+            return self._as_conversation(source, text, limit)
+        return self._as_pair(source, text, limit)
+
+    def _as_conversation(self, source: Any, text: str, limit: int | None) -> _Encoded:
+        said = [{"role": "user", "content": source}] if isinstance(source, str) else list(source)
+        try:
+            ids = list(self.tokenizer.apply_chat_template([*said, {"role": "assistant", "content": text}],
+                                                          tokenize=True, return_dict=True)["input_ids"])
+        except Exception as error:  # templates are programs, and refuse in their own words
+            raise UserError(f"The reward model's chat template refuses a prompt ({error}): use a reward model that "
+                            "knows its roles.") from error
+        return _Encoded(ids[:limit], None, limit is not None and len(ids) > limit)
+
+    def _as_pair(self, source: Any, text: str, limit: int | None) -> _Encoded:
+        """The tokenizer's pair of texts; where it is too long, the rollout's end is left out before the prompt's."""
+        from canopy_stats.metrics.judging.cases import in_words
+
+        prompt = in_words(source)
+        made = self.tokenizer(prompt, text, verbose=False)
+        over = False
+        if limit is not None and len(made["input_ids"]) > limit:
+            over = True
+            room = len(self.tokenizer(prompt, "", verbose=False)["input_ids"]) < limit
+            made = self.tokenizer(prompt, text, truncation="only_second" if room else "longest_first",
+                                  max_length=limit)
+        return _Encoded(list(made["input_ids"]), made.get("token_type_ids"), over)
+
+    def score(self, batch: Sequence[_Encoded]) -> np.ndarray:
+        """Rewards (n,) of one batch, padded on the right."""
+        import torch
+
+        width = max(len(e.ids) for e in batch)
+
+        def padded(rows: Sequence[Sequence[int]], fill: int) -> Any:
+            return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=self.model.device)
+
+        given = {"input_ids": padded([e.ids for e in batch], self.pad or 0),
+                 "attention_mask": padded([[1] * len(e.ids) for e in batch], 0)}
+        if batch[0].types is not None:
+            given["token_type_ids"] = padded([e.types or [] for e in batch], 0)
+        with torch.inference_mode():
+            return self.model(**given).logits[:, 0].float().cpu().numpy().astype(np.float64)
+
+
+def _scorer(model: Any, tokenizer: Any, dtype: str, device: str) -> _Scorer:
+    if not isinstance(model, (str, Path)):
+        return _scorer_in_memory(model, tokenizer)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        version = _folder_version(folder)
+        return _Scorer({"name": folder.resolve().name, "version": version, "tokenizer": _named(tokenizer)},
+                       lambda: _load(str(folder), version, tokenizer, dtype, device))
+    loaded = _load(str(model), "hub", tokenizer, dtype, device)
+    commit = str(getattr(loaded.model.config, "_commit_hash", None) or "unknown")
+    return _Scorer({"name": str(model), "version": commit[:12], "tokenizer": _named(tokenizer)}, lambda: loaded)
+
+
+def _scorer_in_memory(model: Any, tokenizer: Any) -> _Scorer:
+    from canopy_stats.generation.loading import tensors_sha256
+
+    if tokenizer is None or isinstance(tokenizer, (str, Path)) or not hasattr(model, "config"):
+        raise UserError("A loaded reward model needs its loaded tokenizer beside it: reward(run, model, "
+                        "tokenizer=tokenizer); or give the model's folder or hub name.")
+    words = files.sha256(tokenizer.backend_tokenizer.to_str().encode(), str(tokenizer.chat_template).encode())
+    return _Scorer({"name": type(model).__name__, "version": tensors_sha256(model)[:12], "tokenizer": words[:12]},
+                   lambda: _ready(model.eval(), tokenizer))
+
+
+def _named(tokenizer: Any) -> str | None:
+    if tokenizer is None or isinstance(tokenizer, (str, Path)):
+        return None if tokenizer is None else str(tokenizer)
+    raise UserError("Give a loaded tokenizer only with a loaded reward model; with a folder or hub name, its name.")
+
+
+def _folder_version(folder: Path) -> str:
+    """12 digits of the SHA-256 over everything in a model's folder that decides its rewards."""
+    found = sorted(p for p in folder.iterdir() if p.suffix in _CONTENT and p.is_file())
+    return files.sha256(*(f"{p.name}:{files.file_sha256(p)}\n".encode() for p in found))[:12]
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, version: str, tokenizer: str | Path | None, dtype: str, device: str) -> _Loaded:
+    """The model, read once for all runs of a panel. ``version`` makes a changed folder another model."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"There is no dtype {dtype!r}; use 'float32', 'bfloat16' or 'float16'.")
+    try:
+        net = AutoModelForSequenceClassification.from_pretrained(name, dtype=getattr(torch, dtype),
+                                                                 trust_remote_code=False)
+        words = AutoTokenizer.from_pretrained(str(tokenizer or name), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The reward model {name} can't be loaded ({str(error).strip().splitlines()[0]}); give the "
+                        "folder or hub name of a transformers sequence-classification model.") from error
+    return _ready(net.to(where).eval(), words)
+
+
+def _ready(model: Any, tokenizer: Any) -> _Loaded:
+    if model.config.num_labels != 1:
+        raise UserError(f"{type(model).__name__} has {model.config.num_labels} outputs; a reward model has one. (A "
+                        "checkpoint without a scoring head is no reward model.)")
+    config = model.config.get_text_config()
+    limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    known = [limit for limit in limits if limit and limit < _UNLIMITED]
+    return _Loaded(model, tokenizer, config.pad_token_id, min(known, default=None))
