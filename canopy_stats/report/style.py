@@ -81,8 +81,9 @@ def in_order(values: Iterable[Hashable], first: str = "base") -> list[str]:
 
 
 def looks(variants: Iterable[Hashable]) -> dict[str, Look]:
-    """Each variant's look: the base is always blue, round and solid."""
-    return {v: _LOOKS[i % len(_LOOKS)] for i, v in enumerate(in_order(variants))}
+    """Each variant's look: the base is always blue, round and solid; the others follow by name, so that a variant
+    looks the same in every figure, whatever the order of its rows."""
+    return {v: _LOOKS[i % len(_LOOKS)] for i, v in enumerate(in_order(sorted(map(str, set(variants)))))}
 
 
 def shades(values: Sequence[int]) -> dict[int, str]:

@@ -118,8 +118,10 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
     ``table`` is what ``slope.slope_table`` gives. Each cell is text.
     """
-    return pd.DataFrame([{"model": str(row["model"]), **_slope_cells(row), "p of the curve": p_value(row["lrt_p"]),
-                          "rows": str(int(row["nobs"]))} for row in table.to_dict("records")])
+    tuned = ["tuned"] if "tuned" in table else []
+    return pd.DataFrame([{**{name: str(row[name]) for name in (*tuned, "model")}, **_slope_cells(row),
+                          "p of the curve": p_value(row["lrt_p"]), "rows": str(int(row["nobs"]))}
+                         for row in table.to_dict("records")])
 
 
 def _slope_cells(row: Mapping[Any, Any]) -> dict[str, str]:
@@ -187,6 +189,7 @@ def length_thirds(panel: pd.DataFrame) -> pd.DataFrame:
     and longest of the mean lengths and the standard deviation of D.
     """
     _refuse_empty(panel)
+    panel = panel.reset_index(drop=True)
     by = panel.groupby(list(CELL), observed=True)["N_bar"]
     ordered = panel.sort_values(["N_bar", "prompt_uid"])
     place = ordered.groupby(list(CELL), observed=True).cumcount().reindex(panel.index)

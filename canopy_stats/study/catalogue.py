@@ -22,7 +22,7 @@ __all__ = ["FIGURES", "TABLES", "Entry", "Material", "open_study", "script", "sk
            "write_tables"]
 
 Needs = Literal["panel", "runs", "checks", "ablations"]
-_HOW = {"runs": "rollouts (a study folder has them)", "checks": "the check of the runs",
+_HOW = {"panel": "a panel", "runs": "rollouts (a study folder has them)", "checks": "the check of the runs",
         "ablations": "panels of ablations"}
 
 
@@ -38,7 +38,8 @@ class Entry:
 
     def lacks(self, material: Material) -> str:
         """What the material does not have, in words; empty when it has everything."""
-        return "" if self.needs == "panel" or getattr(material, self.needs) is not None else _HOW[self.needs]
+        needed = getattr(material, self.needs)
+        return "" if needed is not None and len(needed) else _HOW[self.needs]
 
 
 def _printed_slopes(table: pd.DataFrame) -> pd.DataFrame:

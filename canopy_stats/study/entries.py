@@ -26,10 +26,15 @@ COMPARED = ("interaction",)
 
 
 def slopes(material: Material) -> pd.DataFrame:
-    """The slope table of the first tuned variant."""
+    """The slope table, for each tuned variant."""
     from canopy_stats.slope import slope_table
 
-    return slope_table(material.pair(material.first_tuned))
+    made = {variant: slope_table(material.pair(variant)) for variant in material.tuned or (material.first_tuned,)}
+    if len(made) == 1:
+        return next(iter(made.values()))
+    table = pd.concat([one.assign(tuned=variant) for variant, one in made.items()], ignore_index=True)
+    table.attrs["notes"] = list(dict.fromkeys(note for one in made.values() for note in one.attrs.get("notes", [])))
+    return table
 
 
 def base_tuned(material: Material) -> pd.DataFrame:
@@ -103,24 +108,24 @@ def panels(material: Material, variant: str) -> dict[str, pd.DataFrame]:
 
 def cloud(by: str) -> Callable[[Material], Figure]:
     """Diversity against entropy rate with the interaction model's lines."""
+    return curves({"interaction": "fitted"}, by)
+
+
+def curves(models: Mapping[str, str], by: str = "task") -> Callable[[Material], Figure]:
+    """Diversity against entropy rate with the curves of several models, by model and its name in the figure.
+
+    Each tuned variant has the curve of its own comparison with the base; the base has that of the first.
+    """
     def draw(material: Material) -> Figure:
         from canopy_stats.report import figures
 
-        panel = material.pair(material.first_tuned)
-        return figures.diversity_against_rate(panel, material.change("interaction").fit, by=by)
-
-    return draw
-
-
-def curves(models: Mapping[str, str]) -> Callable[[Material], Figure]:
-    """Diversity against entropy rate with the curves of several models, by model and its name in the figure."""
-    def draw(material: Material) -> Figure:
-        from canopy_stats.report import figures
-
-        panel = material.pair(material.first_tuned)
-        parts = [model_curve(material.change(model), panel, "task").assign(model=name)
-                 for model, name in models.items()]
-        return figures.diversity_against_rate(panel, by="task", curves=pd.concat(parts, ignore_index=True))
+        parts: list[pd.DataFrame] = []
+        for variant in material.tuned or (material.first_tuned,):
+            drawn = [variant] if parts else [BASE, variant]
+            made = [model_curve(material.change(model, variant), material.pair(variant), by).assign(model=name)
+                    for model, name in models.items()]
+            parts += [curve[curve["model_variant"].isin(drawn)] for curve in made]
+        return figures.diversity_against_rate(material.panel, by=by, curves=pd.concat(parts, ignore_index=True))
 
     return draw
 
@@ -176,7 +181,7 @@ def forest(models: Sequence[str]) -> Callable[[Material], Figure]:
 
 def forest_row(name: str, change: SlopeChange) -> dict[str, Any]:
     """A slope change as the forest draws it; of a model with one slope for both variants only that one."""
-    row: dict[str, Any] = {"model": f"{name} model"}
+    row: dict[str, Any] = {"model": f"{change.model} model{name.removeprefix(change.model)}"}
     for which in ("base", "tuned", "difference"):
         estimate, hidden = getattr(change, which), change.model == "main" and which != "base"
         values = [float("nan")] * 3 if hidden else [estimate.estimate, *estimate.interval]

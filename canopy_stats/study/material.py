@@ -101,7 +101,7 @@ def identity(run: Run) -> dict[str, str]:
 
 
 def open_study(folder: str | Path) -> Material:
-    """What a finished study left in its folder: panel.parquet, runs/, checks.csv and ablations/*.parquet."""
+    """What a finished study left in its folder: panel.parquet, runs/, checks.csv, and panels/ of its ablations."""
     from canopy_stats.panel import read_panel
     from canopy_stats.store import open_run
 
@@ -110,7 +110,7 @@ def open_study(folder: str | Path) -> Material:
         raise UserError(f"{root} is not a finished study: it has no panel.parquet. Make one with "
                         f"`canopy-stats demo --out {root}`, or finish the study there.")
     runs = {path.parent.name: open_run(path.parent) for path in sorted(root.glob("runs/*/manifest.json"))}
-    ablations = {path.stem: read_panel(path) for path in sorted(root.glob("ablations/*.parquet"))}
+    ablations = {path.stem: read_panel(path) for path in sorted(root.glob("panels/*.parquet"))}
     return Material(read_panel(root / "panel.parquet"), runs or None, _checks(root / "checks.csv"), ablations or None)
 
 

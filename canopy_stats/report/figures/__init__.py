@@ -1,6 +1,6 @@
 """The figures. Each function takes data frames and returns a matplotlib Figure; none of them fits anything.
 
-Variants come in the order in which they appear, with ``base`` first.
+Facets, families and variants come by name, with the variant ``base`` first.
 """
 
 from canopy_stats.report.figures.along import active_profile, cohort_profile, cohorts, entropy_profile

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.figures.shared import left_label, need, of
-from canopy_stats.report.style import GREY, Look, facets, in_order, legend, looks, shades, styled
+from canopy_stats.report.figures.shared import distinct, left_label, need, of
+from canopy_stats.report.style import GREY, Look, facets, legend, looks, shades, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,13 +27,13 @@ def entropy_profile(steps: pd.DataFrame, *, by: str = "model_name", fewest: int 
     """
     need(steps, [by, "model_variant", "step", "entropy"])
     with styled():
-        figure, cells = facets(in_order(steps[by]), height=2.6, rows_each=2, ratios=(2.2, 1), sharey="row")
+        figure, cells = facets(distinct(steps, by), height=2.6, rows_each=2, ratios=(2.2, 1), sharey="row")
         table = active_profile(steps, [by, "model_variant"])
         for value, (above, below) in cells.items():
             _draw_profile(above, below, of(table, by, value), looks(steps["model_variant"]), fewest)
             above.set_title(value)
-        for ax in next(iter(cells.values())):
-            ax.set_ylim(bottom=0)  # after all facets are drawn: they share this axis
+        for ax in (ax for axes in cells.values() for ax in axes):
+            ax.set_ylim(bottom=0)  # after all facets are drawn: those of a row share this axis
         left_label(cells, "mean entropy\n(nats)", "rollouts\nrunning")
         legend(figure, [axes[0] for axes in cells.values()], title="Entropy rate along the rollout")
     return figure
@@ -76,7 +76,7 @@ def cohort_profile(steps: pd.DataFrame, *, by: str = "task", lengths: Sequence[i
     styles, colours = looks(steps["model_variant"]), shades(at)
     with styled():
         n = len(styles)
-        figure, cells = facets(in_order(steps[by]), height=1.15 * n + 1.0, rows_each=n + 1, ratios=(*[1.4] * n, 1),
+        figure, cells = facets(distinct(steps, by), height=1.15 * n + 1.0, rows_each=n + 1, ratios=(*[1.4] * n, 1),
                                sharey=False)
         for value, axes in cells.items():
             for ax, variant in zip(axes, styles, strict=False):
@@ -108,10 +108,9 @@ def cohorts(steps: pd.DataFrame, keys: Sequence[str], lengths: Sequence[int], wi
     for length in lengths:
         whole = (length // width) * width
         rows = steps[(steps["length"] >= length) & (steps["step"] < whole)] if length else steps
-        start = rows["step"] // width * width
-        grouped = rows.assign(position=start + (width - 1) / 2).groupby([*keys, "position"], observed=True)
-        means = grouped["entropy"].mean().rename("entropy").to_frame()
-        last = rows[rows["step"] - start == width - 1].assign(position=start + (width - 1) / 2)
+        rows = rows.assign(position=rows["step"] // width * width + (width - 1) / 2)
+        means = rows.groupby([*keys, "position"], observed=True)["entropy"].mean().rename("entropy").to_frame()
+        last = rows[rows["step"] % width == width - 1]
         means["rollouts"] = last.groupby([*keys, "position"], observed=True).size()
         parts.append(means.fillna({"rollouts": 0}).reset_index().assign(cohort=length))
     return pd.concat(parts, ignore_index=True)

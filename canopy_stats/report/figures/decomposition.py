@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.figures.shared import left_label, need, of
-from canopy_stats.report.style import BLACK, GREEN, GREY, SKY, VERMILLION, facets, in_order, label, legend, styled
+from canopy_stats.report.figures.shared import distinct, left_label, need, of
+from canopy_stats.report.style import BLACK, GREEN, GREY, SKY, VERMILLION, facets, in_order, legend, looks, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,15 +29,17 @@ def decomposition_bars(levels: pd.DataFrame, *, by: str = "task") -> Figure:
     """
     need(levels, ["model_name", "model_variant", by, "CE", *TERMS])
     with styled():
-        figure, cells = facets(in_order(levels[by]), height=3.0, rows_each=2, ratios=(1.7, 1), sharey="row")
-        order = in_order(levels["model_variant"])
+        most = int(levels[by].astype(str).value_counts().max())
+        figure, cells = facets(distinct(levels, by), height=3.0, rows_each=2, ratios=(1.7, 1), sharey="row",
+                               columns=4 if most <= 8 else 2 if most <= 18 else 1)
+        order = {variant: place for place, variant in enumerate(looks(levels["model_variant"]))}
         for value, (above, below) in cells.items():
-            rows = (of(levels, by, value).sort_values("model_variant", key=lambda v: v.map(order.index), kind="stable")
-                    .sort_values("model_name", kind="stable"))
+            own = of(levels, by, value).astype({"model_name": str, "model_variant": str})
+            rows = own.sort_values("model_variant", key=lambda v: v.map(order)).sort_values("model_name", kind="stable")
             _draw_stacks(above, rows)
             _draw_covariances(below, rows)
             above.set_title(value)
-        left_label(cells, label("CE"), "covariances\n(nats)")
+        left_label(cells, "canopy entropy\nCE* (nats)", "covariances\n(nats)")
         families = in_order(levels["model_name"])
         legend(figure, [axes[0] for axes in cells.values()],
                title="Canopy entropy and its three terms" + (f": {families[0]}" if len(families) == 1 else ""))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.figures.shared import left_label, need, of
+from canopy_stats.report.figures.shared import distinct, left_label, need, of
 from canopy_stats.report.style import Look, facets, in_order, label, legend, looks, styled
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def diversity_against_rate(panel: pd.DataFrame, fit: Any = None, *, by: str = "m
     elif fit is not None:
         curves = fitted_curves(panel, fit, by)
     with styled():
-        figure, cells = facets(in_order(panel[by]))
+        figure, cells = facets(distinct(panel, by))
         styles = looks(panel["model_variant"])
         for value, (ax,) in cells.items():
             _draw_cloud(ax, of(panel, by, value), styles)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.figures.shared import left_label, need, of
-from canopy_stats.report.style import facets, in_order, styled
+from canopy_stats.report.figures.shared import distinct, left_label, need, of
+from canopy_stats.report.style import facets, looks, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,8 +30,8 @@ def hazard_map(steps: pd.DataFrame, *, by: str = "task", bins: int = 32, fewest:
     need(steps, [by, "model_name", "model_variant", "step", "stop_probability"])
     width = max(1, -(-(int(steps["step"].max()) + 1) // bins))
     table = hazards(steps, [by, "model_name", "model_variant"], width)
-    rows = [(f, v) for f in in_order(steps["model_name"]) for v in in_order(steps["model_variant"])]
-    grids = {value: _grid(of(table, by, value), rows, fewest) for value in in_order(steps[by])}
+    rows = [(f, v) for f in distinct(steps, "model_name") for v in looks(steps["model_variant"])]
+    grids = {value: _grid(of(table, by, value), rows, fewest) for value in distinct(steps, by)}
     with styled():
         columns = 2 if len(grids) in (2, 4) else 3
         figure, cells = facets(list(grids), height=0.55 + 0.16 * len(rows), columns=columns)
@@ -39,7 +39,7 @@ def hazard_map(steps: pd.DataFrame, *, by: str = "task", bins: int = 32, fewest:
         for value, (ax,) in cells.items():
             mesh = _draw_map(ax, grids[value], width, scale)
             ax.set(title=value, xlabel="position (tokens)")
-            several = len(in_order(steps["model_name"])) > 1
+            several = steps["model_name"].nunique() > 1
             ax.set_yticks(range(len(rows)), [f"{f} {v}" if several else v for f, v in rows])
         left_label(cells, "")
         bar = figure.colorbar(mesh, ax=[axes[0] for axes in cells.values()], aspect=30, pad=0.02)

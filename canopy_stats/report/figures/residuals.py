@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUARTILES = (0.25, 0.5, 0.75)
-BINS = 10
+MOST_BINS, POINTS_A_BIN = 10, 60
 
 
 def residual_diagnostics(residuals: pd.DataFrame, tests: Mapping[str, pd.DataFrame]) -> Figure:
@@ -24,7 +24,7 @@ def residual_diagnostics(residuals: pd.DataFrame, tests: Mapping[str, pd.DataFra
 
     ``residuals`` has ``model``, ``residual`` (0 to 1, uniform under the model), ``fitted``, ``R_bar`` and
     ``model_variant``; ``tests`` is by model what ``quantile_residuals`` calls tests. Black lines are the quartiles
-    of ten bins; under the model they lie on the dashed ones.
+    of up to ten bins; under the model they lie on the dashed ones.
     """
     need(residuals, ["model", "residual", "fitted", "R_bar", "model_variant"])
     from matplotlib.figure import Figure
@@ -72,8 +72,8 @@ def _draw_along(ax: Axes, x: np.ndarray, u: np.ndarray, variants: pd.Series) -> 
     ax.grid(visible=False)
 
 
-def binned_quartiles(x: np.ndarray, u: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (b,) and quartiles (3, b) of u in bins of x that hold equally many points."""
-    parts = np.array_split(np.argsort(x, kind="stable"), min(bins, len(x)))
+def binned_quartiles(x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Medians of x (b,) and quartiles of u (3, b) in up to ten bins of x that hold equally many points."""
+    parts = np.array_split(np.argsort(x, kind="stable"), int(np.clip(len(x) // POINTS_A_BIN, 1, MOST_BINS)))
     return (np.array([np.median(x[part]) for part in parts]),
             np.array([np.quantile(u[part], QUARTILES) for part in parts]).T)

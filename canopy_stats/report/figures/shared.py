@@ -29,6 +29,11 @@ def need(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         raise UserError("This figure has no rows to draw: was the panel filtered to nothing?")
 
 
+def distinct(frame: pd.DataFrame, column: str) -> list[str]:
+    """A column's values in alphabetical order: every figure has its facets in the same one."""
+    return sorted(frame[column].astype(str).unique())
+
+
 def of(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
     """The rows whose column reads as the value."""
     return frame[frame[column].astype(str) == value]
