@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel test lint clean
+.PHONY: demo demo-smollm demo-panel test browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -31,6 +31,12 @@ demo-panel: .venv-demo/.ready
 
 test: .venv-test/.ready lint
 	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2
+
+# The report's tests in a browser skip themselves where there is none; this installs one on Debian and Ubuntu, as root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+browser:
+	command -v chromium && command -v chromedriver || { $(AS_ROOT) apt-get update -qq && $(AS_ROOT) env \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
 
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check .

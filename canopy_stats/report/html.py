@@ -87,7 +87,7 @@ class Content:
 def page(content: Content) -> str:
     """The page. The same content gives the same text."""
     drawings = [svg.drawing(p.svg, f"p{i}-", p.caption) for i, p in enumerate(content.pictures, 1)]
-    style, script = _style({k: v for d in drawings for k, v in d.rules.items()}), _asset("explorer.js")
+    style, script = _style({k: v for d in drawings for k, v in d.rules.items()}), _asset("page.js")
     return _template().render(
         content=content, style=_markup(style), script=_markup(script), policy=_policy(script, style),
         paragraphs=[p for p in content.finding.split("\n\n") if p.strip()],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,29 @@ def reader(run: Run) -> Reader | None:
     tokenizer = _tokenizer(run.manifest.get("origin", {}))
     if tokenizer is None:
         return None
-    added = tokenizer.get_added_tokens_decoder()
-    found = Reader(lambda ids: split(tokenizer, ids), ends | {i for i, token in added.items() if token.special})
+    special = ends | {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    found = Reader(lambda ids: split(tokenizer, ids, special), special)
     return found if _agrees(found, run) else None
 
 
-def split(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Each token's share of the text of ``ids``, special tokens by their names.
+def split(tokenizer: Any, ids: Sequence[int], special: Collection[int] = ()) -> list[str]:
+    """Each token's share of the text of ``ids``; ``special`` tokens, which are no part of it, by their names.
 
     A character of several tokens belongs to the one that completes it; joined, the shares are the whole text.
     """
+    text = iter(_shares(tokenizer, [int(i) for i in ids if int(i) not in special]))
+    return [tokenizer.id_to_token(int(i)) or f"⟨{i}⟩" if int(i) in special else next(text) for i in ids]
+
+
+def _shares(tokenizer: Any, ids: list[int]) -> list[str]:
     from tokenizers.decoders import DecodeStream
 
     stream = DecodeStream(skip_special_tokens=False)
-    pieces = [stream.step(tokenizer, int(i)) or "" for i in ids]
-    whole = tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
-    if pieces and whole.startswith(joined := "".join(pieces)):
-        pieces[-1] += whole[len(joined):]  # bytes of a character that the end cut off
-    return pieces
+    shares = [stream.step(tokenizer, i) or "" for i in ids]
+    whole = tokenizer.decode(ids, skip_special_tokens=False)
+    if shares and whole.startswith(joined := "".join(shares)):
+        shares[-1] += whole[len(joined):]  # bytes of a character that the end cut off
+    return shares
 
 
 def _agrees(found: Reader, run: Run) -> bool:
@@ -65,13 +71,17 @@ def text_of(found: Reader, ids: Sequence[int]) -> str:
 def _tokenizer(origin: dict[str, Any]) -> Any:
     """The tokenizer of a run's model: a folder's or cached hub model's tokenizer.json, or what a GGUF file holds."""
     named = origin.get("tokenizer") or origin.get("model")
-    if named is None:
-        return None
+    return None if named is None else _loaded(str(named), origin.get("revision"))
+
+
+@lru_cache(maxsize=32)
+def _loaded(named: str, revision: str | None) -> Any:
+    """Kept, because the runs of one model follow each other and a GGUF file takes seconds to read."""
     try:
-        if str(named).endswith(".gguf"):
+        if named.endswith(".gguf"):
             return _of_gguf(Path(named))
         file = Path(named).expanduser() / "tokenizer.json"
-        found = file if file.is_file() else _cached(str(named), origin.get("revision"))
+        found = file if file.is_file() else _cached(named, revision)
         if found is None:
             return None
         from tokenizers import Tokenizer

@@ -119,17 +119,23 @@ def commands(study: Mapping[str, Any], runs: Mapping[str, Run]) -> tuple[str, ..
 
 
 def _generate(name: str, run: Run) -> str:
-    config, origin = run.config, run.manifest["origin"]
+    config, origin, model = run.config, run.manifest["origin"], run.config.model
     law = {"--temperature": config.policy.temperature, "--top-k": config.policy.top_k, "--top-p": config.policy.top_p,
            "--min-p": config.policy.min_p, "--max-new-tokens": config.policy.max_new_tokens}
     options = {"--prompts": f"prompts/{config.task}.jsonl", "--task": config.task, "--family": config.family,
                "--variant": config.variant, "--rollouts": config.n_rollouts, **law, "--seed": config.seed,
-               "--batch-size": config.batch_size,
-               "--adapter": short_path(origin["adapter"]) if origin.get("adapter") else None,
+               "--batch-size": config.batch_size, "--dtype": model.get("dtype"), "--system": model.get("system"),
+               "--chat": model.get("chat"), "--thinking": model.get("enable_thinking"),
+               **{f"--{name}": short_path(origin[name]) for name in ("tokenizer", "adapter") if origin.get(name)},
                "--revision": origin.get("revision"), "--out": f"runs/{name}"}
-    words = [word for flag, value in options.items() if value is not None
-             for word in (flag, f"{value:g}" if isinstance(value, float) else str(value))]
+    words = [word for flag, value in options.items() if value is not None for word in _option(flag, value)]
     return " ".join(["canopy-stats", "generate", *map(_quoted, [_model(run), *words])])
+
+
+def _option(flag: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, bool):
+        return (flag if value else flag.replace("--", "--no-"),)
+    return flag, str(value)
 
 
 def _quoted(word: str) -> str:

@@ -1,6 +1,31 @@
 "use strict";
+
+// What is wider or longer than its frame can be reached, and so scrolled, by keyboard; other frames are no stops.
+(() => {
+  const frames = document.querySelectorAll(".scroll");
+  const stops = () => frames.forEach((frame) => {
+    if (frame.scrollWidth > frame.clientWidth || frame.scrollHeight > frame.clientHeight) frame.tabIndex = 0;
+    else frame.removeAttribute("tabindex");
+  });
+  stops();
+  addEventListener("resize", stops);
+})();
+
+// The contents show where the reader is.
+(() => {
+  const links = new Map([...document.querySelectorAll(".contents a")].map((a) => [a.hash.slice(1), a]));
+  const seen = new Set();
+  const watch = new IntersectionObserver((entries) => {
+    entries.forEach((entry) => seen[entry.isIntersecting ? "add" : "delete"](entry.target.id));
+    const now = [...links.keys()].find((id) => seen.has(id));
+    links.forEach((a, id) => id === now ? a.setAttribute("aria-current", "true") : a.removeAttribute("aria-current"));
+  }, { rootMargin: "-10% 0px -60% 0px" });
+  links.forEach((_, id) => watch.observe(document.getElementById(id)));
+})();
+
 // The rollout explorer. Texts of models enter the page as text nodes only.
 (() => {
+  if (!document.getElementById("x-index")) return;
   const at = (id) => document.getElementById(id);
   const index = JSON.parse(at("x-index").textContent);
   const SHOWN = 12, LONG = 600, CHAIN = 28, OPEN = 20;
