@@ -27,8 +27,8 @@ TIMES = "times.json"
 class StudyResult:
     """What a study found and where it lies.
 
-    ``runs`` by name, ``changes`` one for each slope model (and tuned variant), ``checks`` one row a run; ``seconds``
-    is what each stage took in this call.
+    ``runs`` by name, ``changes`` one for each slope model (and tuned variant), ``verdicts`` what the scrutiny of the
+    paper's slope says, by tuned variant, ``checks`` one row a run; ``seconds`` is what each stage took in this call.
     """
 
     out: Path
@@ -37,6 +37,7 @@ class StudyResult:
     panel: pd.DataFrame = field(repr=False)
     slopes: pd.DataFrame = field(repr=False)
     changes: tuple[SlopeChange, ...] = field(repr=False)
+    verdicts: dict[str, str] = field(repr=False)
     checks: pd.DataFrame = field(repr=False)
     tables: list[Path] = field(repr=False)
     figures: list[Path] = field(repr=False)
@@ -50,8 +51,8 @@ def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyRes
 
     tables, figures, report = (files_of(main.out, stage) for stage in ("tables", "figures", "report"))
     return StudyResult(main.out, main.study, main.opened(), read_panel(main.panel_path), fits.read_slopes(main.out),
-                       tuple(fits.read_changes(main.out).values()), read_checks(main.out / "checks.csv"),
-                       tables, figures, report, seconds or {})
+                       tuple(fits.read_changes(main.out).values()), fits.read_verdicts(main.out),
+                       read_checks(main.out / "checks.csv"), tables, figures, report, seconds or {})
 
 
 def content_hash(out: Path) -> str:

@@ -20,7 +20,7 @@ def closing(result: StudyResult) -> str:
     return "\n".join([
         "", result.study.title, result.study.contrast, "",
         "Slope of semantic diversity D on mean entropy rate (D per nat/token), standard errors in brackets:", "",
-        tables.console(tables.slopes(result.slopes)), "", finding(result.changes), "",
+        tables.console(tables.slopes(result.slopes)), "", scrutinised(result), "",
         "Check of the rollouts (z-scores within 4; differences from plain transformers in nats):", "",
         tables.console(result.checks), "",
         f"Panel:   {result.out / 'panel.parquet'} ({len(result.panel)} rows)",
@@ -38,6 +38,12 @@ def finding(changes: Sequence[SlopeChange]) -> str:
             f"{change.tuned.estimate:.3f} in the tuned ones. {change.verdict}")
 
 
+def scrutinised(result: StudyResult) -> str:
+    """What the slopes say in words: the paper's model held against one that withstands the known artefacts."""
+    several = len(result.verdicts) > 1
+    return "\n\n".join(f"{variant}: {words}" if several else words for variant, words in result.verdicts.items())
+
+
 def page(result: StudyResult) -> str:
     """The study on one Markdown page."""
     from canopy_stats.report import tables
@@ -45,7 +51,7 @@ def page(result: StudyResult) -> str:
     study, panel = result.study, result.panel
     pictures = [path for path in result.figures if path.suffix == ".png"]
     return "\n".join([
-        f"# {study.title}", "", study.contrast, "", finding(result.changes), "",
+        f"# {study.title}", "", study.contrast, "", scrutinised(result), "",
         "## Slopes", "", "Change of D for each nat per token, standard errors in brackets.", "",
         tables.markdown(tables.slopes(result.slopes)), "",
         *(f"- {note}" for note in result.slopes.attrs.get("notes", [])), "",
