@@ -41,7 +41,7 @@ families:
     base: {data}/models/alder/base
     tuned: {data}/models/alder/instruct
 tasks: {{math: {data}/prompts/math.jsonl, stories: {data}/prompts/stories.jsonl}}
-prompts_per_task: 4
+prompts_per_task: 6
 law: {{max_new_tokens: 24}}
 rollouts: 4
 drift_tokens: 32

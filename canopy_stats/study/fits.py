@@ -40,20 +40,28 @@ def fit(out: Path, say: Say) -> list[Path]:
 
     material = Material(read_panel(out / "panel.parquet"))
     files.make_folder(out / "fits")
-    made = [_slopes(material, out / "fits"), *_scrutiny(material, out / "fits", say)]
+    made = [_slopes(material, out / "fits", say), *_scrutiny(material, out / "fits", say)]
     return [*made, *_changes(material, out / "fits", say)]
 
 
-def _slopes(material: Material, folder: Path) -> Path:
-    """The slope table, for each tuned variant."""
+def _slopes(material: Material, folder: Path, say: Say) -> Path:
+    """The slope table, for each tuned variant; without a row where the panel does not suffice, with the reason."""
     import pandas as pd
 
     from canopy_stats.slope import slope_table
 
-    made = {tuned: slope_table(material.pair(tuned)) for tuned in material.tuned}
-    table = pd.concat([t if len(made) == 1 else t.assign(tuned=tuned) for tuned, t in made.items()], ignore_index=True)
-    notes = list(dict.fromkeys(note for t in made.values() for note in t.attrs.get("notes", [])))
-    files.write_atomic(folder / "notes.json", json.dumps(notes, ensure_ascii=False).encode())
+    made, notes = [], list[str]()
+    for tuned in material.tuned:
+        try:
+            table = slope_table(material.pair(tuned))
+        except UserError as error:
+            notes.append(f"No slopes ({tuned}): {error}")
+            say(f"  {notes[-1]}")
+            continue
+        notes += table.attrs.get("notes", [])
+        made.append(table if len(material.tuned) == 1 else table.assign(tuned=tuned))
+    table = pd.concat(made, ignore_index=True) if made else pd.DataFrame(columns=["model"])
+    files.write_atomic(folder / "notes.json", json.dumps(list(dict.fromkeys(notes)), ensure_ascii=False).encode())
     files.write_atomic(folder / "slopes.csv", table.to_csv(index=False).encode())
     return folder / "slopes.csv"
 

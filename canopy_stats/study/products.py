@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats import files
+from canopy_stats.schema import UserError
 from canopy_stats.study import fits, summary
 from canopy_stats.study.parts import MAIN, Part, read_checks
 from canopy_stats.study.result import read_result
@@ -59,16 +60,34 @@ def material_of(parts: Sequence[Part]) -> Material:
 
 def tables(parts: Sequence[Part], say: Say) -> list[Path]:
     """Every table in every printed form."""
-    from canopy_stats.study.catalogue import write_tables
+    from canopy_stats.study.catalogue import TABLES, write_tables
 
-    return write_tables(material_of(parts), parts[0].out / "tables", say=say)
+    return _each(TABLES, write_tables, material_of(parts), parts[0].out / "tables", say)
 
 
 def figures(parts: Sequence[Part], say: Say) -> list[Path]:
     """Every figure as SVG and PNG."""
-    from canopy_stats.study.catalogue import write_figures
+    from canopy_stats.study.catalogue import FIGURES, write_figures
 
-    return write_figures(material_of(parts), parts[0].out / "figures", say=say)
+    return _each(FIGURES, write_figures, material_of(parts), parts[0].out / "figures", say)
+
+
+def _each(names: Iterable[str], write: Callable[..., list[Path]], material: Material, folder: Path,
+          say: Say) -> list[Path]:
+    """Write one after the other; what the data do not allow is said, and kept in left_out.txt with the reason."""
+    made, left_out = list[Path](), list[str]()
+    files.make_folder(folder)
+    for name in names:
+        try:
+            made += write(material, folder, only=[name], say=left_out.append)
+        except UserError as error:
+            left_out.append(f"  left out: {name}: {error}")
+    for line in left_out:
+        say(line)
+    if left_out:
+        made.append(folder / "left_out.txt")
+        files.write_atomic(made[-1], "".join(f"{line.strip()}\n" for line in left_out).encode())
+    return made
 
 
 # --- report -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,13 +20,22 @@ def closing(result: StudyResult) -> str:
     return "\n".join([
         "", result.study.title, result.study.contrast, "",
         "Slope of semantic diversity D on mean entropy rate (D per nat/token), standard errors in brackets:", "",
-        tables.console(tables.slopes(result.slopes)), "", scrutinised(result), "",
+        slopes(result, tables.console), "", scrutinised(result), "",
         "Check of the rollouts (z-scores within 4; differences from plain transformers in nats):", "",
         tables.console(result.checks), "",
         f"Panel:   {result.out / 'panel.parquet'} ({len(result.panel)} rows)",
         f"Tables:  {result.out / 'tables'}", f"Figures: {result.out / 'figures'}",
         f"Summary: {result.out / 'summary.md'}",
         "Time:    " + ", ".join(f"{stage} {took:.0f} s" for stage, took in result.seconds.items())])
+
+
+def slopes(result: StudyResult, printed: Callable[[pd.DataFrame], str]) -> str:
+    """The slope table as text; why there is none where the panel does not suffice."""
+    from canopy_stats.report import tables
+
+    if result.slopes.empty:
+        return "\n".join(result.slopes.attrs["notes"])
+    return printed(tables.slopes(result.slopes))
 
 
 def finding(changes: Sequence[SlopeChange]) -> str:
@@ -53,7 +62,7 @@ def page(result: StudyResult) -> str:
     return "\n".join([
         f"# {study.title}", "", study.contrast, "", scrutinised(result), "",
         "## Slopes", "", "Change of D for each nat per token, standard errors in brackets.", "",
-        tables.markdown(tables.slopes(result.slopes)), "",
+        slopes(result, tables.markdown), "",
         *(f"- {note}" for note in result.slopes.attrs.get("notes", [])), "",
         "## Base against tuned", "", tables.markdown(tables.base_tuned(panel)), "",
         "## Canopy entropy in three terms", "", tables.markdown(tables.decomposition(panel)), "",

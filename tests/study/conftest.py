@@ -19,7 +19,7 @@ def checkpoints(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def few_figures():
     """Two figures stand for all: what they show is tested elsewhere, and drawing takes longer than all else here."""
     from canopy_stats.study import catalogue

@@ -37,7 +37,7 @@ class Speaking(FakeEngine):
 
 def study(folder: Path) -> Study:
     path = folder / "walk.jsonl"
-    path.write_text("".join(json.dumps({"id": f"p{i}", "prompt": "x" * (i + 1)}) + "\n" for i in range(6)))
+    path.write_text("".join(json.dumps({"id": f"p{i}", "prompt": "x" * (i + 1)}) + "\n" for i in range(10)))
     pair = Family("fake", tuple(Checkpoint(variant, object(), chat=False) for variant in ("base", "instruct")))
     return Study("Killed", "", (pair,), {"walk": path}, SamplingPolicy(max_new_tokens=9), 5, embedder="tfidf",
                  drift_tokens=20, check_sample=2, engine=Speaking(),

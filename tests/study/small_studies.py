@@ -8,10 +8,11 @@ from pathlib import Path
 import yaml
 
 WORDS = ("the cat sat on the mat", "a bird flew over the hill", "it was a small red tree", "the dog ran under the tree",
-         "then a cat sat and sat", "the blue bird was small")
+         "then a cat sat and sat", "the blue bird was small", "a red dog", "it flew over the tree and the hill",
+         "the small cat was on a tree", "then it ran", "under the mat", "a blue hill")
 
 
-def write_prompts(path: Path, first: int = 0, count: int = 6) -> Path:
+def write_prompts(path: Path, first: int = 0, count: int = 10) -> Path:
     lines = [json.dumps({"id": f"p{i}", "prompt": WORDS[(first + i) % len(WORDS)]}) for i in range(count)]
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -31,11 +31,11 @@ def told(capsys, *arguments):
 def test_a_study_from_plan_to_report(capsys, make_study, tmp_path):
     path, out = make_study(), tmp_path / "out"
     code, said, _ = told(capsys, "plan", path)
-    assert code == 0 and "Rollouts:   36 in 2 runs" in said and not out.exists()
+    assert code == 0 and "Rollouts:   60 in 2 runs" in said and not out.exists()
     code, said, _ = told(capsys, "status", path)
     assert code == 0 and "0 of 2 runs are done, 0 tokens so far" in said and not out.exists()
-    code, said, _ = told(capsys, "run", path)
-    assert code == 0 and "interaction" in said and "report:" in said
+    code, said, err = told(capsys, "run", path)
+    assert code == 0 and "interaction" in said and "report:" in said, err
     code, said, _ = told(capsys, "status", path)
     assert code == 0 and "2 of 2 runs are done" in said and "7 of 7 later stages are done" in said
     before = content_hash(out)
@@ -131,3 +131,12 @@ def _wait(found, seconds):
             return there
         time.sleep(0.05)
     return []
+
+
+def test_a_pilot_of_few_prompts_ends_with_a_report_that_says_what_it_lacks(make_study, tmp_path, capsys):
+    code, said, _ = told(capsys, "run", make_study(prompts_per_task=3))
+    assert code == 0 and "No slopes (instruct): The panel has 3 prompts; a slope needs at least 10" in said
+    left_out = (tmp_path / "out" / "tables" / "left_out.txt").read_text()
+    assert "left out: slopes: The panel has 3 prompts" in left_out
+    assert "No slopes (instruct)" in (tmp_path / "out" / "summary.md").read_text()
+    assert (tmp_path / "out" / "tables" / "base_tuned.csv").is_file() and (tmp_path / "out" / "report.html").is_file()

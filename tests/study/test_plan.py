@@ -64,8 +64,8 @@ def test_ablations_draw_again_only_where_the_law_or_the_prompts_change(tmp_path)
 def test_prompts_per_task_counts(tmp_path):
     _, rows = planned(tmp_path, prompts_per_task=2)
     assert set(rows["prompts"]) == {2} and set(rows["rollouts"]) == {200}
-    with pytest.raises(UserError, match="walk.jsonl has 6 prompts"):
-        planned(tmp_path, prompts_per_task=7)
+    with pytest.raises(UserError, match="walk.jsonl has 10 prompts"):
+        planned(tmp_path, prompts_per_task=11)
 
 
 @pytest.mark.parametrize(("model", "size"), [

@@ -62,7 +62,7 @@ def test_before_and_after(finished, tmp_path):
     table = status.runs_status(file.study, file.folder())
     stored = [cs.open_run(file.folder() / "runs" / name).rollouts(["length"])["length"].to_numpy() for name in RUNS]
     assert list(table["tokens"]) == [length.sum() for length in stored]
-    assert list(table["rollouts"]) == list(table["wanted"]) == [18, 18]
+    assert list(table["rollouts"]) == list(table["wanted"]) == [30, 30]
     assert status.complete(file.study, file.folder())
     assert not status.complete(file.study, tmp_path / "empty")
     assert set(status.runs_status(file.study, tmp_path / "empty")["state"]) == {"missing"}
