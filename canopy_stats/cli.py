@@ -128,10 +128,11 @@ def _judge(options: argparse.Namespace) -> int:
     labelled = {_label(run): table for run, table in zip(runs, judged, strict=True)}
     _show(_labelled({label: table[_JUDGE_SHOWN].copy() for label, table in labelled.items()}))
     for label, table in labelled.items():
-        scored = table["RSE"].notna()
-        print(f"{label}: mean RSE {table['RSE'].mean():.3f} of at most {log(table['rse_m'].max()):.3f} nats, "
-              f"{table['asymmetric_share'].mean():.1%} of the pairs judged differently in their two orders, "
-              f"{(~scored).sum()} prompts without RSE")
+        apart, alike = (int((table["clusters"] == c).sum()) for c in (table["rse_m"], 1))
+        print(f"{label}: mean RSE {table['RSE'].mean():.3f} of at most {log(table['rse_m'].max()):.3f} nats; of "
+              f"{len(table):,} prompts {apart:,} at the most (no two alike), {alike:,} at zero, "
+              f"{table['RSE'].isna().sum():,} without RSE; {table['asymmetric_share'].mean():.1%} of the pairs judged "
+              "differently in their two orders")
     _write_csv(pd.concat([t.assign(run=label) for label, t in labelled.items()]), options.csv)
     if options.panel:
         _judge_panel(options, runs, judged, spec)
@@ -469,7 +470,7 @@ def _judge_options(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="FILE", help="... and write it here")
     add("--quiet", action="store_true", help="do not tell the number of requests, nor progress")
     local = command.add_argument_group("--judge embedding").add_argument
-    local("--threshold", type=float, metavar="COSINE", help="the same from this cosine on, such as 0.8")
+    local("--threshold", type=float, metavar="COSINE", help="the same from this cosine on, such as 0.6")
     local("--embedder", metavar="NAME", help="as in `embed` (default: the embeddings that the run keeps)")
     remote = command.add_argument_group("--judge openai (any OpenAI-compatible chat endpoint)").add_argument
     remote("--base-url", metavar="URL", help="such as https://host/v1; /chat/completions is added")
@@ -639,10 +640,12 @@ _COMMANDS: dict[str, _Step] = {
 
         A pair counts as the same only if it is judged so in both orders. RSE_cs corrects for clusters that m rollouts
         did not show (Chao-Shen). asymmetric_share tells how often the order changed the verdict: a judge that
-        prefers a position is a bad judge. Every verdict of an endpoint is kept at once; the same command goes on.
+        prefers a position is a bad judge. Where most prompts are at log m or at zero, RSE tells little: compare more
+        rollouts, or judge more coarsely or finely. With embeddings the threshold decides: try several. Every verdict
+        of an endpoint is kept at once; the same command goes on.
 
         Examples:
-          canopy-stats judge runs/alder-stories --judge embedding --threshold 0.8 --embedder minilm
+          canopy-stats judge runs/alder-stories --judge embedding --threshold 0.6 --embedder minilm
           canopy-stats judge runs/base runs/tuned --judge openai --base-url https://host/v1 --model NAME \\
               --api-key-env HOST_API_KEY --requests-per-minute 300 --panel panel.parquet --out panel-rse.parquet
         """),

@@ -162,6 +162,9 @@ def _refuse_strangers(panel: pd.DataFrame, runs: Iterable[Run]) -> None:
         if own.empty or (own["run_id"] != run.run_id).any():
             raise UserError(f"The panel was not made from {run.path} ({run.config.family}/{run.config.variant}/"
                             f"{run.config.task}): give the runs that the panel was made from.")
+        if (own["law"] != run.config.policy.label()).any():
+            raise UserError(f"The panel's rows of {run.path} are of the law {own['law'].iloc[0]!r}, and a judge reads "
+                            "all rollouts whole: join RSE to a panel without a smaller cap or a selection.")
 
 
 # ------------------------------------------------------------------------------------------------ rows and keeping

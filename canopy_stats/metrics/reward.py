@@ -88,6 +88,9 @@ def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", 
     """
     if find_spec("transformers") is None or find_spec("torch") is None:
         raise UserError("A reward model needs torch and transformers: install canopy-stats[generate].")
+    for option, value in (("max_length", max_length), ("batch_size", batch_size)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"{option} is {value!r}; it must be a whole number of at least 1.")
     scorer = _scorer(model, tokenizer, dtype, device)
     key = {**scorer.identity, "think": think, "max_length": max_length, "dtype": dtype}
     name = "reward-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]

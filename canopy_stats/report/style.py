@@ -44,6 +44,7 @@ _NAMES = {
     "rho_spearman": "Spearman ρ(N, r)", "rho_kendall": "Kendall τ(N, r)", "BF": "branching factor",
     "GenPPL": "generation perplexity", "truncation_rate": "ended by the cap", "length": "length N",
     "entropy": "entropy of the next token", "entropy_rate": "entropy rate r", "M": "rollouts per prompt",
+    "RSE": "semantic entropy RSE", "RSE_cs": "RSE adjusted for coverage", "rse_m": "rollouts judged per prompt",
 }
 
 

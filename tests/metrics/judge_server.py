@@ -62,12 +62,14 @@ def waits(seconds):
 
 
 def drips(handler, body):
-    """Sends a byte now and then, for ever as a client sees it."""
+    """Sends a byte now and then, and a verdict at long last."""
     handler.send_response(200)
     handler.end_headers()
-    for _ in range(200):
+    for _ in range(100):
         handler.wfile.write(b" ")
         time.sleep(0.02)
+    handler.wfile.write(json.dumps(completion("SAME")).encode())
+    handler.close_connection = True
 
 
 def resets(handler, body):

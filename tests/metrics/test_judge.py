@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread, main_thread
@@ -185,6 +186,23 @@ def test_the_kept_embeddings_are_taken_and_must_be_of_the_same_texts(run):
         quiet(run, EmbeddingJudge(0.5), think="drop")
 
 
+def test_a_function_embeds_once_and_is_not_kept(run):
+    seen = []
+
+    def lengths(texts):
+        seen.append(len(texts))
+        return np.array([[len(t) + 1.0, 1.0] for t in texts])
+
+    quiet(run, EmbeddingJudge(0.9, lengths))
+    assert len(seen) == 1 and not list(run.path.glob("tables/rse-*"))
+
+
+def test_embeddings_of_another_run_are_refused(run, tmp_path):
+    other = cs.embed(store_run(tmp_path / "other", prompts=2, m=6), "tfidf")
+    with pytest.raises(UserError, match="embeddings of 12 texts for a run of 24 rollouts"):
+        quiet(run, EmbeddingJudge(0.5, other))
+
+
 @pytest.mark.parametrize("threshold", [-1, 1.01, float("nan"), "0.5"])
 def test_a_threshold_is_a_cosine(threshold):
     with pytest.raises(UserError, match="it is a cosine above -1 and at most 1"):
@@ -285,7 +303,7 @@ def test_a_request_that_takes_too_long_is_made_again(run, server, mood):
     server.behave(lambda n, attempt: mood if n in (1, 5) else judges)
     out = quiet(run, asking(server, timeout=0.4, concurrency=2))
     assert out.equals(quiet(run, first_words))
-    assert max(server.server.tries.values()) == 2
+    assert max(server.server.tries.values()) >= 2
 
 
 FINAL = {
@@ -317,8 +335,9 @@ def test_a_reply_without_a_verdict_is_a_failure_and_not_asked_again(run, server,
                                      {"choices": [{"message": "SAME"}]}, {"choices": [7]}, "SAME"])
 def test_replies_of_another_schema_are_no_verdicts(run, server, content):
     server.behave(lambda n, attempt: raw(json.dumps(content)))
-    with pytest.raises(UserError, match="(malformed reply|not a verdict): "):
+    with pytest.raises(UserError, match="(malformed reply|not a verdict): ") as caught:
         quiet(run, asking(server))
+    assert "It last said" in str(caught.value)
 
 
 def test_a_reply_of_any_length_is_not_read(run, server):
@@ -438,6 +457,22 @@ def test_a_line_cut_by_a_crash_is_left_out_and_closed_off(tmp_path):
     assert again.known == {"a": True, "c": False} and again.torn == 1
 
 
+def test_a_full_disk_is_named_and_ends_the_asking(run, server, monkeypatch):
+    write = os.write
+    written = []
+
+    def short(file, data):
+        written.append(data)
+        return write(file, data) if len(written) < 5 else write(file, data[:10])
+
+    monkeypatch.setattr("canopy_stats.metrics.judging.cache.os.write", short)
+    with pytest.raises(UserError, match=r"Cannot keep a verdict in .*\.jsonl: the disk is full. Free some space"):
+        quiet(run, asking(server, concurrency=1))
+    monkeypatch.undo()
+    kept = VerdictFile(next((run.path / "verdicts").glob("*.jsonl")))
+    assert len(kept.known) == 4 and kept.torn == 1 and len(server.log) == 5
+
+
 def test_threads_may_share_a_file(tmp_path):
     with VerdictFile(tmp_path / "v.jsonl") as verdicts:
         threads = [Thread(target=lambda t=t: [verdicts.put(f"{t}/{i}", i % 2 == 0) for i in range(200)])
@@ -475,20 +510,22 @@ def test_a_kill_loses_only_what_was_under_way(run, server):
     server.forget()
     out = quiet(run, asking(server), m=8)
     assert out.equals(quiet(run, first_words, m=8))
-    assert 30 <= asked <= 31 and needed - asked <= len(server.log) <= needed - asked + 2
+    assert 30 <= asked <= 32 and needed - asked <= len(server.log) <= needed - asked + 2
 
 
-def test_an_interruption_wakes_the_waiting_and_keeps_the_rest(run, server):
-    def interrupt(n, attempt):
-        if n == 12:
-            signal.pthread_kill(main_thread().ident, signal.SIGINT)
-        return judges if n < 10 else status(429, Retry_After="60")
+def test_an_interruption_wakes_the_waiting_and_keeps_the_rest(run, server, monkeypatch):
+    hold = Pace.hold
 
-    server.behave(interrupt)
+    def hold_and_interrupt(self, seconds):
+        hold(self, seconds)
+        signal.pthread_kill(main_thread().ident, signal.SIGINT)
+
+    monkeypatch.setattr(Pace, "hold", hold_and_interrupt)
+    server.behave(lambda n, attempt: judges if n < 10 else status(429, Retry_After="50"))
     with pytest.raises(KeyboardInterrupt):
-        quiet(run, asking(server, longest_wait=100, concurrency=3))
+        quiet(run, asking(server, longest_wait=100, concurrency=1))
     kept = VerdictFile(next((run.path / "verdicts").glob("*.jsonl")))
-    assert len(kept.known) == 9
+    assert len(kept.known) == 9 and len(server.log) == 10
 
 
 def test_a_cache_that_cannot_be_written_is_named(run, server, tmp_path):
@@ -513,49 +550,49 @@ class FakeTime:
 
 
 def test_no_minute_sees_more_requests_than_allowed():
-    time = FakeTime()
-    pace, begun = Pace(30, clock=time.clock, sleep=time.sleep), []
+    fake = FakeTime()
+    pace, begun = Pace(30, clock=fake.clock, sleep=fake.sleep), []
     rng = np.random.default_rng(0)
     for _ in range(300):
-        time.now += rng.exponential(1.0) if rng.random() < 0.3 else 0.0
+        fake.now += rng.exponential(1.0) if rng.random() < 0.3 else 0.0
         pace.wait()
-        begun.append(time.now)
+        begun.append(fake.now)
     begun = np.array(begun)
     inside = [np.sum((begun >= t) & (begun < t + 60 - 1e-6)) for t in begun]
     assert max(inside) == 30
 
 
 def test_without_a_limit_nobody_waits_unless_told_to():
-    time = FakeTime()
-    pace = Pace(clock=time.clock, sleep=time.sleep)
+    fake = FakeTime()
+    pace = Pace(clock=fake.clock, sleep=fake.sleep)
     pace.wait()
-    assert time.slept == []
+    assert fake.slept == []
     pace.hold(7)
     pace.hold(3)
     pace.wait()
-    assert time.now == 107.0
+    assert fake.now == 107.0
 
 
 def test_a_hold_also_stops_who_already_waits():
-    time = FakeTime()
+    fake = FakeTime()
 
     def sleep(seconds):
-        if not time.slept:
+        if not fake.slept:
             pace.hold(50)
-        time.sleep(seconds)
+        fake.sleep(seconds)
 
-    pace = Pace(60, clock=time.clock, sleep=sleep)
+    pace = Pace(60, clock=fake.clock, sleep=sleep)
     pace.wait()
     pace.wait()  # one second, during which the endpoint asks for fifty
-    assert time.now == pytest.approx(150.0)
+    assert fake.now == pytest.approx(150.0)
 
 
 def test_waiting_ends_when_it_is_over_for_good():
-    time = FakeTime()
-    pace = Pace(clock=time.clock, sleep=lambda seconds: True)
+    fake = FakeTime()
+    pace = Pace(clock=fake.clock, sleep=lambda seconds: True)
     pace.hold(1e9)
     pace.wait()
-    assert time.now == 100.0
+    assert fake.now == 100.0
 
 
 def test_every_request_passes_the_limit_repeated_ones_too(run, server, monkeypatch):
@@ -572,12 +609,13 @@ def test_no_more_requests_at_a_time_than_allowed(run, server):
     def watch(handler, body):
         busy.append(1)
         most.append(len(busy))
-        waits(0.01)(handler, body)
+        time.sleep(0.01)
         busy.pop()
+        judges(handler, body)
 
     server.behave(lambda n, attempt: watch)
     quiet(run, asking(server, concurrency=3))
-    assert 2 <= max(most) <= 4  # a reply is out before its handler has left
+    assert 2 <= max(most) <= 3
 
 
 def test_back_off_doubles_up_to_its_limit_with_jitter():
@@ -701,6 +739,9 @@ def test_a_panel_gets_its_columns(run, tmp_path):
     assert half["RSE"].isna().sum() == 3
     with pytest.raises(UserError, match="panel was not made from"):
         add_rse(panel[panel["model_variant"] == "base"], [tuned], EmbeddingJudge(0.5, "tfidf"), m=6)
+    some = cs.panel(run, embedder="tfidf", rollouts=lambda r: np.arange(24) % 2 == 0)
+    with pytest.raises(UserError, match="a judge reads all rollouts whole"):
+        add_rse(some, [run], EmbeddingJudge(0.5, "tfidf"), m=6)
 
 
 def test_a_judge_s_columns_survive_the_panel_s_file(run, tmp_path, capsys, server):
@@ -716,7 +757,7 @@ def test_a_judge_s_columns_survive_the_panel_s_file(run, tmp_path, capsys, serve
     note = out.attrs["provenance"]
     assert note["runs"] == ["r"] and note["judge"]["model"] == "arbiter"
     said = capsys.readouterr()
-    assert "of at most 1.792 nats" in said.out and "requests go to arbiter" in said.err
+    assert "of at most 1.792 nats; of 3 prompts" in said.out and "requests go to arbiter" in said.err
     assert main(asked[:-2]) == 2 and "--panel and --out belong together" in capsys.readouterr().err
     assert main(["judge", str(run.path), "--judge", "embedding"]) == 2
     assert "needs threshold" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Rewards against transformers used directly, the best of each prompt, and the measures of a selection."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -41,16 +42,25 @@ def llama(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def deberta(tmp_path_factory):
-    """A reward model of text pairs: a random DeBERTa, whose tokenizer has no chat template."""
+    """A reward model of text pairs: a random DeBERTa, whose tokenizer has no chat template and tells which text a
+    token belongs to."""
+    from tokenizers.processors import TemplateProcessing
+
     folder = tmp_path_factory.mktemp("deberta") / "pairs"
     tokenizer = transformers.AutoTokenizer.from_pretrained(ALDER / "base")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|begin|> $A <|end|>", pair="<|begin|> $A <|end|> $B:1 <|end|>:1",
+        special_tokens=[("<|begin|>", 0), ("<|end|>", 1)])
     torch.manual_seed(1)
     config = transformers.DebertaV2Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=256, relative_attention=True, position_buckets=32, pos_att_type=["p2c", "c2p"],
-        type_vocab_size=0, pad_token_id=tokenizer.pad_token_id, num_labels=1, initializer_range=0.3)
+        type_vocab_size=2, pad_token_id=tokenizer.pad_token_id, num_labels=1, initializer_range=0.3)
     transformers.DebertaV2ForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
 
@@ -113,6 +123,11 @@ def test_a_conversation_is_scored_as_transformers_does_one_by_one(run, llama, ba
     assert out[["prompt_id", "rollout"]].equals(rollouts) and not out["truncated"].any()
 
 
+def test_the_pairs_tokenizer_tells_its_texts_apart(deberta):
+    made = transformers.AutoTokenizer.from_pretrained(deberta)("oak", "elm")
+    assert set(made["token_type_ids"]) == {0, 1}
+
+
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_a_pair_is_scored_as_transformers_does_one_by_one(run, deberta, batch_size):
     np.testing.assert_allclose(quiet(run, deberta, batch_size=batch_size)["reward"], directly(deberta, run, in_pairs),
@@ -143,6 +158,8 @@ def test_what_is_cut_is_the_end_and_is_counted(run, kind, request):
 
     def cut(tokenizer, source, text):
         made = encode(tokenizer, source, text)
+        if kind == "deberta" and made["input_ids"].shape[1] > limit:  # the closing token stays
+            return {name: torch.cat([value[:, :limit - 1], value[:, -1:]], 1) for name, value in made.items()}
         return {name: value[:, :limit] for name, value in made.items()}
 
     np.testing.assert_allclose(out["reward"], directly(folder, run, cut), atol=1e-5)
@@ -185,6 +202,8 @@ def test_what_is_no_reward_model_is_refused(run, llama, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="can't be loaded .*give the folder or hub name"):
         quiet(run, tmp_path / "empty")
+    with pytest.raises(UserError, match="max_length is 0; it must be a whole number"):
+        quiet(run, llama, max_length=0)
     with pytest.raises(UserError, match="no dtype 'int8'"):
         quiet(run, llama, dtype="int8")
     ids = store_run(tmp_path / "ids", prompts=1, m=4)
@@ -208,9 +227,9 @@ def rewards(values):
 
 
 @pytest.mark.parametrize("m, share, kept", [(10, 0.7, 7), (24, 0.7, 17), (100, 0.7, 70), (3, 0.7, 3), (10, 0.3, 3),
-                                            (30, 0.1, 3), (7, 1, 7), (1000, 0.001, 1)])
+                                            (100, 0.07, 7), (100, 0.55, 55), (7, 1, 7), (1000, 0.001, 1)])
 def test_how_many_are_kept(m, share, kept):
-    """The smallest number that is at least the share; 0.7 · 10 is 7 although floating point says 7.000000000000001."""
+    """The smallest number that is at least the share. In floating point 0.07 · 100 is a little above 7."""
     chosen = keep_best(rewards({"a": list(range(m))}), share)
     assert chosen.kept.sum() == kept
     assert chosen.kept.tolist() == [False] * (m - kept) + [True] * kept

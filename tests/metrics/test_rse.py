@@ -5,13 +5,14 @@ from math import log
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from canopy_stats.metrics.rse import asymmetric_share, chao_shen, clusters, semantic_entropy, share_entropy
 from canopy_stats.schema import UserError
 
+UNTIMED = settings(deadline=None)
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=10)
 
 
@@ -61,6 +62,7 @@ def test_chao_shen_at_its_edges(counts, value):
     assert chao_shen(counts) == pytest.approx(fractions_chao_shen(counts) if value is None else value, abs=1e-14)
 
 
+@UNTIMED
 @given(COUNTS)
 def test_chao_shen_equals_exact_fractions(counts):
     assert chao_shen(counts) == pytest.approx(fractions_chao_shen(counts), rel=1e-10, abs=1e-12)
@@ -98,6 +100,7 @@ def test_the_diagonal_is_not_read():
     assert semantic_entropy(verdicts) == semantic_entropy(other)
 
 
+@UNTIMED
 @given(st.integers(2, 9), st.integers(0, 2**32 - 1))
 def test_the_order_of_the_texts_does_not_matter(m, seed):
     rng = np.random.default_rng(seed)
@@ -106,6 +109,7 @@ def test_the_order_of_the_texts_does_not_matter(m, seed):
     assert semantic_entropy(verdicts.T) == pytest.approx(semantic_entropy(verdicts))
 
 
+@UNTIMED
 @given(COUNTS, st.data())
 def test_splitting_a_cluster_raises_the_entropy(counts, data):
     large = [i for i, y in enumerate(counts) if y > 1]
@@ -117,6 +121,7 @@ def test_splitting_a_cluster_raises_the_entropy(counts, data):
     assert share_entropy(finer) > share_entropy(counts)
 
 
+@UNTIMED
 @given(st.integers(2, 8), st.integers(0, 2**32 - 1))
 def test_one_more_agreement_never_raises_the_entropy(m, seed):
     rng = np.random.default_rng(seed)

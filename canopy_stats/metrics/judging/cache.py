@@ -46,10 +46,14 @@ class VerdictFile:
         line = json.dumps({"key": key, "same": same}, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             try:
-                os.write(self._file, line)
+                whole = os.write(self._file, line) == len(line)
             except OSError as error:
-                raise UserError(f"Cannot keep a verdict in {self.path}: {error.strerror}. Free some space and run the "
-                                "same again; what is there stays.") from error
+                whole, reason = False, error.strerror
+            else:
+                reason = "the disk is full"
+            if not whole:
+                raise UserError(f"Cannot keep a verdict in {self.path}: {reason}. Free some space and run the same "
+                                "again; what is there stays.")
             self.known[key] = same
 
 
@@ -58,7 +62,12 @@ def _read(path: Path) -> tuple[dict[str, bool], int]:
     known: dict[str, bool] = {}
     torn = 0
     if path.is_file():
-        for line in path.read_bytes().splitlines():
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise UserError(f"Cannot read the verdicts in {path}: {error.strerror}. Choose another cache file.") \
+                from error
+        for line in lines:
             try:
                 entry = json.loads(line)
                 key, same = entry["key"], entry["same"]

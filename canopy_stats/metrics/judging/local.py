@@ -20,10 +20,10 @@ class EmbeddingJudge:
     at most arccos(threshold), 37 degrees for 0.8.
 
     Local, free, symmetric, and cruder than a reader: an embedding puts a text and its negation close together. What
-    cosine separates "same" from "different" depends on the embedder and on the length of the texts, so choose the
-    threshold on pairs that you have judged yourself, and report the result for several. Clusters chain: texts that
-    are each near the next form one cluster although its ends may be far apart. ``embedder`` None takes the embeddings
-    that the run's folder keeps.
+    cosine separates "same" from "different" depends on the embedder and on the length of the texts, and it decides
+    the result: choose the threshold on pairs that you have judged yourself, and report several. Clusters chain: texts
+    that are each near the next form one cluster although its ends may be far apart. ``embedder`` None takes the
+    embeddings that the run's folder keeps.
     """
 
     threshold: float
@@ -34,9 +34,9 @@ class EmbeddingJudge:
             raise UserError(f"threshold is {self.threshold!r}; it is a cosine above -1 and at most 1, such as 0.8.")
 
     def identity(self, sitting: Sitting) -> dict[str, Any] | None:
-        made = self._embeddings(sitting)
-        if made.provenance.get("version") == "unknown":  # of a function, which may change under its name
+        if callable(self.embedder):  # a function may change under its name
             return None
+        made = self._embeddings(sitting)
         return {"kind": "embedding", "threshold": float(self.threshold), "embedding": dict(made.provenance)}
 
     def compare(self, cases: Sequence[Case], sitting: Sitting) -> list[Verdicts]:
@@ -52,6 +52,9 @@ class EmbeddingJudge:
         if made.provenance.get("think", sitting.think) != sitting.think:
             raise UserError(f"The embeddings were made with think={made.provenance['think']!r}, the judge reads texts "
                             f"with think={sitting.think!r}: ask for the same in both.")
+        if len(made.vectors) != (rollouts := sitting.run.rollouts(["rollout"]).num_rows):
+            raise UserError(f"There are embeddings of {len(made.vectors)} texts for a run of {rollouts} rollouts: give "
+                            "the embeddings of this run.")
         return made
 
 

@@ -57,12 +57,14 @@ def read_reply(response: httpx2.Response, deadline: float, key: str | None) -> b
         raise Refused(f"HTTP {status}{_quoted(last_words(content, key))}; {_advice(status)}")
     if status != 200:
         raise NoVerdict(f"HTTP {status}", last_words(content, key))
-    return _verdict(content)
+    return _verdict(content, key)
 
 
 def _advice(status: int) -> str:
     if status in (401, 403, 407):
         return "check the API key and the variable that api_key_env names"
+    if status == 402:
+        return "the account wants paying"
     return "check the model's name and base_url, to which /chat/completions is added"
 
 
@@ -91,7 +93,7 @@ def _read_until(response: httpx2.Response, deadline: float) -> bytes:
     return content
 
 
-def _verdict(content: bytes) -> bool:
+def _verdict(content: bytes, key: str | None) -> bool:
     """The verdict in a chat completion; broken JSON may be a hiccup on the way, all else is final."""
     try:
         reply = json.loads(content)
@@ -101,10 +103,10 @@ def _verdict(content: bytes) -> bool:
         choice = reply["choices"][0]
         reason, text = choice.get("finish_reason"), choice["message"]["content"]
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise NoVerdict("malformed reply") from None
+        raise NoVerdict("malformed reply", last_words(content, key)) from None
     if isinstance(reason, str) and reason in _CUT_SHORT:
         raise NoVerdict(_CUT_SHORT[reason])
     same = wording.read_verdict(text) if isinstance(text, str) else None
     if same is None:
-        raise NoVerdict("not a verdict", last_words(str(text).encode(), None))
+        raise NoVerdict("not a verdict", last_words(str(text).encode(), key))
     return same
