@@ -188,4 +188,4 @@ def _minus(text: str) -> str:
 
 def _number(text: str) -> bool:
     """Whether a cell holds a number as tables print it: ``-0.05``, ``0.63 (0.02)``, ``[1.2, 3.4]``, ``< 0.001``."""
-    return text in ("", "–") or not text.strip("0123456789.,+-−–()[]<>≈±%einf ") and any(map(str.isdigit, text))
+    return text in ("", "–") or not text.strip("0123456789.,+-−–()[]<>≈±%*einf ") and any(map(str.isdigit, text))

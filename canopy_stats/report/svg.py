@@ -1,14 +1,15 @@
 """A figure's SVG file as markup that may stand inside a page: ids of its own, no scripts, nothing from outside.
 
 Style attributes become classes, so that a page needs no inline styles, and their colours become variables, so that
-the same drawing can be read on a light and on a dark ground.
+the same drawing can be read on a light and on a dark ground. A drawing of many colours, such as a heat map, or with
+pixels in it keeps its colours and stands on white everywhere.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from canopy_stats.files import sha256
@@ -20,6 +21,8 @@ SCALE = 1.6
 """Pixels of the page for a point of the figure: a label of 7 points is read like the page's own small print."""
 WIDE = 400
 """Points of width from which a figure is wide: on a narrow screen it is scrolled, not shrunk."""
+HUES = 12
+"""More colours than these, greys apart, are a scale."""
 _SVG = "{http://www.w3.org/2000/svg}"
 _TAGS = {"svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect", "circle", "ellipse", "line",
          "polyline", "polygon", "image", "linearGradient", "radialGradient", "stop", "symbol", "marker", "mask",
@@ -50,32 +53,43 @@ def drawing(svg: str, prefix: str, label: str) -> Drawing:
         root = ElementTree.fromstring(svg)
     except ElementTree.ParseError as error:
         raise UserError(f"The figure {label!r} is no well-formed SVG ({error}). Draw it again.") from error
-    rules: dict[str, str] = {}
-    clean = _clean(root, prefix, rules)
+    hues = {colour.lower() for colour in _COLOUR.findall(svg) if not _grey(_rgb(colour))}
+    pixels = any(True for _ in root.iter(f"{_SVG}image"))
+    work = _Work(prefix, themed=len(hues) <= HUES and not pixels)
+    clean = _clean(root, work)
     if clean is None or clean.tag != "svg":
         raise UserError(f"The figure {label!r} is no SVG file. Draw it again.")
-    _name(clean, label)
+    _name(clean, label, work.themed)
     _drop_unused_ids(clean)
-    return Drawing(ElementTree.tostring(clean, encoding="unicode", short_empty_elements=True).strip(), rules)
+    return Drawing(ElementTree.tostring(clean, encoding="unicode", short_empty_elements=True).strip(), work.rules)
 
 
-def _name(svg: ElementTree.Element, label: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the parts of one drawing share: their ids' prefix, whether colours are the page's, and the rules found."""
+
+    prefix: str
+    themed: bool
+    rules: dict[str, str] = field(default_factory=dict)
+
+
+def _name(svg: ElementTree.Element, label: str, themed: bool) -> None:
     width, height = (float(re.sub(r"[a-z]*$", "", svg.get(side, "") or "0")) for side in ("width", "height"))
     svg.attrib |= {"role": "img", "aria-label": label, "fill": "currentColor"}
+    svg.set("class", ("wide" if width > WIDE else "narrow") + " plate" * (not themed))
     if width and height:
         svg.attrib |= {"width": f"{SCALE * width:.0f}", "height": f"{SCALE * height:.0f}"}
-        svg.set("class", "wide" if width > WIDE else "narrow")
 
 
-def _clean(element: ElementTree.Element, prefix: str, rules: dict[str, str]) -> ElementTree.Element | None:
+def _clean(element: ElementTree.Element, work: _Work) -> ElementTree.Element | None:
     """A copy with known elements and attributes alone; None for an element that has no place on the page."""
     tag = str(element.tag).removeprefix(_SVG)
     if tag not in _TAGS:
         return None
-    copy = ElementTree.Element(tag, _attributes(element, prefix, rules))
+    copy = ElementTree.Element(tag, _attributes(element, work))
     copy.text, copy.tail = _text(tag, element.text), _text("", element.tail)
     for child in element:
-        if (kept := _clean(child, prefix, rules)) is not None:
+        if (kept := _clean(child, work)) is not None:
             copy.append(kept)
     return copy
 
@@ -85,19 +99,19 @@ def _text(tag: str, text: str | None) -> str | None:
     return text if text and (text.strip() or tag in ("text", "tspan")) else None
 
 
-def _attributes(element: ElementTree.Element, prefix: str, rules: dict[str, str]) -> dict[str, str]:
+def _attributes(element: ElementTree.Element, work: _Work) -> dict[str, str]:
     found = {name.split("}")[-1]: " ".join(value.split()) for name, value in element.attrib.items()}
-    kept = {name: _own(value, prefix) for name, value in found.items()
+    kept = {name: _own(value, work.prefix) for name, value in found.items()
             if name in _ATTRIBUTES - {"style", "id", "href"} and _VALUE_OR_SHAPE.fullmatch(value)}
     if "id" in found:
-        kept["id"] = prefix + found["id"]
+        kept["id"] = work.prefix + found["id"]
     if _PICTURE.fullmatch(found.get("href", "")):
         kept["href"] = found["href"]
     elif found.get("href", "").startswith("#"):
-        kept["href"] = f"#{prefix}{found['href'][1:]}"
-    if declarations := _declarations(found.get("style", ""), prefix):
+        kept["href"] = f"#{work.prefix}{found['href'][1:]}"
+    if declarations := _declarations(found.get("style", ""), work):
         name = "s" + sha256(declarations.encode())[:8]
-        rules[name], kept["class"] = declarations, name
+        work.rules[name], kept["class"] = declarations, name
     return kept
 
 
@@ -109,11 +123,12 @@ def _own(value: str, prefix: str) -> str:
     return re.sub(r"url\(#", f"url(#{prefix}", value) if "url(" in value else value
 
 
-def _declarations(style: str, prefix: str) -> str:
-    """The known declarations of a style attribute, colours as variables; font families are the page's."""
+def _declarations(style: str, work: _Work) -> str:
+    """The known declarations of a style attribute, themed colours as variables; font families are the page's."""
     pairs = [(name.strip(), value.strip()) for name, _, value in (part.partition(":") for part in style.split(";"))]
-    return ";".join(f"{name}:{_COLOUR.sub(_variable, _own(value, prefix))}" for name, value in pairs
-                    if name in _PROPERTIES and _VALUE.fullmatch(value))
+    known = [(name, _own(value, work.prefix)) for name, value in pairs
+             if name in _PROPERTIES and _VALUE.fullmatch(value)]
+    return ";".join(f"{name}:{_COLOUR.sub(_variable, value) if work.themed else value}" for name, value in known)
 
 
 def _variable(match: re.Match[str]) -> str:
@@ -143,14 +158,22 @@ Colour = tuple[int, int, int]
 def on_dark(colour: str) -> str:
     """What a colour (six hexadecimal digits) becomes on a dark ground: greys turn round, pale tints sink into the
     ground, and other colours are lightened until they stand out from it (contrast of 4.5)."""
-    red, green, blue = rgb = (int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16))
-    if max(rgb) - min(rgb) < 12:
-        return _hex(_mix(INK, PAPER, (red + green + blue) / 765))
+    rgb = _rgb(colour)
+    if _grey(rgb):
+        return _hex(_mix(INK, PAPER, sum(rgb) / 765))
     if min(rgb) > 200:
         return _hex(_mix(rgb, PAPER, 0.93))
     while contrast(rgb, PAPER) < 4.5:
         rgb = _mix(rgb, (255, 255, 255), 0.1)
     return _hex(rgb)
+
+
+def _rgb(colour: str) -> Colour:
+    return int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16)
+
+
+def _grey(rgb: Colour) -> bool:
+    return max(rgb) - min(rgb) < 12
 
 
 def _mix(a: Colour, b: Colour, share: float) -> Colour:

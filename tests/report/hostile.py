@@ -23,7 +23,7 @@ SVG = f"""<?xml version="1.0"?>
 <defs><path id="m" d="M 0 0 L 3 3" style="stroke: #000000; fill: url(https://example.org/x)"/>
 <clipPath id="c"><rect x="0" y="0" width="360" height="180"/></clipPath></defs>
 <g id="unused" clip-path="url(#c)"><use xlink:href="#m" x="10" y="10" style="fill: #0072b2"/>
-<use xlink:href="https://example.org/y"/><image xlink:href="https://example.org/z.png" width="1" height="1"/></g>
+<use xlink:href="https://example.org/y"/><a xlink:href="https://example.org/z"/></g>
 <text x="5" y="20" style="font: x; fill: #000000}} body {{ display: none">{escape(HOSTILE)}</text>
 <rect x="0" y="0" width="360" height="180" style="fill: #ffffff; opacity: 0.1"/></svg>"""
 

@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hostile import END, FAMILIES, HOSTILE, PIECES, TASKS, VARIANTS, content, explorer
+from hostile import END, FAMILIES, HOSTILE, PIECES, TASKS, VARIANTS, cell, content, explorer
 
+from canopy_stats.report.explorer import Explorer
 from canopy_stats.report.html import page
 from canopy_stats.report.svg import contrast
 
@@ -308,6 +310,25 @@ def test_special_tokens_are_marked(opened):
     ends = sum(int((tokens == END).sum()) for _, tokens in rollouts_of(cell_of()))
     assert opened.execute_script("""return document.querySelectorAll('section.column')[0]
         .querySelectorAll('.special').length""") == ends > 0
+
+
+def test_whole_texts_and_missing_prompts_are_shown_as_such(browser, tmp_path):
+    """A run without a tokenizer beside one with fewer prompts."""
+    look(browser, 1300, dark=False)
+    base, fewer = cell("count", "oak", "base", 1), cell("count", "oak", "tuned", 2, prompts=1)
+    texts = tuple(f"text {i} {HOSTILE}" for i in range(len(base.length)))
+    path = tmp_path / "page.html"
+    path.write_text(page(content(Explorer((replace(base, texts=texts), fewer)))), encoding="utf-8")
+    browser.get(path.as_uri())
+    drawn(browser)
+    assert shown_texts(browser) == list(texts[:8])
+    assert shown_texts(browser, 1) == ["".join(PIECES[t] for t in tokens) for _, tokens in rollouts_of(fewer)]
+    choose(browser, "x-prompt", f"p2 {HOSTILE}")
+    choose(browser, "x-view", "tree")
+    assert shown_texts(browser) == list(texts[16:])
+    said = browser.execute_script("return document.getElementById('x-columns').textContent")
+    assert "no tree" in said and "no rollouts of this prompt" in said
+    assert browser.get_log("browser") == []
 
 
 def test_a_large_page_opens(browser, tmp_path, record_property, capsys):

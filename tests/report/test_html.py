@@ -189,6 +189,7 @@ def test_leading_repeats_are_marked_and_others_are_not():
 
 @pytest.mark.parametrize(("text", "is_number"), [
     ("-0.05", True), ("0.63 (0.02)", True), ("[1.2, 3.4]", True), ("< 0.001", True), ("3.5%", True), ("–", True),
-    ("1e-05", True), ("2,345", True), ("base", False), ("1 of 3", False), ("a3f", False), ("–5–", True)])
+    ("1e-05", True), ("0.18* (0.08)", True), ("2,345", True), ("base", False),
+    ("1 of 3", False), ("a3f", False), ("–5–", True)])
 def test_what_counts_as_a_number(text, is_number):
     assert html._number(text) is is_number

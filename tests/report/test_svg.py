@@ -15,12 +15,13 @@ from canopy_stats.report.svg import PAPER, contrast, drawing, on_dark, palettes
 from canopy_stats.schema import UserError
 
 
-def plotted() -> str:
+def plotted(pixels: bool = False) -> str:
     with styled():
         figure = Figure()
         ax = figure.subplots()
         ax.plot([0, 1], [0, 1], "o--", color="#D55E00", label=HOSTILE)
-        ax.imshow([[0, 1], [1, 0]])
+        if pixels:
+            ax.imshow([[0, 1], [1, 0]])
         ax.set(title=HOSTILE)
         ax.legend()
         text = io.StringIO()
@@ -34,7 +35,7 @@ def tags(markup):
 
 
 def test_a_plot_keeps_its_shapes_words_and_classes():
-    original = plotted()
+    original = plotted(pixels=True)
     made = drawing(original, "p1-", "a plot")
     for tag in ("path", "use", "text", "image", "clipPath", "g"):
         assert tags(made.markup).count(tag) == tags(original).count(tag) > 0
@@ -42,7 +43,8 @@ def test_a_plot_keeps_its_shapes_words_and_classes():
     assert words.count(HOSTILE) == 2
     used = set(re.findall(r'class="(s\w+)"', made.markup))
     assert used == set(made.rules)
-    assert any("stroke:var(--cd55e00)" in rule and "stroke-dasharray" in rule for rule in made.rules.values())
+    assert any("stroke:#d55e00" in rule and "stroke-dasharray" in rule for rule in made.rules.values())
+    assert any("stroke:var(--cd55e00)" in rule for rule in drawing(plotted(), "p1-", "a plot").rules.values())
     assert "style=" not in made.markup and "font-family" not in "".join(made.rules.values())
 
 
@@ -62,7 +64,7 @@ def test_what_acts_or_points_outside_is_left_out():
     assert root.get("aria-label") == HOSTILE
     assert [e.get("href") for e in root.iter("use")] == ["#q-m", None]
     assert not any(set("{}") & set(rule) for rule in made.rules.values())
-    assert {e.tag for e in root.iter()} == {"svg", "defs", "path", "clipPath", "rect", "g", "use", "image", "text"}
+    assert {e.tag for e in root.iter()} == {"svg", "defs", "path", "clipPath", "rect", "g", "use", "text"}
 
 
 @pytest.mark.parametrize("text", ["", "<svg", "<html/>", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><svg>&a;'
@@ -70,6 +72,16 @@ def test_what_acts_or_points_outside_is_left_out():
 def test_what_is_no_drawing_is_refused(text):
     with pytest.raises(UserError, match="Draw it again"):
         drawing(text, "p-", "a figure")
+
+
+def test_a_scale_of_colours_keeps_them_on_white():
+    colours = [f"#00{10 * i:02x}ff" for i in range(13)]
+    for n, themed in ((12, True), (13, False)):
+        parts = "".join(f'<path style="fill: {colour}"/>' for colour in [*colours[:n], "#000000"])
+        made = drawing(f'<svg xmlns="http://www.w3.org/2000/svg">{parts}</svg>', "p-", "a map")
+        assert ("plate" in ElementTree.fromstring(made.markup).get("class")) is not themed
+        assert ("fill:#0000ff" in made.rules.values()) is not themed
+        assert ("fill:var(--c0000ff)" in made.rules.values()) is themed
 
 
 # --- colours on a dark ground -----------------------------------------------------------------------------------

@@ -64,9 +64,19 @@ class ByteEngine:
             yield Rollout(index, rollout, np.array(tokens, np.int32), STOP if tokens[-1] == END else LENGTH, steps)
 
 
-def draw(path: Path, model: Path, *, family: str, task: str, variant: str, seed: int):
+class StateEngine(ByteEngine):
+    """The same for a model that has no tokenizer: its texts are its states."""
+
+    def describe(self):
+        return {**super().describe(), "tokenizer": None}
+
+    def decode(self, ids):
+        return " ".join(str(i) for i in ids if i != END)
+
+
+def draw(path: Path, model: Path, *, family: str, task: str, variant: str, seed: int, engine: ByteEngine | None = None):
     """A run of 5 prompts with 4 rollouts, said to come from the model in a folder."""
-    engine = ByteEngine()
+    engine = engine or ByteEngine()
     prompts = [Prompt(f"p{i}", f"{i:064x}", f"prompt {i} <b>", (1,)) for i in range(5)]
     config = RunConfig(family=family, variant=variant, task=task, n_rollouts=4, seed=seed,
                        policy=SamplingPolicy(max_new_tokens=9), engine=engine.name, batch_size=8,

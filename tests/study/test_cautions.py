@@ -69,12 +69,18 @@ def test_checks_read_from_a_file_count_the_same(tmp_path):
 
 @pytest.mark.parametrize(("entry", "words"), [
     ({"model": "robust", "variant": "tuned", "identified": False, "verdict": "No overlap."},
-     "The slope model robust tuned does not identify a change of slope. No overlap."),
+     "The slope model robust (tuned) does not identify a change of slope. No overlap."),
     ({"model": "paper_beta", "certified": False, "identified": True}, "paper_beta is not certified"),
     ({"model": "paper_rse", "variant": "tuned", "failed": "No RSE."}, "could not be fitted: No RSE.")])
 def test_slopes(entry, words):
     (said,) = of_slopes([entry])
     assert words in said
+
+
+def test_what_the_finding_tells_is_not_said_twice():
+    entry = {"model": "robust", "identified": False, "verdict": "No overlap."}
+    (said,) = of_slopes([entry], told="The robust slope: No overlap. So be it.")
+    assert said == "The slope model robust does not identify a change of slope; the finding says why."
 
 
 def test_drift():

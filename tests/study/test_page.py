@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from byte_tokens import ByteEngine, draw, tokenizer_folder
+from byte_tokens import END, StateEngine, draw, tokenizer_folder
 
 import canopy_stats as cs
 from canopy_stats.cli import main
@@ -17,7 +18,7 @@ from canopy_stats.panel import read_panel, write_panel
 from canopy_stats.report import tables
 from canopy_stats.report.html import Table
 from canopy_stats.report.style import save, styled
-from canopy_stats.schema import SamplingPolicy, UserError
+from canopy_stats.schema import UserError
 from canopy_stats.study.page import folder, provenance, shown, write_report
 from canopy_stats.study.page.shown import Sample
 
@@ -41,6 +42,8 @@ def study(tmp_path_factory):
     write_panel(panel, out / "panel.parquet", note)
     (out / "panel.json").write_text(json.dumps(note))
     tables.write(tables.base_tuned(panel), out / "tables" / "base_tuned", "c")
+    (out / "fits").mkdir()
+    (out / "fits" / "scrutiny-tuned.txt").write_text("The slopes are these.\n")
     with styled():
         figure = Figure()
         figure.subplots().set(title=EVIL)
@@ -67,9 +70,19 @@ def test_a_folder_without_a_panel_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+def test_a_panel_alone_makes_a_report_without_rollouts(study, tmp_path):
+    for name in ("panel.parquet", "panel.json", "fits/scrutiny-tuned.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((study[0] / name).read_bytes())
+    made = folder.content(tmp_path)
+    assert made.explorer is None and "tokens" not in dict(made.facts) and made.tables == made.pictures == ()
+    assert "The slopes are these." in write_report(tmp_path).read_text(encoding="utf-8")
+
+
 def test_what_is_told_of_the_study(content, study):
     _, runs, panel = study
-    assert content.title == f"A study {EVIL}" and content.contrast == "Tuned is base."
+    assert (content.title, content.contrast) == (f"A study {EVIL}", "Tuned is base.")
+    assert content.finding == "The slopes are these."
     facts = dict(content.facts)
     assert (facts["families"], facts["prompts"], facts["rollouts"]) == ("2", "10", "160")
     assert facts["tokens"] == f"{int((panel['N_bar'] * panel['M']).sum()):,}"
@@ -78,9 +91,10 @@ def test_what_is_told_of_the_study(content, study):
     assert content.pictures[0].caption == "A plot." and "not checked" in content.warnings[0]
 
 
-def test_finding_is_what_the_fits_left(study, tmp_path):
+def test_finding_is_what_the_fits_left(study, tmp_path, monkeypatch):
     panel = study[2]
-    assert folder.finding(tmp_path, panel) == folder._interaction_in_words(panel)
+    monkeypatch.setattr("canopy_stats.slope.slope_scrutiny", lambda rows: SimpleNamespace(verdict=f"{len(rows)} rows."))
+    assert folder.finding(tmp_path, panel) == "40 rows."
     (tmp_path / "fits").mkdir()
     for variant in ("tuned", "aligned"):
         (tmp_path / "fits" / f"scrutiny-{variant}.txt").write_text(f"The {variant} slope.\n")
@@ -220,13 +234,12 @@ def test_a_run_whose_tokenizer_is_gone_shows_whole_texts(study, tmp_path):
     assert re.fullmatch(r"⟨\d⟩", cell.pieces[0])
 
 
-def test_a_study_of_a_chain_without_tokenizer_shows_its_states(tmp_path):
-    model = cs.oracle.MarkovLM(np.array([[0.5, 0.25, 0.25], [0.4, 0.4, 0.2], [0, 0, 1]]), end_state=2)
-    run = cs.generate(model, [[0], [1]], tmp_path / "run", family="f", variant="base", task="t", n_rollouts=3,
-                      policy=SamplingPolicy(max_new_tokens=6), drift_tokens=0, progress=False)
-    cell = shown.cell(run, Sample({"t": [p.prompt_id for p in run.prompts()]}, 3), {})
-    assert cell.texts is None and set(cell.pieces) <= {"0 ", "1 ", "2 "}
-    assert {cell.pieces[i] for i in cell.special} <= {"2 "}
+def test_a_model_without_tokenizer_shows_its_states(tmp_path):
+    run = draw(tmp_path / "run", tmp_path, family="f", task="t", variant="base", seed=0, engine=StateEngine())
+    cell = shown.cell(run, Sample({"t": ["p3"]}, 4), {})
+    assert cell.texts is None and [cell.pieces[i] for i in cell.special] == [f"{END} "]
+    text = run.rollouts(["text"])["text"].to_pylist()[12]
+    assert "".join(cell.pieces[t] for t in cell.token[:cell.length[0]] if t not in cell.special).strip() == text
 
 
 def test_table_and_panel_modules_agree_on_the_panel(study):
@@ -236,5 +249,5 @@ def test_table_and_panel_modules_agree_on_the_panel(study):
 
 
 def test_the_engine_of_these_tests_breaks_characters(study):
-    assert any("é" in text for run in study[1].values() for text in run.rollouts(["text"])["text"].to_pylist())
-    assert ByteEngine.name == "bytes"
+    texts = [text for run in study[1].values() for text in run.rollouts(["text"])["text"].to_pylist()]
+    assert any("é" in text for text in texts) and any("\ufffd" in text for text in texts)

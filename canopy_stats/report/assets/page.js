@@ -30,7 +30,7 @@
   const index = JSON.parse(at("x-index").textContent);
   const SHOWN = 12, LONG = 600, CHAIN = 28, OPEN = 20;
   const cells = new Map();
-  let current = { base: null, sides: [] };
+  let sides = [];  // the columns: { variant, number }
 
   // --- data ----------------------------------------------------------------------------------------------------
 
@@ -211,38 +211,29 @@
     return share;
   }
 
+  // A branch: its tokens up to where its rollouts part, and below it, when it is opened, the branches there.
   function node(cell, group, depth, total, open) {
     const item = make("li"), one = cell.start[group[0]], end = agreed(cell, group, depth);
-    const text = make("span", "tokens"), cut = end - depth > CHAIN + 6, upTo = cut ? depth + CHAIN : end;
-    text.dir = "auto";
-    text.append(tokensOf(cell, one + depth, one + upTo));
-    const parts = branches(cell, group, end), stopped = group.filter((r) => cell.length[r] === end);
-    if (stopped.length && !cell.stopped[stopped[0]]) text.append(make("span", "special", "cap"));
-    if (!cut && !parts.length) {
+    const upTo = end - depth > CHAIN + 6 ? depth + CHAIN : end, parts = branches(cell, group, end);
+    const share = shareOf(cell, group, depth, total), text = part(cell, one + depth, one + upTo, "span");
+    const ended = group.find((r) => cell.length[r] === end);
+    if (ended !== undefined && !cell.stopped[ended]) text.append(make("span", "special", "cap"));
+    if (upTo === end && !parts.length) {
       const leaf = make("div", "leaf");
       text.tabIndex = 0;
-      text.setAttribute("role", "group");
-      leaf.append(shareOf(cell, group, depth, total), text);
+      leaf.append(share, text);
       item.append(leaf);
       return item;
     }
-    if (cut) text.append(" … " + count(end - upTo, "more token"));
+    if (upTo < end) text.append(" … " + count(end - upTo, "more token"));
     const details = make("details"), summary = make("summary");
-    summary.append(shareOf(cell, group, depth, total), text);
+    summary.append(share, text);
     details.append(summary);
     const grow = () => {
       if (details.childElementCount > 1) return;
       const list = make("ul");
-      if (cut) {
-        const rest = make("li"), tail = make("p", "tokens");
-        tail.dir = "auto";
-        tail.tabIndex = 0;
-        tail.setAttribute("role", "group");
-        tail.append(tokensOf(cell, one + upTo, one + end));
-        rest.append(tail);
-        list.append(rest);
-      }
-      parts.forEach((part) => list.append(node(cell, part, end, total, open)));
+      if (upTo < end) list.append(rest(cell, one + upTo, one + end));
+      parts.forEach((branch) => list.append(node(cell, branch, end, total, open)));
       details.append(list);
     };
     details.addEventListener("toggle", () => { if (details.open) grow(); });
@@ -252,6 +243,21 @@
       grow();
       details.open = true;
     }
+    return item;
+  }
+
+  function part(cell, from, to, tag) {
+    const text = make(tag, "tokens");
+    text.dir = "auto";
+    text.setAttribute("role", "group");
+    text.append(tokensOf(cell, from, to));
+    return text;
+  }
+
+  function rest(cell, from, to) {
+    const item = make("li"), text = part(cell, from, to, "p");
+    text.tabIndex = 0;
+    item.append(text);
     return item;
   }
 
@@ -275,26 +281,20 @@
   const here = () => index.cells.map((c, i) => ({ ...c, i }))
     .filter((c) => c.family === at("x-family").value && c.task === at("x-task").value);
 
-  function column(cell, side) {
-    const prompt = cell.prompts.find((p) => p.id === at("x-prompt").value), box = make("section", "column");
-    const heading = make("header"), label = make("label", "", side.number ? "Compared with " : "Variant ");
+  // The head of a column: which variant it shows, and what was measured of the prompt.
+  function headOf(side, prompt) {
+    const head = make("header"), label = make("label", "", side.number ? "Compared with " : "Variant ");
     const select = make("select");
     fill(select, names(unique("variant", here())), side.variant);
     select.id = "x-variant-" + side.number;
     select.addEventListener("change", () => { side.variant = select.value; draw(select.id); });
     label.append(select);
-    heading.append(label);
-    box.setAttribute("aria-label", "Variant " + side.variant);
-    box.append(heading);
-    if (!prompt) {
-      box.append(make("p", "measured", "This variant has no rollouts of this prompt here."));
-      return box;
-    }
-    if (prompt.measured) heading.append(make("p", "measured", prompt.measured));
-    const body = at("x-view").value === "tree" && !cell.texts ? treeView(cell, prompt) : textsView(cell, prompt);
-    if (at("x-view").value === "tree" && cell.texts) {
-      box.append(make("p", "measured", "No tokenizer was found for these tokens, so there is no tree of them."));
-    }
+    head.append(label);
+    if (prompt && prompt.measured) head.append(make("p", "measured", prompt.measured));
+    return head;
+  }
+
+  function listen(cell, body) {
     body.addEventListener("mouseover", (event) => choose(cell, event.target.closest("[data-i]")));
     body.addEventListener("click", (event) => choose(cell, event.target.closest("[data-i]")));
     body.addEventListener("focusin", (event) => {
@@ -302,7 +302,22 @@
       if (text) choose(cell, text.querySelector(".on") || text.querySelector("[data-i]"));
     });
     body.addEventListener("keydown", (event) => step(cell, event));
-    box.append(body);
+    return body;
+  }
+
+  function column(cell, side) {
+    const prompt = cell.prompts.find((p) => p.id === at("x-prompt").value), box = make("section", "column");
+    const tree = at("x-view").value === "tree";
+    box.setAttribute("aria-label", "Variant " + side.variant);
+    box.append(headOf(side, prompt));
+    if (!prompt) {
+      box.append(make("p", "measured", "This variant has no rollouts of this prompt here."));
+      return box;
+    }
+    if (tree && cell.texts) {
+      box.append(make("p", "measured", "No tokenizer was found for these tokens, so there is no tree of them."));
+    }
+    box.append(listen(cell, tree && !cell.texts ? treeView(cell, prompt) : textsView(cell, prompt)));
     return box;
   }
 
@@ -310,21 +325,23 @@
   let turn = 0;
   async function draw(focus) {
     const mine = ++turn, rows = here();
-    current.sides.forEach((side) => {
-      if (!rows.some((c) => c.variant === side.variant)) side.variant = rows[Math.min(side.number, rows.length - 1)].variant;
+    sides.forEach((side) => {
+      const known = rows.some((c) => c.variant === side.variant);
+      if (!known) side.variant = rows[Math.min(side.number, rows.length - 1)].variant;
     });
     let loaded;
     try {
-      loaded = await Promise.all(current.sides.map((side) => load(rows.find((c) => c.variant === side.variant).i)));
+      loaded = await Promise.all(sides.map((side) => load(rows.find((c) => c.variant === side.variant).i)));
     } catch (error) {
       at("x-columns").replaceChildren(make("p", "note", "This browser could not unpack the rollouts (" + error + ")."));
       return;
     }
     if (mine !== turn) return;
+    at("x-order").disabled = at("x-view").value === "tree";
     prompts(loaded[0]);
     const prompt = loaded[0].prompts.find((p) => p.id === at("x-prompt").value);
     at("x-source").textContent = prompt ? prompt.text : "";
-    at("x-columns").replaceChildren(...loaded.map((cell, i) => column(cell, current.sides[i])));
+    at("x-columns").replaceChildren(...loaded.map((cell, i) => column(cell, sides[i])));
     at("x-readout").textContent = "No token chosen.";
     if (focus && at(focus)) at(focus).focus();
     at("explorer").dataset.drawn = mine;
@@ -389,7 +406,7 @@
       index.cells.filter((c) => c.family === at("x-family").value))), at("x-task").value);
     tasks();
     const variants = unique("variant", index.cells);
-    current.sides = variants.slice(0, 2).map((variant, number) => ({ variant, number }));
+    sides = variants.slice(0, 2).map((variant, number) => ({ variant, number }));
     at("x-high").textContent = index.shade + " and more";
     at("x-family").addEventListener("change", () => { tasks(); draw(); });
     ["x-task", "x-prompt", "x-view", "x-order"].forEach((id) => at(id).addEventListener("change", () => draw()));

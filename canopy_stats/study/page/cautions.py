@@ -20,13 +20,13 @@ _CELL = ["task", "model_name", "model_variant"]
 
 
 def cautions(panel: pd.DataFrame, checks: pd.DataFrame | None, slopes: Sequence[Mapping[str, Any]] = (),
-             drift: Mapping[str, Mapping[str, Any] | None] | None = None) -> list[str]:
+             drift: Mapping[str, Mapping[str, Any] | None] | None = None, told: str = "") -> list[str]:
     """All that apply, the gravest first: checks, slopes, the cap, texts.
 
     ``checks`` has a row for each finding of each run, ``slopes`` a mapping for each slope model, ``drift`` each
-    run's stamp of what was drawn again.
+    run's stamp of what was drawn again. What the finding has ``told`` already is not said twice.
     """
-    return [*of_checks(checks), *of_slopes(slopes), *of_the_cap(panel), *of_texts(panel), *of_drift(drift or {})]
+    return [*of_checks(checks), *of_slopes(slopes, told), *of_the_cap(panel), *of_texts(panel), *of_drift(drift or {})]
 
 
 def of_checks(checks: pd.DataFrame | None) -> list[str]:
@@ -45,17 +45,19 @@ def of_checks(checks: pd.DataFrame | None) -> list[str]:
     return said
 
 
-def of_slopes(slopes: Iterable[Mapping[str, Any]]) -> list[str]:
+def of_slopes(slopes: Iterable[Mapping[str, Any]], told: str = "") -> list[str]:
     """Slope models that could not be fitted, whose fit is not certified, or whose slope is not identified."""
     said = []
     for row in slopes:
-        name = " ".join(str(row[key]) for key in ("model", "variant") if key in row)
+        name = f"{row['model']} ({row['variant']})" if "variant" in row else str(row["model"])
         if "failed" in row:
             said.append(f"The slope model {name} could not be fitted: {row['failed']}")
         if row.get("certified") is False:
             said.append(f"The fit of the slope model {name} is not certified as converged: do not lean on its numbers.")
         if row.get("identified") is False:
-            said.append(f"The slope model {name} does not identify a change of slope. {row.get('verdict', '')}".strip())
+            why = str(row.get("verdict", ""))
+            said.append(f"The slope model {name} does not identify a change of slope" + (
+                "; the finding says why." if why and why in told else f". {why}".rstrip()))
     return said
 
 

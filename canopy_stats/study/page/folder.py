@@ -32,12 +32,13 @@ def content(out: Path) -> Content:
     study = read_json(out / "study.json") or note.get("study", {})
     runs = opened(out, note.get("runs"))
     printed, drawn = tables(out), pictures(out)
+    found = finding(out, panel)
     room = LIMIT - FRAME - sum(len(p.svg) for p in drawn) - 50 * sum(len(t.rows) * len(t.head) for t in printed)
     return Content(
         title=str(study.get("title") or "Study"), contrast=str(study.get("contrast") or ""),
-        finding=finding(out, panel), facts=facts(panel, runs), tables=printed, pictures=drawn,
+        finding=found, facts=facts(panel, runs), tables=printed, pictures=drawn,
         warnings=tuple(cautions.cautions(panel, checks(out), provenance.slopes(out),
-                                         {name: run.manifest["drift"] for name, run in runs.items()})),
+                                         {name: run.manifest["drift"] for name, run in runs.items()}, found)),
         explorer=shown.explorer(runs, panel, max(room, LIMIT // 10)) if runs else None,
         provenance=provenance.provenance(out, panel, study, runs))
 
@@ -70,15 +71,15 @@ def finding(out: Path, panel: pd.DataFrame) -> str:
                 for path in sorted((out / "fits").glob("scrutiny-*.txt"))}
     if verdicts:
         return "\n\n".join(text if len(verdicts) == 1 else f"{variant}: {text}" for variant, text in verdicts.items())
-    return _interaction_in_words(panel)
+    return in_words(panel)
 
 
-def _interaction_in_words(panel: pd.DataFrame) -> str:
-    from canopy_stats.slope import slope_change
-    from canopy_stats.study import summary
+def in_words(panel: pd.DataFrame) -> str:
+    """The paper's slope change and the robust one in words, or why there is none."""
+    from canopy_stats.slope import slope_scrutiny
 
     try:
-        return summary.finding([slope_change(panel, model="interaction")])
+        return slope_scrutiny(panel).verdict
     except UserError as error:
         return str(error)
 
