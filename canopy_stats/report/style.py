@@ -118,13 +118,17 @@ Cells = dict[str, "list[Axes]"]
 
 
 def facets(values: Sequence[str], *, height: float = 2.1, columns: int = 4, rows_each: int = 1,
-           ratios: Sequence[float] = (1,), sharey: Literal["row"] | bool = True) -> tuple[Figure, Cells]:
-    """A page-wide figure with one column of ``rows_each`` axes per value, in a grid; spare cells stay blank."""
+           ratios: Sequence[float] = (1,), sharey: Literal["row"] | bool = True,
+           width: float | None = None) -> tuple[Figure, Cells]:
+    """A figure with one column of ``rows_each`` axes per value, in a grid; spare cells stay blank.
+
+    It is as wide as a page, or as a column when the grid has one column, unless ``width`` says otherwise.
+    """
     from matplotlib.figure import Figure
 
     wide = min(columns, len(values))
     deep = ceil(len(values) / wide)
-    figure = Figure(figsize=(PAGE if wide > 1 else COLUMN, 0.55 + height * deep), layout="constrained")
+    figure = Figure(figsize=(width or (PAGE if wide > 1 else COLUMN), 0.55 + height * deep), layout="constrained")
     grid = figure.subplots(deep * rows_each, wide, squeeze=False, sharey=sharey,
                            height_ratios=list(ratios) * deep)
     cells = {v: [grid[(i // wide) * rows_each + k][i % wide] for k in range(rows_each)] for i, v in enumerate(values)}

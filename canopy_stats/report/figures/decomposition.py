@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import BLACK, GREEN, GREY, SKY, VERMILLION, facets, in_order, legend, looks, styled
+from canopy_stats.report.style import BLACK, GREEN, GREY, PAGE, SKY, VERMILLION, facets, in_order, legend, looks, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def decomposition_bars(levels: pd.DataFrame, *, by: str = "task") -> Figure:
     with styled():
         most = int(levels[by].astype(str).value_counts().max())
         figure, cells = facets(distinct(levels, by), height=3.0, rows_each=2, ratios=(1.7, 1), sharey="row",
-                               columns=4 if most <= 8 else 2 if most <= 18 else 1)
+                               columns=4 if most <= 8 else 2 if most <= 18 else 1, width=PAGE if most > 18 else None)
         order = {variant: place for place, variant in enumerate(looks(levels["model_variant"]))}
         for value, (above, below) in cells.items():
             own = of(levels, by, value).astype({"model_name": str, "model_variant": str})
