@@ -21,7 +21,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,7 +32,6 @@ PRELOAD = ["torch", "transformers", "pandas", "matplotlib.pyplot", "sklearn.feat
            "canopy_stats.generation.torch_engine", "canopy_stats.study", "canopy_stats.slope"]
 KILLS_A_RUN = 3
 
-JUDGE = "judge: {kind: embedding, embedder: tfidf, threshold: 0.5, m: 3}"
 STUDY = """\
 title: A small study that is killed
 families:
@@ -48,7 +46,7 @@ drift_tokens: 32
 check_sample: 2
 {workers}
 embedders: [tfidf]
-{judge}
+judge: {{kind: embedding, embedder: tfidf, threshold: 0.5, m: 3}}
 ablations:
   - {{name: top-k-20, law: {{top_k: 20}}}}
 """
@@ -182,8 +180,7 @@ def killed(study: Path, out: Path, aim: str | None, seconds: dict[str, float], r
 def write_study(folder: Path, workers: bool) -> Path:
     """The study file in a folder."""
     path = folder / "study.yaml"
-    path.write_text(STUDY.format(data=ROOT / "data", workers="workers: 2" if workers else "",
-                                 judge=JUDGE if find_spec("canopy_stats.metrics.judge") else ""), encoding="utf-8")
+    path.write_text(STUDY.format(data=ROOT / "data", workers="workers: 2" if workers else ""), encoding="utf-8")
     return path
 
 

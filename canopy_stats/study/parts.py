@@ -195,10 +195,7 @@ def judge(part: Part) -> list[Path]:
     """Semantic entropy of every prompt, by the study's judge."""
     import pandas as pd
 
-    try:
-        from canopy_stats.metrics.judge import judge_run
-    except ImportError:
-        raise UserError("This canopy_stats has no judge: leave 'judge' out of the study, or upgrade.") from None
+    from canopy_stats.metrics.judge import judge_run
 
     spec = {"progress": False, **_judge(part.study)}
     if spec["kind"] == "embedding":
@@ -223,9 +220,9 @@ def _with_verdicts(panel: pd.DataFrame, judged: Path) -> pd.DataFrame:
 
 
 def panel_key(part: Part) -> Key | None:
-    made = {"embeddings": files.file_sha256(part.table("embeddings"))}
+    made: dict[str, Any] = {"embeddings": files.file_sha256(part.table("embeddings"))}
     if _judges(part):
-        made["verdicts"] = files.file_sha256(_verdicts(part))
+        made |= {"verdicts": files.file_sha256(_verdicts(part)), "judge": judge_key(part.lender or part)}
     if None in made.values():
         return None
     reward = _with_model(asdict(part.study.reward)) if part.study.reward else None
@@ -246,10 +243,7 @@ def _selection(study: Study) -> dict[str, Any]:
     """The option of ``panel`` that keeps, of each prompt, the rollouts that a reward model likes best."""
     if study.reward is None:
         return {}
-    try:
-        from canopy_stats.metrics.reward import best_rollouts
-    except ImportError:
-        raise UserError("This canopy_stats has no reward model: leave 'reward' out of the study, or upgrade.") from None
+    from canopy_stats.metrics.reward import best_rollouts
 
     return {"rollouts": best_rollouts(study.reward.model, study.reward.keep, think=study.think, device=study.device,
                                       progress=False)}

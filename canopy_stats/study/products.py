@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,12 +103,9 @@ def report_key(main: Part) -> Key | None:
 
 def report(main: Part) -> list[Path]:
     """study.json, summary.md, and report.html."""
+    from canopy_stats.study.page import write_report
+
     out = main.out
     files.write_atomic(out / "study.json", json.dumps(main.study.described(), indent=1, ensure_ascii=False).encode())
     files.write_atomic(out / "summary.md", summary.page(read_result(main)).encode())
-    made = [out / "study.json", out / "summary.md"]
-    if find_spec("canopy_stats.study.page") is None:
-        return made
-    from canopy_stats.study.page import write_report
-
-    return [*made, write_report(out)]
+    return [out / "study.json", out / "summary.md", write_report(out)]

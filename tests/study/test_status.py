@@ -224,3 +224,33 @@ def test_ablations_give_panels_of_their_own(folder):
     change(folder, ablations=[], embedders=["tfidf"])
     chain.run_stages(read_study(folder / "study.yaml").study, out, ["embed"], say=lambda _: None)
     assert not list((out / "panels").iterdir()) and (out / "ablations" / "k3" / "runs").is_dir()
+
+
+def test_verdicts_and_rewards_reach_the_panels(folder):
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "models" / "instruct")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2, num_labels=1)
+    transformers.LlamaForSequenceClassification(config).save_pretrained(folder / "models" / "reward")
+    tokenizer.save_pretrained(folder / "models" / "reward")
+    judge = {"kind": "embedding", "threshold": 0.4, "m": 3}
+    change(folder, judge=judge, ablations=[{"name": "best", "reward": {"model": "./models/reward", "keep": 0.6}}])
+    study, out = read_study(folder / "study.yaml").study, folder / "out"
+    assert look(folder)[1]["judge"] == ("missing", "") and look(folder)[1]["panel"][0] == "stale"
+    chain.run_stages(study, out, ["embed", "judge", "panel"], say=lambda _: None, progress=False)
+    panel = pd.read_parquet(out / "panel.parquet").query("model_variant == 'base'").set_index("prompt_uid")
+    alone = cs.judge(cs.open_run(out / "runs" / RUNS[0]), cs.EmbeddingJudge(0.4, "tfidf"), m=3, progress=False)
+    pd.testing.assert_series_equal(panel["RSE"], alone.set_index("prompt_uid")["RSE"], check_exact=True)
+    best = pd.read_parquet(out / "panels" / "best.parquet")
+    assert set(panel["M"]) == {3} and set(best["M"]) == {2} and "RSE" not in best
+    stages = look(folder)[1]
+    assert {name: stages[name][0] for name in ("embed", "judge", "panel", "panel-best")} == dict.fromkeys(
+        ("embed", "judge", "panel", "panel-best"), "done")
+    change(folder, judge=judge | {"threshold": 0.5})
+    stages = look(folder)[1]
+    assert stages["judge"] == ("stale", "changed: judge.threshold") and stages["panel-best"][0] == "done"
+    assert stages["panel"] == ("stale", "changed: judge.judge.threshold")
