@@ -1,7 +1,7 @@
 """Kill a study with SIGKILL in each of its stages, start it again, and compare its results with an uninterrupted one.
 
     python analysis/stress_study.py --each 3 --random 20
-    python analysis/stress_study.py --each 1 --random 5 --workers
+    python analysis/stress_study.py --each 6 --random 0 --stages generate --workers
 
 A study of one small family is run in a process of its own and killed when it says that a stage began, a random part of
 that stage's time later; or at a random moment of the whole. After a few kills it is let through to its end. Every
@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from canopy_stats.study.chain import STAGES
-from canopy_stats.study.result import content_hash
+from canopy_stats.study.result import content_hash, contents
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOAD = ["torch", "transformers", "pandas", "matplotlib.pyplot", "sklearn.feature_extraction.text",
@@ -158,8 +158,16 @@ def stress(study: Path, folder: Path, each: int, at_random: int, *, stages: Sequ
         outcome.hits.update(hit)
         outcome.hashes.append(content_hash(out))
         report(f"killed in {', '.join(hit)}; then complete, content {outcome.hashes[-1][:16]}")
+        if outcome.hashes[-1] != outcome.expected:
+            report(f"  differing: {', '.join(differing(folder / 'whole', out))}")
         shutil.rmtree(out)
     return outcome
+
+
+def differing(whole: Path, out: Path) -> list[str]:
+    """The results of two studies that are not the same."""
+    one, other = contents(whole), contents(out)
+    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
 
 
 def killed(study: Path, out: Path, aim: str | None, seconds: dict[str, float], rng: random.Random) -> str:
@@ -188,12 +196,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--each", type=int, default=3, help="kills in each stage")
     parser.add_argument("--random", type=int, default=20, help="kills at random moments")
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="stages to kill (all)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--workers", action="store_true", help="draw with two worker processes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        outcome = stress(write_study(folder, options.workers), folder, options.each, options.random, seed=options.seed)
+        outcome = stress(write_study(folder, options.workers), folder, options.each, options.random,
+                         stages=options.stages, seed=options.seed)
     print(outcome.summary())
     return 0 if outcome.ok else 1
 

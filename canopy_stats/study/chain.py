@@ -56,14 +56,14 @@ def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: 
     return parts, seconds
 
 
-_FOLDERS = (".", "prompts", "stages", "panels", "fits", "tables", "figures", "embeddings", "judged")
+_FOLDERS = (".", "prompts", "stages", "panels", "fits", "tables", "figures", "embeddings", "judged",
+            "runs/*/tables")
 
 
 def _tidy(parts: Sequence[Part]) -> None:
-    """Remove what a killed call left half-written (runs look after their own folders), and the panels of ablations
-    that the study no longer has."""
+    """Remove what a killed call left half-written, and the panels of ablations that the study no longer has."""
     out, known = parts[0].out, {part.name for part in parts}
-    for path in (path for part in parts for name in _FOLDERS for path in (part.home / name).glob(".*")):
+    for path in (path for part in parts for name in _FOLDERS for path in part.home.glob(f"{name}/.*")):
         if files.is_temporary(path):
             path.unlink(missing_ok=True)
     for path in [path for path in (out / "panels").glob("*") if path.stem not in known]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from canopy_stats.study.keys import LawKeys
+
 SHOWN = 5
 
 _WANTED = {
@@ -47,13 +49,7 @@ def _line(one: Mapping[str, Any], keys: type[BaseModel]) -> str:
 def _own_words(one: Mapping[str, Any]) -> str:
     """The words of a check of ours; those of the law begin with the key that is wrong."""
     words = str(one["ctx"]["error"]).rstrip(".")
-    return f"has a wrong value: {words}" if words.split(" ", 1)[0] in _law_keys() else words
-
-
-def _law_keys() -> list[str]:
-    from canopy_stats.study.file import LawKeys
-
-    return list(LawKeys.model_fields)
+    return f"has a wrong value: {words}" if words.split(" ", 1)[0] in LawKeys.model_fields else words
 
 
 def _wanted(kind: str, one: Mapping[str, Any]) -> str:

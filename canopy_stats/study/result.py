@@ -56,7 +56,12 @@ def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyRes
 
 
 def content_hash(out: Path) -> str:
-    """SHA-256 over every result in a study's folder: the same for the same study, however often it was interrupted.
+    """SHA-256 over every result in a study's folder: the same for the same study, however often it was interrupted."""
+    return files.sha256(files.canonical_json(contents(out)))
+
+
+def contents(out: Path) -> dict[str, str]:
+    """The hash of every result in a study's folder, by its place.
 
     Of a run its content counts, not when it was drawn; files that tell times or serve the next call do not.
     """
@@ -69,7 +74,7 @@ def content_hash(out: Path) -> str:
         told = path.name in (".lock", "manifest.json") or name == TIMES or name.startswith("stale/")
         if path.is_file() and not told:
             found[name] = str(files.file_sha256(path))
-    return files.sha256(files.canonical_json(found))
+    return found
 
 
 def files_of(out: Path, stage: str) -> list[Path]:

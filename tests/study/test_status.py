@@ -191,6 +191,16 @@ def test_one_stage_alone(folder, tmp_path):
         chain.run_stages(study, tmp_path / "new", ["paint"], say=lambda _: None)
 
 
+def test_what_a_killed_call_left_half_written_is_removed(folder):
+    before = content_hash(folder / "out")
+    left = [folder / "out" / place / ".half.csv.123.tmp" for place in (".", "tables", f"runs/{RUNS[0]}/tables")]
+    for path in left:
+        path.write_text("half")
+    assert content_hash(folder / "out") != before
+    chain.run_stages(read_study(folder / "study.yaml").study, folder / "out", ["check"], say=lambda _: None)
+    assert content_hash(folder / "out") == before
+
+
 def test_two_calls_at_once_are_refused(folder):
     from canopy_stats.study.stages import held
 
