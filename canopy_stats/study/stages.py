@@ -39,8 +39,8 @@ class Stage:
         """The stage's files, made now if they are not there or stale."""
         key = self.key()
         if key is None:
-            raise UserError(f"The stage {self.kind} needs {self.needs}, and that is not there. Run the study without "
-                            "--only, or the stages before this one first.")
+            raise UserError(f"The stage {self.kind} needs {self.needs}: not there yet, or no longer of this study. Run "
+                            "the study without --only, or the stages before this one first.")
         return staged(out, self.name, key, self.make)
 
     def state(self, out: Path) -> tuple[State, str]:
