@@ -106,6 +106,30 @@ _MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_ba
                   "rho_pearson", "D", "VS", "truncation_rate")
 
 
+def _rho(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from canopy_stats.metrics import rho
+
+    runs = _open_runs(options.runs)
+    found = {_label(run): rho(run, n_boot=options.replicates, seed=options.seed, resample=options.resample,
+                              origin=options.origin) for run in runs}
+    for label, result in found.items():
+        print(f"{label}: " + " ".join(["correlation of length and entropy rate", *result.notes]))
+        _show(result.table)
+        print()
+    tables = [result.table.assign(task=run.config.task, model_name=run.config.family, model_variant=run.config.variant)
+              for run, result in zip(runs, found.values(), strict=True)]
+    whole = pd.concat(tables, ignore_index=True)
+    _write_csv(whole, options.csv)
+    if options.figure:
+        from canopy_stats.report.rho_figure import rho_figure
+        from canopy_stats.report.style import save
+
+        print("written: " + ", ".join(str(path) for path in save(rho_figure(whole), options.figure)))
+    return OK
+
+
 def _labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
@@ -231,6 +255,43 @@ def _show_change(change: SlopeChange, csv: str | None) -> None:
     print("\n".join(["", change.estimand, "", change.verdict, *change.notes]))
     if change.fit is not None:
         _write_csv(change.fit.tidy(), csv)
+
+
+def _curve(options: argparse.Namespace) -> int:
+    from canopy_stats.slope import specification_curve
+
+    named = [text.rpartition("=") for text in options.panels]
+    panels = {name: _read_panel(path) for name, _, path in named}
+    if len(panels) < len(named):
+        raise UserError("Several panels need a name each, such as minilm=a.parquet tfidf=b.parquet.")
+    panels = panels or {"": _read_panel(None)}
+    curve = specification_curve(panels if len(panels) > 1 else next(iter(panels.values())),
+                                choices=dict(options.only), workers=options.workers)
+    _show(curve.agreement, options.csv, whole=curve.table)
+    print(f"\n{curve.words}")
+    if options.figure:
+        from canopy_stats.report.curve_figure import save, specification_figure
+
+        print("written: " + ", ".join(map(str, save(specification_figure(curve.table), options.figure))))
+    return OK
+
+
+def _power(options: argparse.Namespace) -> int:
+    from canopy_stats.slope import power
+
+    method = "closed" if options.quick else "simulation"
+    found = power(_read_panel(options.panel), effect=options.effect, prompts=options.prompts, rollouts=options.rollouts,
+                  families=options.families, model="interaction" if options.quick else options.model, method=method,
+                  n_sim=options.sims, seed=options.seed, workers=options.workers)
+    _show(found.table.drop(columns=["sd_z", "mean_estimate", "n_sim"]), options.csv, whole=found.table)
+    print(f"\n{found.words}")
+    if options.budget:
+        print(found.recommend(options.budget))
+    if options.figure:
+        from canopy_stats.report.power_figure import power_figure, save
+
+        print("written: " + ", ".join(map(str, save(power_figure(found.table), options.figure))))
+    return OK
 
 
 def _scrutinise(options: argparse.Namespace) -> int:
@@ -451,6 +512,19 @@ def _measure_options(command: argparse.ArgumentParser) -> None:
     _csv_option(command)
 
 
+def _rho_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    add = command.add_argument
+    add("--replicates", type=int, default=400, metavar="B", help="bootstrap replicates; 0: no intervals (default 400)")
+    add("--seed", type=int, default=0, help="of the bootstrap")
+    add("--resample", choices=["nested", "prompts", "rollouts"], default="nested",
+        help="what the bootstrap draws anew: prompts and their rollouts (default), prompts, or rollouts alone")
+    add("--origin", choices=["start", "end"], default="start",
+        help="where positions are counted from: the first token (default) or the last")
+    add("--figure", metavar="STEM", help="also draw STEM.svg and STEM.png")
+    _csv_option(command)
+
+
 def _whole_numbers(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isdigit() for part in parts):
@@ -502,6 +576,50 @@ def _fit_options(command: argparse.ArgumentParser) -> None:
     add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"')
     add("--ml", action="store_true", help="with --formula: maximum likelihood instead of REML")
     _csv_option(command)
+
+
+def _curve_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("panels", nargs="*", metavar="PANEL",
+        help="panel file (.parquet or .csv); several as NAME=FILE, one for each embedder; none: the package's panel")
+    add("--only", action="append", type=_only, default=[], metavar="CHOICE=OPTION,...",
+        help="keep these options of a choice, such as --only model=beta --only response=D,Vendi; may be repeated")
+    _workers_option(command)
+    add("--figure", metavar="STEM", help="draw the curve into STEM.svg and STEM.png")
+    _csv_option(command)
+
+
+def _power_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("panel", nargs="?", help="pilot panel (.parquet or .csv); without it, the panel inside the package")
+    add("--effect", type=float, required=True, metavar="D",
+        help="difference of slopes worth finding: logit per standard deviation of the pilot's entropy rate")
+    add("--prompts", type=_whole_numbers, default=[25, 50, 100], metavar="P,P,...",
+        help="prompts of each task (default 25,50,100)")
+    add("--rollouts", type=_whole_numbers, default=[5, 10, 25], metavar="M,M,...",
+        help="rollouts of each prompt (default 5,10,25)")
+    add("--families", type=_whole_numbers, metavar="F,F,...", help="model families (default: as many as the pilot has)")
+    add("--model", choices=["robust", "interaction", "paper_beta"], default="robust",
+        help="what the study will be analysed with (default robust)")
+    add("--budget", type=float, metavar="T", help="say how to split T tokens between prompts and rollouts")
+    add("--sims", type=int, metavar="S", help="simulated panels of each size (default 100)")
+    add("--quick", action="store_true", help="the interaction model by its closed form: a minute instead of many")
+    add("--seed", type=int, default=0, help="of the simulation")
+    _workers_option(command)
+    add("--figure", metavar="STEM", help="draw power against prompts into STEM.svg and STEM.png")
+    _csv_option(command)
+
+
+def _only(text: str) -> tuple[str, list[str]]:
+    choice, equals, options = text.partition("=")
+    if not (choice and equals and options):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form choice=option,option")
+    return choice, options.split(",")
+
+
+def _workers_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workers", type=int, default=1, metavar="W",
+                         help="processes; the answer does not depend on their number (default 1)")
 
 
 def _check_options(command: argparse.ArgumentParser) -> None:
@@ -585,8 +703,11 @@ Each step reads what the one before it stored:
   embed      runs -> embeddings of the rollouts' texts, kept in the run folders
   measure    runs -> entropy, length and diversity of each prompt
   judge      runs -> semantic entropy of each prompt, from verdicts on who means the same
+  rho        runs -> do long rollouts have other rates, beyond what their positions explain?
   panel      runs -> one table, a row for each prompt and model
   fit        a panel -> how the slope of diversity on entropy rate changes
+  curve      a panel -> the same under every defensible specification
+  power      a pilot panel -> how large must a study be?
   scrutinise a panel -> the paper's slope beside one that withstands the known artefacts
 
 All of them for a study, which a YAML file describes:
@@ -649,6 +770,18 @@ _COMMANDS: dict[str, _Step] = {
           canopy-stats judge runs/base runs/tuned --judge openai --base-url https://host/v1 --model NAME \\
               --api-key-env HOST_API_KEY --requests-per-minute 300 --panel panel.parquet --out panel-rse.parquet
         """),
+    "rho": (_rho, _rho_options, "length and entropy rate, beyond position", """
+        Correlate length and entropy rate over the rollouts of each prompt, and take away what position alone explains:
+        where entropy falls along the text, longer rollouts have lower rates whatever they say.
+
+          raw       Pearson, Spearman and Kendall, pooled over prompts
+          position  the part that a position profile, fitted to each prompt's other rollouts, brings about
+          excess    raw - position
+          adjusted  the correlation of length with the rate that is left: compare this one between models
+
+        Example:
+          canopy-stats rho runs/alder-* --csv rho.csv --figure rho
+        """),
     "panel": (_panel, _panel_options, "one table from many runs", """
         Measure runs and put them into one table: a row for each (task, prompt, family, variant). Runs with different
         sampling laws or prompts do not mix. Which runs it holds is kept inside the Parquet file, or beside the CSV.
@@ -668,6 +801,35 @@ _COMMANDS: dict[str, _Step] = {
           canopy-stats fit panel.parquet --model robust
           canopy-stats fit panel.parquet --model paper_beta --bootstrap 999 --seed 1 --workers 2
           canopy-stats fit panel.parquet --formula "D ~ R_bar*model_variant + N_bar + task + (1|prompt_uid)"
+        """),
+    "curve": (_curve, _curve_options, "does the change of slope hang on how it is modelled?", """
+        Fit every combination of the choices that one could defend, and count how many agree: response (D, Vendi, RSE),
+        model (beta, linear), rate (straight, or smooth: one curve that base and tuned share), length (spline, log,
+        none), task and family (fixed, random), slopes (same, or vary by task and family), support (all rates, or those
+        that base and tuned share). Options that do not apply to the panel are left out and named.
+
+        Prints the counts by choice. The differences are in standard deviations of the response for each standard
+        deviation of the rate. Specifications share their data: the counts are no test. --csv writes one row for each
+        specification, failed ones with their reason. About a minute on two cores for 384 specifications.
+
+        Examples:
+          canopy-stats curve                            (the panel inside the package)
+          canopy-stats curve panel.parquet --only model=beta --figure figures/curve --csv curve.csv --workers 2
+          canopy-stats curve minilm=a.parquet tfidf=b.parquet
+        """),
+    "power": (_power, _power_options, "how many prompts, rollouts and families does a study need?", """
+        Learn from a pilot panel how rates, lengths and diversity vary between prompts, tasks and families and how well
+        M rollouts measure them; draw new panels of each size from that; analyse each with the model that the study
+        will use; count how often it finds a difference of slopes that is there.
+
+        Also runs studies without any effect. A model that "finds" one there more often than in 5% does not keep its
+        level on data like the pilot's, and its power means nothing; the last lines say so. Choose as --effect the
+        smallest difference worth finding, not the pilot's own estimate, which is as uncertain as the pilot is small.
+
+        Examples:
+          canopy-stats power --effect 0.1 --quick       (the panel inside the package)
+          canopy-stats power pilot.parquet --effect 0.15 --prompts 20,50,100 --rollouts 5,10,20 --families 3,6 \\
+              --budget 2e7 --figure figures/power --workers 2
         """),
     "scrutinise": (_scrutinise, _scrutinise_options, "the paper's slope and a robust one, side by side", """
         Fit the paper's headline model and the robust slope to one panel, and say in words whether they agree. The

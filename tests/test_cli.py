@@ -8,7 +8,8 @@ import pytest
 from canopy_stats import cli
 from canopy_stats.schema import UserError
 
-COMMANDS = ["generate", "embed", "measure", "judge", "panel", "fit", "check", "demo"]
+COMMANDS = ["generate", "embed", "measure", "judge", "rho", "panel", "fit", "curve", "power", "scrutinise", "check",
+            "demo"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]
 
@@ -68,6 +69,13 @@ def test_version(capsys):
         (["panel", "nowhere", "--out", "p.xlsx"], "ends in .parquet or .csv"),
         (["fit", "nothing.parquet"], "There is no panel file nothing.parquet."),
         (["fit", "--model", "cubic"], "invalid choice: 'cubic'"),
+        (["curve", "nothing.parquet"], "There is no panel file nothing.parquet."),
+        (["curve", "--only", "model"], "'model' is not of the form choice=option,option"),
+        (["curve", "--only", "model=probit"], "model has no option probit; choose among beta, linear, ordbeta."),
+        (["power", "--effect", "0.1", "--prompts", "2", "--quick"], "prompts is [2]; give whole numbers of at least"),
+        (["power"], "the following arguments are required: --effect"),
+        (["power", "nothing.parquet", "--effect", "1"], "There is no panel file nothing.parquet."),
+        (["curve", "--workers", "0"], "workers is 0; give a whole number of at least 1."),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
 )
@@ -189,6 +197,14 @@ def test_measure_prints_and_writes(capsys, runs, tmp_path):
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 1 + 2 * 8
 
 
+def test_rho_prints_writes_and_draws(capsys, runs, tmp_path):
+    code, out, _ = run(capsys, "rho", *runs[:2], "--replicates", "20", "--csv", tmp_path / "r.csv", "--figure",
+                       tmp_path / "rho")
+    assert code == 0 and out.count("excess") == 2 * 3
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + 2 * 12
+    assert (tmp_path / "rho.png").is_file() and (tmp_path / "rho.svg").is_file()
+
+
 def test_measure_cap_above_the_run(capsys, runs):
     code, _, err = run(capsys, "measure", runs[0], "--cap", "9")
     assert code == 2 and err.count("\n") == 1 and "9" in err
@@ -229,6 +245,22 @@ def test_fit_of_a_formula(capsys, panel_file, tmp_path):
 def test_fit_of_a_formula_with_an_unknown_column(capsys, panel_file):
     code, _, err = run(capsys, "fit", panel_file, "--formula", "D ~ rate + (1|prompt_uid)")
     assert code == 2 and "rate" in err and err.count("\n") == 1
+
+
+def test_curve_counts_writes_and_draws(capsys, panel_file, tmp_path):
+    code, out, _ = run(capsys, "curve", panel_file, "--only", "model=linear", "--only", "slopes=same", "--only",
+                       "response=D", "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c")
+    assert code == 0 and "specifications the slope is" in out and "not_significant" in out
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 1 + 2 * 3 * 2 * 2 * 2
+    assert (tmp_path / "c.png").exists() and (tmp_path / "c.svg").exists()
+
+
+def test_power_prints_recommends_writes_and_draws(capsys, tmp_path):
+    code, out, _ = run(capsys, "power", "--effect", "0.3", "--quick", "--prompts", "10,20", "--rollouts", "5,10",
+                       "--sims", "2", "--budget", "1e6", "--csv", tmp_path / "p.csv", "--figure", tmp_path / "p")
+    assert code == 0 and "With no effect, model interaction" in out and "Of 1e+06 tokens" in out
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 5
+    assert (tmp_path / "p.png").exists()
 
 
 @pytest.mark.parametrize(

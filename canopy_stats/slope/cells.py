@@ -68,25 +68,34 @@ def fit_cells(data: pd.DataFrame) -> Fit:
         return glmm(f"D_cal ~ {' + '.join(mean)} + (1|prompt_uid)", data, dispersion=dispersion, squeeze=SQUEEZE)
 
 
-def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float, *, response: bool = False) -> Cells:
-    """Average derivative of the linear predictor (or of the mean) in x over ``rows``, by cell, for each variant.
+def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float) -> tuple[Cells, Cells]:
+    """Average derivative in x of the linear predictor, and of the mean, over ``rows``, by cell, for each variant.
 
     Every row is taken once as base and once as tuned, so that both are averaged over the same rates and lengths.
     """
     names = rows.groupby(["task", "model_name"], observed=True).size().reset_index(name="rows")
     code = rows.groupby(["task", "model_name"], observed=True).ngroup().to_numpy()
     average = np.equal.outer(np.arange(len(names)), code) / names["rows"].to_numpy()[:, None]
-    values, jacobian = [], []
-    for tun in (0.0, 1.0):
-        here, ahead, behind = (_as_variant(rows, tun, centre, scale, move) for move in (0.0, STEP, -STEP))
-        x = encode_fixed(fit.design.fixed, here)
-        dx = (encode_fixed(fit.design.fixed, ahead) - encode_fixed(fit.design.fixed, behind)) / (2 * STEP)
-        value, gradient = _derivative(x, dx, fit.beta, response)
-        values.append(average @ value)
-        jacobian.append(average @ gradient)
-    j, p = np.vstack(jacobian), len(fit.beta)
-    return Cells(names.astype({"task": str, "model_name": str}), np.concatenate(values),
-                 j @ fit.covariance[:p, :p] @ j.T)
+    designs = [_designs(fit, rows, tun, centre, scale) for tun in (0.0, 1.0)]
+    names = names.astype({"task": str, "model_name": str})
+    link, response = (_averaged(fit, names, average, designs, on_response) for on_response in (False, True))
+    return link, response
+
+
+def _designs(fit: Fit, rows: pd.DataFrame, tun: float, centre: float, scale: float) -> tuple[Array, Array]:
+    """Design (n, p) of the rows as base (0) or tuned (1), and its derivative in x."""
+    here, ahead, behind = (encode_fixed(fit.design.fixed, _as_variant(rows, tun, centre, scale, move))
+                           for move in (0.0, STEP, -STEP))
+    return here, (ahead - behind) / (2 * STEP)
+
+
+def _averaged(fit: Fit, names: pd.DataFrame, average: Array, designs: list[tuple[Array, Array]],
+              response: bool) -> Cells:
+    """Cell averages of the rows' derivatives, with their covariance by the delta method."""
+    parts = [_derivative(x, dx, fit.beta, response) for x, dx in designs]
+    jacobian, p = np.vstack([average @ gradient for _, gradient in parts]), len(fit.beta)
+    values = np.concatenate([average @ value for value, _ in parts])
+    return Cells(names, values, jacobian @ fit.covariance[:p, :p] @ jacobian.T)
 
 
 def _as_variant(rows: pd.DataFrame, tun: float, centre: float, scale: float, move: float) -> pd.DataFrame:

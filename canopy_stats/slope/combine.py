@@ -72,7 +72,9 @@ def _reml(values: Array, sampling: Array, patterns: Sequence[Array]) -> Array:
     """Variances (m,) that minimise the restricted deviance, none below zero."""
     if len(values) < 2:
         return np.zeros(len(patterns))
-    unit = 1 / np.mean(1 / np.diag(sampling))
+    precision = 1 / np.diag(sampling)
+    centred = values - np.average(values, weights=precision)
+    unit = float(max(1 / precision.mean(), np.average(centred**2, weights=precision)))
     y, s = values / np.sqrt(unit), sampling / unit
 
     def deviance(v: Array) -> tuple[float, Array]:
@@ -83,7 +85,8 @@ def _reml(values: Array, sampling: Array, patterns: Sequence[Array]) -> Array:
         return float(logdet + y @ py), gradient
 
     start = np.full(len(patterns), 0.1)
-    found = minimize(deviance, start, jac=True, bounds=[(0, None)] * len(patterns), method="L-BFGS-B")
+    found = minimize(deviance, start, jac=True, bounds=[(0, None)] * len(patterns), method="L-BFGS-B",
+                     options={"ftol": 1e-13, "gtol": 1e-8})
     return np.asarray(found.x * unit)
 
 

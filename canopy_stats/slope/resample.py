@@ -79,17 +79,20 @@ def _intervals(replicates: pd.DataFrame) -> dict[str, Interval]:
 def inverted_ratio(tuned: np.ndarray, base: np.ndarray) -> Interval:
     """All rho for which zero lies between the 2.5% and 97.5% quantiles of tuned - rho · base over the replicates (B,).
 
-    With rho = tan(angle) the combination is cos(angle) · tuned - sin(angle) · base, so that an unbounded set is an arc
-    like any other: 'bounded', 'exclusive' (all but what lies between) or 'whole'.
+    With rho = tan(angle) a replicate is positive at the angles below that of its own ratio where base > 0, above it
+    where base < 0, so that an unbounded set is an arc like any other: 'bounded', 'exclusive' (all but what lies
+    between) or 'whole'.
     """
-    angle = (np.arange(7200) + 0.5) * np.pi / 7200 - np.pi / 2
-    share = np.mean(np.cos(angle)[:, None] * tuned > np.sin(angle)[:, None] * base, axis=1)
-    tail = (1 - LEVEL) / 2
-    kept = (share >= tail) & (share <= 1 - tail)
+    angle = np.arctan2(tuned * np.sign(base), np.abs(base))
+    ends = np.concatenate([[-np.pi / 2], np.sort(angle), [np.pi / 2]])
+    middle = (ends[1:] + ends[:-1]) / 2
+    below, above = np.sort(angle[base > 0]), np.sort(angle[base <= 0])
+    positive = len(below) - np.searchsorted(below, middle) + np.searchsorted(above, middle)
+    tail = (1 - LEVEL) / 2 * len(angle)
+    kept = (positive >= tail) & (positive <= len(angle) - tail)
     if kept.all() or not kept.any():
         return Interval(-np.inf, np.inf, "whole")
-    if kept[0] and kept[-1]:
-        out = np.tan(angle[~kept])
-        return Interval(out.min(), out.max(), "exclusive")
-    inside = np.tan(angle[kept])
-    return Interval(inside.min(), inside.max())
+    exclusive = bool(kept[0] and kept[-1])
+    arc = np.flatnonzero(~kept if exclusive else kept)
+    low, high = np.tan(ends[[arc[0], arc[-1] + 1]])
+    return Interval(low, high, "exclusive" if exclusive else "bounded")

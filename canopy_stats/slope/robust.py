@@ -76,8 +76,7 @@ def _fit(data: pd.DataFrame, support: Support) -> _Slopes:
     terms = with_terms(data, centre, scale)
     used, shared = terms[support.usable], terms[support.inside]
     fit = fit_cells(used)
-    link, response = (cell_slopes(fit, shared, centre, scale, response=on_response) for on_response in (False, True))
-    return _Slopes(fit, link, response)
+    return _Slopes(fit, *cell_slopes(fit, shared, centre, scale))
 
 
 def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, slopes: _Slopes,

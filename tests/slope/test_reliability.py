@@ -1,0 +1,83 @@
+"""Measurement error: regression calibration against closed forms, and against the truth that made the data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import canopy_stats as cs
+from canopy_stats.slope.reliability import calibrated, can_correct, uncorrected
+
+
+def one_cell(n=4000, error=0.2, spread=0.3, with_d=0.0, seed=0):
+    """One task, family and variant: skewed rates that are observed with a normal error; one rollout."""
+    rng = np.random.default_rng(seed)
+    rate, noise = 2.0 + spread * (rng.chisquare(4, n) - 4) / np.sqrt(8), error * rng.standard_normal(n)
+    observed = rate + noise
+    d_error = with_d * noise / error
+    frame = pd.DataFrame({
+        "task": "t", "model_name": "f", "model_variant": "base", "prompt_uid": [f"t/{i}" for i in range(n)],
+        "R_bar": observed, "N_bar": 100.0 * np.exp(0.2 * rng.standard_normal(n)), "M": 1, "D": 0.4 + d_error,
+        "se_R": error, "se_N": 0.0, "cov_DR": error * with_d, "cov_DN": 0.0, "cov_RN": 0.0})
+    return frame, rate
+
+
+def test_one_cell_shrinks_by_its_reliability():
+    frame, _ = one_cell()
+    w = np.column_stack([frame["R_bar"], np.log(frame["N_bar"])])
+    observed = np.cov(w.T)
+    truth = observed - np.diag([0.2**2, 0.0])
+    share = truth @ np.linalg.inv(observed)
+    found = calibrated(frame)
+    expected = w.mean(axis=0) + (w - w.mean(axis=0)) @ share.T
+    np.testing.assert_allclose(found.data[["R_cal", "log_N"]], expected, atol=1e-9)
+    np.testing.assert_allclose(found.data["log_R"], np.log(found.data["R_cal"]))
+    assert found.table["reliability_R"].item() == pytest.approx(1 - 0.2**2 / observed[0, 0], abs=1e-9)
+
+
+def test_expectation_of_the_truth():
+    """Regressing the truth on its expectation gives slope one, on the observation less."""
+    frame, truth = one_cell(8000)
+    slope = lambda x: np.polyfit(x, truth, 1)[0]  # noqa: E731
+    assert slope(calibrated(frame).data["R_cal"]) == pytest.approx(1.0, abs=0.03)
+    assert slope(frame["R_bar"]) == pytest.approx(0.09 / 0.13, abs=0.03)
+
+
+def test_the_error_that_diversity_shares_with_the_rate_is_taken_off():
+    """D does not depend on the rate at all; its error does. Only the corrected slope is zero."""
+    frame, _ = one_cell(8000, with_d=0.05)
+    data = calibrated(frame).data
+    assert np.polyfit(frame["R_bar"], frame["D"], 1)[0] == pytest.approx(0.05 * 0.2 / 0.13, abs=0.006)
+    assert np.polyfit(data["R_cal"], data["D_cal"], 1)[0] == pytest.approx(0.0, abs=0.006)
+
+
+def test_prompts_shared_by_checkpoints_help_each_other():
+    """With a part that a prompt keeps in all cells, the expectation uses all of its observations."""
+    law = cs.Scenario(rollouts=6, rate_cv=0.6, tied=0.8, prompts=200, gap=0.5)
+    truth = cs.simulate_panel(law.but(rollouts=None), np.random.default_rng(3))["R_bar"]
+    panel = cs.simulate_panel(law, np.random.default_rng(3))
+    error = lambda rate: float(np.mean((rate - truth) ** 2))  # noqa: E731
+    together = error(calibrated(panel).data["R_cal"])
+    alone = error(calibrated(panel.assign(prompt_uid=np.arange(len(panel)).astype(str))).data["R_cal"])
+    assert together < 0.75 * alone < 0.75 * error(panel["R_bar"])
+
+
+def test_no_error_changes_nothing():
+    frame, _ = one_cell(200)
+    frame = frame.assign(se_R=0.0, cov_DR=0.0)
+    data = calibrated(frame).data
+    np.testing.assert_allclose(data["R_cal"], frame["R_bar"], rtol=1e-8)
+    np.testing.assert_allclose(data["D_cal"], frame["D"], atol=1e-12)
+
+
+def test_columns_decide_whether_it_can_be_done():
+    frame, _ = one_cell(50)
+    assert can_correct(frame)
+    assert not can_correct(frame.drop(columns="se_R")) and not can_correct(frame.assign(cov_DR=np.nan))
+    assert uncorrected(frame).data["R_cal"].equals(frame["R_bar"])
+
+
+def test_missing_cells_of_a_prompt():
+    """A prompt that one checkpoint lacks is calibrated from the others."""
+    panel = cs.simulate_panel(cs.Scenario(prompts=30, rollouts=10), np.random.default_rng(1)).drop(index=[0, 5, 700])
+    data = calibrated(panel).data
+    assert len(data) == len(panel) and np.isfinite(data[["log_R", "R_cal", "log_N", "D_cal"]].to_numpy()).all()
