@@ -49,6 +49,8 @@ _EXPORTS = {
     "slope_scrutiny": "slope",
     "simulate_panel": "slope",
     "Scenario": "slope",
+    "read_study": "study",
+    "run_study": "study",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 
