@@ -8,7 +8,7 @@ import pytest
 from canopy_stats import cli
 from canopy_stats.schema import UserError
 
-COMMANDS = ["generate", "embed", "measure", "rho", "judge", "panel", "fit", "curve", "power", "scrutinise", "check",
+COMMANDS = ["generate", "embed", "measure", "judge", "rho", "panel", "fit", "curve", "power", "scrutinise", "check",
             "demo"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]

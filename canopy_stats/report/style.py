@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
+from canopy_stats import files
 from canopy_stats.schema import UNITS
 
 if TYPE_CHECKING:
@@ -80,8 +82,26 @@ def in_order(values: Iterable[Hashable], first: str = "base") -> list[str]:
 
 
 def looks(variants: Iterable[Hashable]) -> dict[str, Look]:
-    """Each variant's look: the base is always blue, round and solid."""
-    return {v: _LOOKS[i % len(_LOOKS)] for i, v in enumerate(in_order(variants))}
+    """Each variant's look: the base is always blue, round and solid; the others follow by name, so that a variant
+    looks the same in every figure, whatever the order of its rows."""
+    return {v: _LOOKS[i % len(_LOOKS)] for i, v in enumerate(in_order(sorted(map(str, set(variants)))))}
+
+
+def shades(values: Sequence[int]) -> dict[int, str]:
+    """A colour from dark to light for each of a few ordered values (viridis, without its pale end)."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    places = [0.85 * i / max(len(values) - 1, 1) for i in range(len(values))]
+    return {value: to_hex(mpl.colormaps["viridis"](at)) for value, at in zip(values, places, strict=True)}
+
+
+_FAMILY_MARKS = ("o", "s", "D", "v", "P", "X")
+
+
+def family_marks(families: Sequence[str]) -> dict[str, str]:
+    """A marker for each family."""
+    return {family: _FAMILY_MARKS[i % len(_FAMILY_MARKS)] for i, family in enumerate(families)}
 
 
 @contextmanager
@@ -98,13 +118,17 @@ Cells = dict[str, "list[Axes]"]
 
 
 def facets(values: Sequence[str], *, height: float = 2.1, columns: int = 4, rows_each: int = 1,
-           ratios: Sequence[float] = (1,), sharey: Literal["row"] | bool = True) -> tuple[Figure, Cells]:
-    """A page-wide figure with one column of ``rows_each`` axes per value, in a grid; spare cells stay blank."""
+           ratios: Sequence[float] = (1,), sharey: Literal["row"] | bool = True,
+           width: float | None = None) -> tuple[Figure, Cells]:
+    """A figure with one column of ``rows_each`` axes per value, in a grid; spare cells stay blank.
+
+    It is as wide as a page, or as a column when the grid has one column, unless ``width`` says otherwise.
+    """
     from matplotlib.figure import Figure
 
     wide = min(columns, len(values))
     deep = ceil(len(values) / wide)
-    figure = Figure(figsize=(PAGE if wide > 1 else COLUMN, 0.55 + height * deep), layout="constrained")
+    figure = Figure(figsize=(width or (PAGE if wide > 1 else COLUMN), 0.55 + height * deep), layout="constrained")
     grid = figure.subplots(deep * rows_each, wide, squeeze=False, sharey=sharey,
                            height_ratios=list(ratios) * deep)
     cells = {v: [grid[(i // wide) * rows_each + k][i % wide] for k in range(rows_each)] for i, v in enumerate(values)}
@@ -130,10 +154,16 @@ def legend(figure: Figure, axes: Sequence[Axes], *, title: str) -> None:
 
 
 def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
-    """Write ``stem.svg`` and ``stem.png``; the same figure gives the same bytes."""
+    """Write ``stem.svg`` and ``stem.png``, each whole or not at all; the same figure gives the same bytes."""
     svg, png = (Path(f"{stem}.{kind}") for kind in ("svg", "png"))
-    svg.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(svg.parent)
     with styled():
-        figure.savefig(svg, metadata={"Date": None})
-        figure.savefig(png, metadata={"Software": None})
+        files.write_atomic(svg, _rendered(figure, "svg", {"Date": None}))
+        files.write_atomic(png, _rendered(figure, "png", {"Software": None}))
     return svg, png
+
+
+def _rendered(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    sink = BytesIO()
+    figure.savefig(sink, format=kind, metadata=metadata)
+    return sink.getvalue()

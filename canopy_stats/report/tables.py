@@ -1,60 +1,51 @@
-"""The tables: what a paper prints, as data frames of numbers, and as text, CSV, LaTeX, HTML and Markdown.
+"""The tables: what a paper prints, as data frames of numbers, and as text where a cell holds more than one number.
 
-A table is made of numbers first (:func:`base_tuned`, :func:`slopes`); :func:`formatted` turns it into text once, and
-every printed form shows that text. CSV keeps the full numbers.
+The printed forms (:func:`console`, :func:`latex`, :func:`html`, :func:`markdown`, :func:`write`) come from
+``report.printed``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from canopy_stats.metrics.pooling import pool, three_level
+from canopy_stats.report.printed import (
+    MISSING,
+    STYLES,
+    Style,
+    console,
+    formatted,
+    html,
+    interval,
+    latex,
+    markdown,
+    number,
+    p_value,
+    stars,
+    tex_escape,
+    with_error,
+    write,
+)
 from canopy_stats.schema import UserError
+
+if TYPE_CHECKING:
+    from canopy_stats.slope import SlopeChange
+
+__all__ = ["CELL", "MEASURES", "MISSING", "STYLES", "Style", "base_tuned", "changes", "console", "decomposition",
+           "formatted", "html", "interval", "latex", "length_thirds", "markdown", "number", "p_value", "paired",
+           "printed_changes", "scrutiny", "slopes", "stars", "tex_escape", "with_error", "write"]
 
 CELL = ("task", "model_name", "model_variant")
 """What names one run in a table: task, family, variant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How one column is printed: its heading in plain text and in LaTeX, and its number format."""
-
-    heading: str
-    latex: str
-    number: str = "{:.2f}"
-
-
-STYLES = {
-    "task": Style("task", "Task"),
-    "model_name": Style("family", "Family"),
-    "model_variant": Style("variant", "Variant"),
-    "prompts": Style("prompts", "Prompts", "{:d}"),
-    "GenPPL": Style("GenPPL", "GenPPL"),
-    "BF": Style("BF", "BF"),
-    "CE": Style("CE*", "CE$^*$", "{:.1f}"),
-    "cov_NR": Style("Cov", "Cov", "{:+.2f}"),
-    "rho_pearson": Style("Pearson", r"$\rho_{\mathrm{P}}$", "{:+.2f}"),
-    "rho_spearman": Style("Spearman", r"$\rho_{\mathrm{S}}$", "{:+.2f}"),
-    "rho_kendall": Style("Kendall", r"$\tau$", "{:+.2f}"),
-    "D": Style("D", "$D$", "{:.3f}"),
-    "N_bar": Style("N", r"$\bar N$", "{:.1f}"),
-    "R_bar": Style("R", r"$\bar R$", "{:.3f}"),
-    "truncation_rate": Style("cap %", r"Cap \%", "{:.1%}"),
-    "product": Style("N*R", r"$\bar N \bar R$", "{:.1f}"),
-    "cov_within": Style("Cov within", r"Cov$_{\mathrm{within}}$", "{:+.2f}"),
-    "cov_between": Style("Cov between", r"Cov$_{\mathrm{between}}$", "{:+.2f}"),
-}
 MEASURES = ("GenPPL", "BF", "CE", "cov_NR", "rho_pearson", "rho_spearman", "rho_kendall", "D", "N_bar", "R_bar",
             "truncation_rate")
 
 
-# --- tables of numbers ------------------------------------------------------------------------------------------
+# --- base against tuned -----------------------------------------------------------------------------------------
 
 
 def base_tuned(panel: pd.DataFrame) -> pd.DataFrame:
@@ -79,29 +70,74 @@ def decomposition(panel: pd.DataFrame) -> pd.DataFrame:
     return _by_cell(panel, lambda rows: {k: v for k, v in three_level(rows).items() if k in wanted}, list(CELL))
 
 
+def _by_cell(panel: pd.DataFrame, row_of: Any, keys: list[str]) -> pd.DataFrame:
+    _refuse_empty(panel)
+    cells = panel.assign(_tuned=panel["model_variant"].astype(str) != "base").sort_values("_tuned", kind="stable")
+    rows = [dict(zip(keys, map(str, cell), strict=True)) | row_of(group.drop(columns="_tuned"))
+            for cell, group in cells.groupby(keys, observed=True, sort=False)]
+    return pd.DataFrame(rows).sort_values(keys[:2], kind="stable", ignore_index=True)
+
+
+def _refuse_empty(panel: pd.DataFrame) -> None:
+    if panel.empty:
+        raise UserError("The panel has no rows to tabulate: was it filtered to nothing?")
+
+
+# --- changes on the same prompts --------------------------------------------------------------------------------
+
+_MEASURE_NAMES = {"GenPPL": "GenPPL", "BF": "BF", "CE": "CE*", "cov_NR": "Cov", "rho_pearson": "Pearson",
+                  "rho_spearman": "Spearman", "rho_kendall": "Kendall"}
+PERCENT = ("GenPPL", "BF", "CE")
+"""Measures with a zero that means nothing at all: only of these the printed table gives a change in per cent."""
+
+
+def paired(table: pd.DataFrame) -> pd.DataFrame:
+    """The paired bootstrap as a paper prints it, from what ``metrics.paired_bootstrap`` gives. Each cell is text."""
+    several = table["tuned_variant"].nunique() > 1
+    shown = pd.DataFrame([_paired_row(row, several) for row in table.to_dict("records")])
+    shown.attrs.update(table.attrs)
+    return shown
+
+
+def _paired_row(row: Mapping[Any, Any], several: bool) -> dict[str, str]:
+    form = "{:.2f}" if row["measure"] == "CE" else "{:.3f}"
+    percent = row["percent"] if row["measure"] in PERCENT else np.nan
+    return {"family": row["model_name"], "task": row["task"]} | ({"tuned": row["tuned_variant"]} if several else {}) | {
+        "measure": _MEASURE_NAMES[row["measure"]], "base": number(row["base"], form),
+        "tuned value" if several else "tuned": number(row["tuned"], form),
+        "change": number(row["change"], form), "95% BCa interval": interval(row["low"], row["high"], form),
+        "change in %": number(percent, "{:.1f}"), "p": p_value(row["p"]), "q": p_value(row["q"]),
+        "pairs": str(row["pairs"])}
+
+
+# --- slopes -----------------------------------------------------------------------------------------------------
+
+
 def slopes(table: pd.DataFrame) -> pd.DataFrame:
     """The slope table as a paper prints it: estimates with standard errors, p-values, the ratio with its 95% set.
 
     ``table`` is what ``slope.slope_table`` gives. Each cell is text.
     """
-    return pd.DataFrame([_slope_row(row) for row in table.to_dict("records")])
+    tuned = ["tuned"] if "tuned" in table else []
+    return pd.DataFrame([{**{name: str(row[name]) for name in (*tuned, "model")}, **_slope_cells(row),
+                          "p of the curve": p_value(row["lrt_p"]), "rows": str(int(row["nobs"]))}
+                         for row in table.to_dict("records")])
 
 
-def _slope_row(row: Mapping[Any, Any]) -> dict[str, str]:
-    return {"model": str(row["model"]), "base slope": with_error(row["base_slope"], row["base_se"]),
+def _slope_cells(row: Mapping[Any, Any]) -> dict[str, str]:
+    return {"base slope": with_error(row["base_slope"], row["base_se"]),
             "tuned slope": with_error(row["tuned_slope"], row["tuned_se"]),
             "difference": with_error(row["difference"], row["difference_se"]), "p": p_value(row["difference_p"]),
-            "ratio": number(row["ratio"], "{:.2f}"), "95% set of the ratio": _ratio_set(row),
-            "p of the curve": p_value(row["lrt_p"]), "rows": str(int(row["nobs"]))}
+            "ratio": number(row["ratio"], "{:.2f}"), "95% set of the ratio": ratio_set(row)}
 
 
 def scrutiny(table: pd.DataFrame) -> pd.DataFrame:
     """The paper's and the robust slope as a paper prints them; ``table`` is that of ``slope.slope_scrutiny``."""
-    shown = [_slope_row({**row, "lrt_p": float("nan")}) for row in table.to_dict("records")]
-    return pd.DataFrame(shown).drop(columns="p of the curve")
+    return pd.DataFrame([{"model": str(row["model"]), **_slope_cells(row), "rows": str(int(row["nobs"]))}
+                         for row in table.to_dict("records")])
 
 
-def _ratio_set(row: Mapping[str, Any]) -> str:
+def ratio_set(row: Mapping[Any, Any]) -> str:
     """Fieller's set in words: an interval, all but an interval, or no bound at all."""
     low, high, kind = row["ratio_low"], row["ratio_high"], row["ratio_kind"]
     if kind == "whole":
@@ -111,131 +147,73 @@ def _ratio_set(row: Mapping[str, Any]) -> str:
     return f"outside ({low:.2f}, {high:.2f})" if kind == "exclusive" else interval(low, high, "{:.2f}")
 
 
-def _by_cell(panel: pd.DataFrame, row_of: Any, keys: list[str]) -> pd.DataFrame:
-    if panel.empty:
-        raise UserError("The panel has no rows to tabulate: was it filtered to nothing?")
-    cells = panel.assign(_tuned=panel["model_variant"].astype(str) != "base").sort_values("_tuned", kind="stable")
-    rows = [dict(zip(keys, map(str, cell), strict=True)) | row_of(group.drop(columns="_tuned"))
-            for cell, group in cells.groupby(keys, observed=True, sort=False)]
-    return pd.DataFrame(rows).sort_values(keys[:2], kind="stable", ignore_index=True)
+def change_row(change: SlopeChange) -> dict[str, Any]:
+    """A slope change as numbers, under the names of ``slope.slope_table``."""
+    ratio = change.ratio
+    return {"model": change.model, "base_slope": change.base.estimate, "base_se": change.base.se,
+            "tuned_slope": change.tuned.estimate, "tuned_se": change.tuned.se,
+            "difference": change.difference.estimate, "difference_se": change.difference.se,
+            "difference_p": change.difference.pvalue, "ratio": ratio.estimate, "ratio_low": ratio.interval[0],
+            "ratio_high": ratio.interval[1], "ratio_kind": ratio.kind, "unit": change.unit}
 
 
-# --- numbers as a paper prints them -----------------------------------------------------------------------------
+def changes(found: Sequence[tuple[Mapping[str, Any], SlopeChange]]) -> pd.DataFrame:
+    """Slope changes of several panels or models, a row each: what tells them apart, then the numbers."""
+    return pd.DataFrame([{**label, **change_row(change)} for label, change in found])
 
 
-def formatted(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> pd.DataFrame:
-    """The table as text, column names unchanged: each column's own number format, an en dash for a missing number."""
-    return pd.DataFrame({c: [_text(value, styles.get(str(c))) for value in table[c]] for c in table.columns})
-
-
-def _text(value: Any, style: Style | None) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None or pd.isna(value):
-        return MISSING
-    if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
-    default = "{:d}" if isinstance(value, (int, np.integer)) else "{:.3g}"
-    return _unsigned_zero((style.number if style else default).format(value).removesuffix("%"))
-
-
-def _unsigned_zero(text: str) -> str:
-    # a rounded nothing has no sign: "-0.00" and "+0.00" both print as "0.00"
-    return text.lstrip("+-") if text.strip("+-0.") == "" and text else text
-
-
-MISSING = "–"
-
-
-def number(value: float, form: str = "{:.3f}") -> str:
-    """A number in a format; a dash for a missing one."""
-    return _unsigned_zero(form.format(value)) if np.isfinite(value) else MISSING
-
-
-def with_error(value: float, error: float, form: str = "{:.3f}") -> str:
-    """``value (standard error)``."""
-    return f"{number(value, form)} ({number(error, form)})" if np.isfinite(value) else MISSING
-
-
-def p_value(p: float) -> str:
-    """A p-value in three decimals, or ``< 0.001``."""
-    return "< 0.001" if p < 0.001 else number(p)
-
-
-def interval(low: float, high: float, form: str = "{:.3f}") -> str:
-    """``[low, high]``."""
-    return f"[{number(low, form)}, {number(high, form)}]"
-
-
-# --- printed forms ----------------------------------------------------------------------------------------------
-
-
-def console(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:
-    """Aligned text for a terminal; a first column's repeated values are printed once."""
-    shown = _without_repeats(_headed(formatted(table, styles), styles))
-    return str(shown.to_string(index=False))
-
-
-def markdown(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:
-    """A Markdown table, numbers to the right."""
-    return str(_headed(formatted(table, styles), styles).to_markdown(
-        index=False, disable_numparse=True, colalign=["left" if left else "right" for left in _left(table)]))
-
-
-def html(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:
-    """An HTML table; all text is escaped."""
-    return str(_headed(formatted(table, styles), styles).to_html(index=False, border=0, classes="canopy", escape=True))
-
-
-def latex(table: pd.DataFrame, caption: str = "", styles: Mapping[str, Style] = STYLES) -> str:
-    """A LaTeX table with booktabs rules, numbers to the right."""
-    heads = [styles[name].latex if name in styles else tex_escape(str(name)) for name in table.columns]
-    body = [[tex_escape(cell) for cell in row] for row in formatted(table, styles).itertuples(index=False, name=None)]
-    lines = [" & ".join(row) + r" \\" for row in [heads, *body]]
-    spec = "".join("l" if left else "r" for left in _left(table))
-    return "\n".join([r"\begin{table}[t]", r"\centering", *([rf"\caption{{{tex_escape(caption)}}}"] if caption else []),
-                      rf"\begin{{tabular}}{{{spec}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule",
-                      r"\end{tabular}", r"\end{table}", ""])
-
-
-def tex_escape(text: str) -> str:
-    """Text that LaTeX prints as it stands; minus signs become real ones."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$",
-               "–": "--", "α": r"$\alpha$", "β": r"$\beta$"} | {c: f"\\{c}" for c in "&%$#_{}"}
-    escaped = "".join(special.get(c, c) for c in text)
-    return f"${escaped}$" if escaped[:1] in "+-" and escaped[1:2].isdigit() else escaped
-
-
-def _headed(text: pd.DataFrame, styles: Mapping[str, Style]) -> pd.DataFrame:
-    return text.rename(columns={name: styles[name].heading for name in text.columns if name in styles})
-
-
-def _left(table: pd.DataFrame) -> list[bool]:
-    return [not pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
-
-
-def _without_repeats(text: pd.DataFrame, leading: int = 2) -> pd.DataFrame:
-    """Blank the leading columns' values where they repeat the row above, as printed tables do."""
-    shown = text.copy()
-    same = pd.Series(True, index=text.index)
-    for name in list(text.columns[:leading])[: max(0, len(text.columns) - 1)]:
-        same &= text[name].eq(text[name].shift())
-        shown[name] = text[name].mask(same, "")
+def printed_changes(table: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`changes` gives, as a paper prints it: the labels and sizes as they are, then slopes and ratio."""
+    labels = [name for name in table.columns if name not in _CHANGE_NAMES]
+    text = formatted(table[labels])
+    rows = [{"model": row["model"], **_slope_cells(row)} for row in table.to_dict("records")]
+    shown = pd.concat([text, pd.DataFrame(rows)], axis=1)
+    shown.attrs.update(table.attrs)
     return shown
 
 
-def write(table: pd.DataFrame, stem: str | Path, caption: str = "", *, shown: pd.DataFrame | None = None) -> list[Path]:
-    """Write ``stem`` as .csv (full numbers), .tex, .html, .md and .txt; returns the paths.
+_CHANGE_NAMES = ("model", "base_slope", "base_se", "tuned_slope", "tuned_se", "difference", "difference_se",
+                 "difference_p", "ratio", "ratio_low", "ratio_high", "ratio_kind", "unit")
 
-    ``shown`` is what the printed forms show, when that is not the table itself.
+
+# --- lengths ----------------------------------------------------------------------------------------------------
+
+THIRDS = ("shortest", "middle", "longest")
+
+
+def length_thirds(panel: pd.DataFrame) -> pd.DataFrame:
+    """Lengths, truncation, rates and diversity by task and variant, for all prompts and for thirds by mean length.
+
+    Thirds are formed within each run (task, family, variant), so that a family with long texts is not one of them;
+    prompts of equal length are divided by name. Columns are means over prompts, with the standard deviation, shortest
+    and longest of the mean lengths and the standard deviation of D.
     """
-    view = table if shown is None else shown
-    forms = {"csv": table.to_csv(index=False), "tex": latex(view, caption), "html": html(view) + "\n",
-             "md": markdown(view) + "\n", "txt": console(view) + "\n"}
-    Path(stem).parent.mkdir(parents=True, exist_ok=True)
-    return [_write_text(Path(f"{stem}.{kind}"), text) for kind, text in forms.items()]
+    _refuse_empty(panel)
+    panel = panel.reset_index(drop=True)
+    by = panel.groupby(list(CELL), observed=True)["N_bar"]
+    ordered = panel.sort_values(["N_bar", "prompt_uid"])
+    place = ordered.groupby(list(CELL), observed=True).cumcount().reindex(panel.index)
+    third = np.asarray(THIRDS)[(3 * place / by.transform("size")).astype(int)]
+    rows = [frame for part in (panel.assign(third="all"), panel.assign(third=third)) for frame in _described(part)]
+    table = pd.DataFrame(rows)
+    rank = {name: i for i, name in enumerate(("base", *sorted(set(table["model_variant"]) - {"base"})))}
+    order = {"model_variant": rank, "third": {name: i for i, name in enumerate(("all", *THIRDS))}}
+    table = table.sort_values(["task", "model_variant", "third"], ignore_index=True,
+                              key=lambda c: c.map(order[str(c.name)]) if c.name in order else c)
+    table.attrs["notes"] = ["Thirds of the prompts by mean length, within each task, family and variant; means over "
+                            "prompts and families."]
+    return table
 
 
-def _write_text(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+def _described(panel: pd.DataFrame) -> list[dict[str, Any]]:
+    keys = ["task", "model_variant", "third"]
+    return [dict(zip(keys, map(str, cell), strict=True)) | {"rows": len(rows)} | {
+        name: float(how(rows[column])) for name, (column, how) in _DESCRIBED.items() if column in rows}
+        for cell, rows in panel.groupby(keys, observed=True)]
+
+
+_DESCRIBED: dict[str, tuple[str, Callable[[pd.Series], float]]] = {
+    "N_bar": ("N_bar", pd.Series.mean), "N_sd": ("N_bar", pd.Series.std), "N_shortest": ("N_bar", pd.Series.min),
+    "N_longest": ("N_bar", pd.Series.max), "truncation_rate": ("truncation_rate", pd.Series.mean),
+    "R_bar": ("R_bar", pd.Series.mean), "D": ("D", pd.Series.mean), "D_sd": ("D", pd.Series.std),
+    "log_VS": ("log_VS", pd.Series.mean)}

@@ -45,8 +45,18 @@ def test_diversity_cloud_has_every_prompt_both_lines_and_the_shared_rates(panel)
     low, high = figures.common_support(alder)
     shade = ax.patches[0]
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx((low, high))
-    assert legend_texts(figure) == ["shared rates", "base", "base, fitted", "instruct", "instruct, fitted"]
+    assert legend_texts(figure) == ["shared rates", "base", "instruct", "base, fitted", "instruct, fitted"]
     assert "nats/token" in ax.get_xlabel() and "1 - cosine" in ax.get_ylabel()
+
+
+def test_curves_of_several_models_are_told_apart_by_their_dash(panel):
+    lines = pd.concat([figures.fitted_line(LinearFit(), rows, 3).assign(model=model, task=task, model_variant=variant)
+                       for model in ("one", "two")
+                       for (task, variant), rows in panel.groupby(["task", "model_variant"])])
+    figure = figures.diversity_against_rate(panel, by="task", curves=lines)
+    assert [line.get_linestyle() for line in figure.axes[0].lines] == ["-", "-", "--", "--"]
+    assert legend_texts(figure)[3:] == ["base, one", "instruct, one", "base, two", "instruct, two"]
+    assert "average" not in figure.get_suptitle()
 
 
 def test_fitted_line_averages_over_the_rows_own_lengths():
@@ -71,7 +81,10 @@ def test_decomposition_bars_add_up_to_canopy_entropy(panel):
     heights = np.sum([[bar.get_height() for bar in container] for container in figure.axes[0].containers], axis=0)
     marks = figure.axes[0].lines[0].get_ydata()
     assert heights == pytest.approx(marks)
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()][:2] == ["alder base", "alder instruct"]
+    assert [t.get_text() for t in figure.axes[2].get_xticklabels()][:2] == ["alder base", "alder instruct"]
+    below = [bar.get_height() for container in figure.axes[2].containers for bar in container]
+    first = levels[levels["task"] == "completion"]
+    assert below == pytest.approx([*first["cov_within"], *first["cov_between"]])
 
 
 def test_negative_terms_hang_below_zero():
@@ -141,6 +154,13 @@ def test_forest_shows_three_estimates_with_their_intervals():
     assert legend_texts(figure) == ["base slope", "tuned slope", "difference"]
 
 
+def test_a_model_with_one_slope_for_both_variants_is_drawn_as_such():
+    one = SLOPES.assign(**{name: np.nan for name in SLOPES if name.startswith(("tuned", "difference", "ratio"))})
+    figure = figures.slope_forest(pd.concat([one, SLOPES], ignore_index=True))
+    assert legend_texts(figure) == ["one slope for both", "base slope", "tuned slope", "difference"]
+    assert list(figure.axes[0].lines[1].get_ydata()) == [0.0]
+
+
 def test_variants_other_than_base_and_instruct_keep_base_blue(panel):
     renamed = panel.assign(model_variant=panel["model_variant"].replace({"instruct": "adapter"}))
     figure = figures.diversity_against_rate(renamed)
@@ -155,7 +175,7 @@ def test_a_single_family_fits_a_column(panel):
     parts = [figure.legends[0], figure._suptitle]
     assert all(inside.x0 <= part.get_window_extent().x0 and part.get_window_extent().x1 <= inside.x1 for part in parts)
     bars = figures.decomposition_bars(tables.decomposition(alder))
-    assert [t.get_text() for t in bars.axes[0].get_xticklabels()] == ["base", "instruct"]
+    assert [t.get_text() for t in bars.axes[2].get_xticklabels()] == ["base", "instruct"]
     assert bars.get_suptitle().endswith("alder")
 
 

@@ -91,3 +91,77 @@ def test_write_gives_five_forms_and_csv_keeps_full_numbers(panel, tmp_path):
 def test_an_empty_panel_is_refused(panel):
     with pytest.raises(UserError, match="no rows"):
         tables.base_tuned(panel.iloc[:0])
+
+
+# --- changes on the same prompts ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bootstrapped(panel):
+    from canopy_stats.metrics import paired_bootstrap
+
+    return paired_bootstrap(panel, replicates=100)
+
+
+def test_paired_table_prints_the_bootstraps_numbers(bootstrapped):
+    shown = tables.paired(bootstrapped)
+    assert len(shown) == 3 * 2 * 7
+    row, numbers = shown.iloc[2], bootstrapped.iloc[2]
+    assert row["measure"] == "CE*"
+    assert float(row["base"]) == pytest.approx(numbers["base"], abs=0.005)
+    assert row["95% BCa interval"] == f"[{numbers['low']:.2f}, {numbers['high']:.2f}]"
+    assert row["change in %"] == f"{numbers['percent']:.1f}"
+    assert shown[shown["measure"] == "Kendall"]["change in %"].eq("–").all()
+    assert "false-discovery" in tables.console(shown)
+
+
+def test_paired_table_names_the_variant_when_there_are_several(panel):
+    from canopy_stats.metrics import paired_bootstrap
+
+    more = pd.concat([panel, panel[panel["model_variant"] == "instruct"].assign(model_variant="rl")])
+    shown = tables.paired(paired_bootstrap(more, replicates=100))
+    assert list(shown.columns[:4]) == ["family", "task", "tuned", "measure"]
+    assert set(shown["tuned"]) == {"instruct", "rl"}
+
+
+# --- slopes of several panels -----------------------------------------------------------------------------------
+
+
+def test_changes_are_those_of_the_slope_table():
+    import canopy_stats as cs
+
+    panel = cs.load_demo_panel().query("task != 'math'")
+    table = tables.changes([({"panel": "all", "rows": len(panel)}, cs.slope_change(panel, model="interaction"))])
+    expected = cs.slope_table(panel).set_index("model").loc["interaction"]
+    for name in ("base_slope", "tuned_se", "difference_p", "ratio", "ratio_low", "ratio_high"):
+        assert table[name].item() == pytest.approx(expected[name])
+    shown = tables.printed_changes(table).iloc[0]
+    assert list(shown.index[:3]) == ["panel", "rows", "model"]
+    assert shown["base slope"] == f"{expected['base_slope']:.3f} ({expected['base_se']:.3f})"
+
+
+# --- lengths ----------------------------------------------------------------------------------------------------
+
+
+def test_thirds_are_formed_within_each_run(panel):
+    panel = panel.assign(log_VS=1.0)
+    table = tables.length_thirds(panel)
+    assert list(table["third"][:4]) == ["all", "shortest", "middle", "longest"]
+    own = cell(panel, task="math", model_variant="base")
+    # five prompts a family: thirds of 2, 2 and 1
+    short = pd.concat([rows.sort_values("N_bar").head(2) for _, rows in own.groupby("model_name")])
+    row = cell(table, task="math", model_variant="base", third="shortest").iloc[0]
+    assert (row["rows"], row["N_bar"], row["D"], row["N_longest"]) == pytest.approx(
+        (6, short["N_bar"].mean(), short["D"].mean(), short["N_bar"].max()))
+    assert row["N_sd"] == pytest.approx(short["N_bar"].std())
+    for _, rows in table.groupby(["task", "model_variant"]):
+        whole, parts = rows[rows["third"] == "all"].iloc[0], rows[rows["third"] != "all"]
+        assert whole["rows"] == parts["rows"].sum()
+        assert whole["D"] == pytest.approx(np.average(parts["D"], weights=parts["rows"]))
+
+
+def test_thirds_do_not_depend_on_the_order_of_rows(panel):
+    tied = panel.assign(N_bar=panel["N_bar"].round(-2))
+    pd.testing.assert_frame_equal(tables.length_thirds(tied.sample(frac=1, random_state=1)), tables.length_thirds(tied))
+    labels_alike = tied.set_axis([0] * len(tied))
+    pd.testing.assert_frame_equal(tables.length_thirds(labels_alike), tables.length_thirds(tied))

@@ -1,0 +1,11 @@
+"""Canopy entropy, mean length, mean rate and truncation as the length cap grows, from the stored steps.
+
+Needs rollouts: --study FOLDER, a folder that `canopy-stats demo --out FOLDER` (or `make demo`) leaves.
+"""
+
+import sys
+
+from canopy_stats.study.catalogue import script
+
+if __name__ == "__main__":
+    sys.exit(script(__file__, __doc__))

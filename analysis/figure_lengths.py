@@ -1,0 +1,11 @@
+"""Histograms of the rollouts' lengths by task and variant, with the share that the cap ended.
+
+Needs rollouts: --study FOLDER, a folder that `canopy-stats demo --out FOLDER` (or `make demo`) leaves.
+"""
+
+import sys
+
+from canopy_stats.study.catalogue import script
+
+if __name__ == "__main__":
+    sys.exit(script(__file__, __doc__))

@@ -1,0 +1,11 @@
+"""How length and entropy rate vary over the rollouts of a prompt: distribution of both variances over prompts.
+
+Needs rollouts: --study FOLDER, a folder that `canopy-stats demo --out FOLDER` (or `make demo`) leaves.
+"""
+
+import sys
+
+from canopy_stats.study.catalogue import script
+
+if __name__ == "__main__":
+    sys.exit(script(__file__, __doc__))

@@ -1,0 +1,11 @@
+"""The check of a study's runs: z-scores of both martingales, differences from plain transformers, flips.
+
+Needs rollouts: --study FOLDER, a folder that `canopy-stats demo --out FOLDER` (or `make demo`) leaves.
+"""
+
+import sys
+
+from canopy_stats.study.catalogue import script
+
+if __name__ == "__main__":
+    sys.exit(script(__file__, __doc__))

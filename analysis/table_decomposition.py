@@ -1,0 +1,12 @@
+"""Canopy entropy in three terms, mean N times mean r, mean covariance within prompts, covariance between prompts: by
+task, family and variant.
+
+Runs in seconds on the demo panel in the package, on another panel (--panel FILE), or on a study (--study FOLDER).
+"""
+
+import sys
+
+from canopy_stats.study.catalogue import script
+
+if __name__ == "__main__":
+    sys.exit(script(__file__, __doc__))

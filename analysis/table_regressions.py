@@ -1,0 +1,12 @@
+"""The paper's linear mixed models of semantic diversity side by side (main, interaction, quadratic): coefficients with
+standard errors, random effects, slopes and their ratio, sizes and likelihoods.
+
+Runs in seconds on the demo panel in the package, on another panel (--panel FILE), or on a study (--study FOLDER).
+"""
+
+import sys
+
+from canopy_stats.study.catalogue import script
+
+if __name__ == "__main__":
+    sys.exit(script(__file__, __doc__))

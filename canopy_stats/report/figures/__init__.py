@@ -1,0 +1,25 @@
+"""The figures. Each function takes data frames and returns a matplotlib Figure; none of them fits anything.
+
+Facets, families and variants come by name, with the variant ``base`` first.
+"""
+
+from canopy_stats.report.figures.along import active_profile, cohort_profile, cohorts, entropy_profile
+from canopy_stats.report.figures.caps import cap_curves, cap_ticks
+from canopy_stats.report.figures.decomposition import decomposition_bars
+from canopy_stats.report.figures.diversity import common_support, diversity_against_rate, fitted_line
+from canopy_stats.report.figures.hazard import hazard_map, hazards
+from canopy_stats.report.figures.lengths import (
+    length_densities,
+    length_edges,
+    length_histograms,
+    within_prompt,
+    within_variances,
+)
+from canopy_stats.report.figures.residuals import residual_diagnostics
+from canopy_stats.report.figures.slopes import slope_forest
+from canopy_stats.report.style import save
+
+__all__ = ["active_profile", "cap_curves", "cap_ticks", "cohort_profile", "cohorts", "common_support",
+           "decomposition_bars", "diversity_against_rate", "entropy_profile", "fitted_line", "hazard_map", "hazards",
+           "length_densities", "length_edges", "length_histograms", "residual_diagnostics", "save", "slope_forest",
+           "within_prompt", "within_variances"]
