@@ -14,8 +14,9 @@ import pytest
 import canopy_stats as cs
 from canopy_stats.panel import read_panel, write_panel
 from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.study import catalogue
+from canopy_stats.study import catalogue, entries
 from canopy_stats.study.catalogue import FIGURES, TABLES, Material, open_study, skipped, write_tables
+from canopy_stats.study.entries import model_curve
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted([*(ROOT / "analysis").glob("table_*.py"), *(ROOT / "analysis").glob("figure_*.py")])
@@ -64,8 +65,13 @@ def test_every_entry_has_its_script_and_every_script_its_entry():
 
 @pytest.fixture(scope="module")
 def on_panel(tmp_path_factory):
+    """Tables of the demo panel, whose numbers are stored, and figures of every fourth of its prompts."""
     out = tmp_path_factory.mktemp("panel")
-    return out, *run_all(ON_PANEL, out)
+    panel = cs.load_demo_panel()
+    write_panel(panel[panel["prompt_id"].astype(int) % 4 == 0], out / "part.parquet")
+    codes, heavy = run_all([s for s in ON_PANEL if s.stem.startswith("table")], out)
+    more = run_all([s for s in ON_PANEL if s.stem.startswith("figure")], out, "--panel", str(out / "part.parquet"))
+    return out, codes | more[0], heavy + more[1]
 
 
 def test_scripts_of_the_panel_run_without_torch(on_panel):
@@ -80,11 +86,17 @@ def test_scripts_of_the_panel_run_without_torch(on_panel):
 def tolerance(table: pd.DataFrame, stored: pd.DataFrame, column: str) -> np.ndarray:
     """How far a number may be from the stored one, by row.
 
-    Fits stop where their optimiser's rule is met and sums depend on the machine's order of adding: 1e-4 of the number.
-    Bootstrap quantiles are the same while numpy's multinomial stream is; with another stream their Monte-Carlo error
-    is 0.06 standard errors (2,000 replicates, 2.5% tail), of which five are allowed. Small p-values amplify the rest.
+    Fits stop where their optimiser's rule is met, and sums depend on the machine's order of adding: 1e-3 of the number,
+    or half a hundredth of its standard error, since some coefficients of the beta models are nearly flat directions. A
+    ratio's set amplifies that where its denominator is unsure, and small p-values always do. Bootstrap quantiles are
+    the same while numpy's multinomial stream is; with another stream their Monte-Carlo error is 0.06 standard errors
+    (2,000 replicates, 2.5% tail), of which five are allowed.
     """
     size = stored[column].abs().to_numpy(float)
+    if column.startswith("ratio_"):
+        return 2e-2 * size
+    if column in ("estimate", "low", "high") and "std_error" in stored:
+        return np.asarray(1e-3 * size + 5e-3 * stored["std_error"].abs().fillna(0).to_numpy(float))
     if column in ("low", "high", "percentile_low", "percentile_high") and "se" in stored:
         return np.asarray(0.3 * stored["se"].to_numpy(float))
     if column in ("percent_low", "percent_high"):
@@ -93,7 +105,7 @@ def tolerance(table: pd.DataFrame, stored: pd.DataFrame, column: str) -> np.ndar
         return 0.08 * size
     if column in ("p", "q", "p_value", "difference_p", "lrt_p"):
         return 1e-2 * size + 1e-6
-    return 1e-4 * size + 1e-7
+    return 1e-3 * size + 1e-7
 
 
 @pytest.mark.parametrize("name", [name for name, entry in TABLES.items() if entry.needs == "panel"])
@@ -132,7 +144,7 @@ def study(tmp_path_factory):
     """Runs, panel and checks as a study leaves them, of two families of Markov chains."""
     out = tmp_path_factory.mktemp("study")
     runs = [cs.generate(markov(seed + 10 * (variant == "tuned"), 2.0 if variant == "base" else 0.5),
-                        [[(first + i) % 7] for i in range(4)], out / "runs" / f"{task}-{family}-{variant}",
+                        [[i // 7, (first + i) % 7] for i in range(10)], out / "runs" / f"{task}-{family}-{variant}",
                         family=family, variant=variant, task=task, n_rollouts=6, drift_tokens=0, progress=False,
                         policy=SamplingPolicy(max_new_tokens=12))
             for seed, family in enumerate(("north", "south")) for variant in ("base", "tuned")
@@ -154,12 +166,12 @@ def test_scripts_that_need_runs_have_them_from_a_study_and_no_torch(study, tmp_p
 
 def test_a_script_that_needs_rollouts_says_how_to_get_them(capsys, tmp_path):
     code = catalogue.script("figure_end_hazard.py", "", ["--out", str(tmp_path)])
-    assert code == 2 and "--study FOLDER" in capsys.readouterr().out
+    assert code == 2 and "--study FOLDER" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_study_is_refused(capsys, tmp_path):
     assert catalogue.script("table_slopes.py", "", ["--study", str(tmp_path)]) == 2
-    assert "panel.parquet" in capsys.readouterr().out
+    assert "panel.parquet" in capsys.readouterr().err
 
 
 # --- the catalogue ----------------------------------------------------------------------------------------------
@@ -169,9 +181,22 @@ def test_what_the_material_lacks_is_named_and_left_out(tmp_path):
     material = Material(cs.load_demo_panel())
     assert set(skipped(TABLES, material)) == {"checks"}
     assert set(skipped(FIGURES, material)) == {name for name, entry in FIGURES.items() if entry.needs == "runs"}
+    with pytest.raises(UserError, match="checks needs the check of the runs"):
+        write_tables(material, tmp_path, only=["checks"])
+
+
+def test_a_whole_catalogue_goes_on_past_what_a_panel_does_not_suffice_for(tmp_path):
+    """One family: no robust slope, and no RSE; the rest is written, and what is not is told."""
+    panel = cs.load_demo_panel().query("model_name == 'alder' and task != 'stories'")
     said: list[str] = []
-    written = write_tables(material, tmp_path, only=["checks", "decomposition"], say=said.append)
-    assert {p.stem for p in written} == {"decomposition"} and "checks needs the check" in said[0]
+    with pytest.warns(UserWarning, match="the likelihood is flat along"):
+        written = {p.stem for p in write_tables(Material(panel), tmp_path, say=said.append)}
+    assert written == set(TABLES) - {"checks", "scrutiny"}
+    assert any("checks needs" in line for line in said) and any("at least two families" in line for line in said)
+    below = (tmp_path / "regressions_beta.txt").read_text()
+    assert "No paper_rse: paper_rse needs the columns RSE" in below
+    assert "model_name has one level (alder); its term is left out." in below
+    assert "without task coding: the paper_beta fit is not certified." in (tmp_path / "ablations.txt").read_text()
 
 
 def test_an_unknown_name_is_refused(tmp_path):
@@ -179,6 +204,7 @@ def test_an_unknown_name_is_refused(tmp_path):
         write_tables(Material(cs.load_demo_panel()), tmp_path, only=["nonsense"])
 
 
+@pytest.mark.filterwarnings("ignore:<Fit beta")  # ten prompts a task are too few for the beta model, and it says so
 def test_a_study_is_opened_with_its_runs_checks_and_ablations(study):
     whole = read_panel(study / "panel.parquet")
     write_panel(whole[whole["task"] == "walk"], study / "panels" / "walks.parquet")
@@ -187,10 +213,9 @@ def test_a_study_is_opened_with_its_runs_checks_and_ablations(study):
     table = TABLES["ablations"].make(material)
     assert list(dict.fromkeys(table["panel"])) == ["all", "without family north", "without family south",
                                                    "without task count", "without task walk", "walks"]
-    alone = cs.slope_change(material.ablations["walks"], model="interaction")
-    assert table[table["panel"] == "walks"]["base_slope"].iloc[0] == pytest.approx(alone.base.estimate)
-    leave_out = table[table["panel"] == "without task count"]["base_slope"].iloc[0]
-    assert leave_out == pytest.approx(alone.base.estimate)
+    alone = cs.slope_change(material.ablations["walks"], model="interaction").base.estimate
+    linear = table[table["model"] == "interaction"].set_index("panel")["base_slope"]
+    assert linear["walks"] == pytest.approx(alone) and linear["without task count"] == pytest.approx(alone)
 
 
 def test_steps_know_their_rollouts_length(study):
@@ -209,7 +234,7 @@ def test_a_slope_change_is_fitted_once_and_may_come_from_elsewhere():
 
 
 def test_several_tuned_variants_get_a_column_each():
-    panel = cs.load_demo_panel()
+    panel = cs.load_demo_panel().query("model_name == 'alder' and task in ['coding', 'math']")
     tuned = panel[panel["model_variant"] == "instruct"]
     more = pd.concat([panel, tuned.assign(model_variant="rl", D=1.1 * tuned["D"])], ignore_index=True)
     material = Material(more)
@@ -219,10 +244,11 @@ def test_several_tuned_variants_get_a_column_each():
     slopes = TABLES["slopes"].make(material)
     assert list(slopes["tuned"]) == 3 * ["instruct"] + 3 * ["rl"]
     assert list(TABLES["slopes"].shown(slopes).columns[:2]) == ["tuned", "model"]
-    found = TABLES["ablations"].make(material)
+    with pytest.warns(UserWarning, match="the likelihood is flat along"):  # a hundred prompts of one task and family
+        found = TABLES["ablations"].make(material)
     assert set(found["tuned"]) == {"instruct", "rl"}
     expected = cs.slope_change(more[more["model_variant"] != "instruct"], model="interaction")
-    row = found[(found["tuned"] == "rl") & (found["panel"] == "all")].iloc[0]
+    row = found.query("tuned == 'rl' and panel == 'all' and model == 'interaction'").iloc[0]
     assert row["ratio"] == pytest.approx(expected.ratio.estimate)
 
 
@@ -232,10 +258,46 @@ def test_a_panel_without_a_tuned_variant_is_refused():
         TABLES["slopes"].make(Material(base))
 
 
+def test_the_paper_beta_models_curve_moves_the_standardised_rate():
+    panel = cs.load_demo_panel().query("model_name == 'alder'").reset_index(drop=True)
+    change = cs.slope_change(panel, model="paper_beta")
+    own = model_curve(change, panel, "task").query("task == 'math' and model_variant == 'instruct'")
+    rows = change.fit.design.data[(panel["task"] == "math") & (panel["model_variant"] == "instruct")]
+    at = rows.assign(R_sc=(own["R_bar"].iloc[3] - panel["R_bar"].mean()) / panel["R_bar"].std())
+    assert own["D"].iloc[3] == pytest.approx(np.mean(change.fit.predict(at)))
+
+
+@pytest.fixture(scope="module")
+def robust():
+    panel = cs.load_demo_panel()
+    return panel, cs.slope_change(panel, model="robust")
+
+
+def test_the_robust_models_curve_goes_through_its_own_fitted_means(robust):
+    """Rows of one task and variant with rates near a point: their fitted means average to the curve's height there."""
+    panel, change = robust
+    own = model_curve(change, panel, "task").query("task == 'math' and model_variant == 'instruct'")
+    chosen = (panel["task"] == "math") & (panel["model_variant"] == "instruct")
+    fitted = np.asarray(change.fit.predict())[chosen]
+    near = np.abs(panel["R_bar"][chosen] - own["R_bar"].iloc[15]) < 0.02
+    assert near.sum() > 10
+    assert own["D"].iloc[15] == pytest.approx(fitted[near].mean(), abs=0.03)
+    assert np.ptp(own["D"]) > 0.2
+
+
+def test_a_stored_fit_that_lost_its_rows_is_fitted_anew(robust, tmp_path):
+    from dataclasses import replace
+
+    panel, change = robust
+    assert change.fit is not None
+    shuffled = panel.sample(frac=1, random_state=0).reset_index(drop=True)
+    found, rows = entries._fit_and_rows(replace(change), shuffled)
+    assert found is not change.fit
+    assert list(found.design.data["prompt_uid"]) == list(rows["prompt_uid"])
+
+
 @pytest.mark.parametrize("model", ["interaction", "quadratic"])
 def test_a_models_curve_is_the_mean_of_its_predictions(model):
-    from canopy_stats.study.entries import model_curve
-
     panel = cs.load_demo_panel().query("model_name == 'alder'").reset_index(drop=True)
     change = cs.slope_change(panel, model=model)
     curve = model_curve(change, panel, "task")

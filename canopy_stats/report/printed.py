@@ -54,6 +54,8 @@ STYLES = {
     "N_shortest": Style("shortest", "Shortest", "{:.1f}"),
     "N_longest": Style("longest", "Longest", "{:.1f}"),
     "D_sd": Style("sd of D", "SD of $D$", "{:.3f}"),
+    "mean_D": Style("mean D", r"Mean $D$", "{:.3f}"),
+    "mean_R": Style("mean R", r"Mean $\bar R$", "{:.3f}"),
     "log_VS": Style("log VS", r"$\log$ VS", "{:.2f}"),
 }
 

@@ -13,28 +13,41 @@ from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
     from canopy_stats.mixed import Fit
-    from canopy_stats.slope import SlopeChange
+    from canopy_stats.slope import Estimate, SlopeChange
 
 STARS = "Standard errors in brackets. * p < 0.05, ** p < 0.01, *** p < 0.001."
-PARTS = ("mean", "dispersion", "random", "slope", "fit")
+PARTS = ("mean", "dispersion", "random", "slope", "response", "fit")
 """The blocks of a coefficient table, from top to bottom."""
-_HEADINGS = {"dispersion": "Dispersion (log scale)", "random": "Standard deviations of random effects",
-             "slope": "Slope of diversity on entropy rate", "fit": ""}
+_HEADINGS = {"dispersion": "Dispersion (log φ)", "random": "Standard deviations of random effects",
+             "slope": "Slope of diversity on entropy rate", "response": "The same on the response scale"}
 
 
 def coefficients(changes: Mapping[str, SlopeChange]) -> pd.DataFrame:
     """Every number of a coefficient table, long: a row per model, part and term.
 
-    Columns: ``model part term estimate std_error p_value low high kind``. Parts are 'mean' and 'dispersion'
+    Columns: ``model part term estimate std_error p_value low high kind unit``. Parts are 'mean' and 'dispersion'
     (coefficients), 'random' (standard deviations, correlations), 'slope' (base, tuned, difference, ratio with
-    Fieller's set, whose ``kind`` says how to read it) and 'fit' (rows, groups, log-likelihood; AIC by maximum
-    likelihood only: restricted likelihoods of different mean models cannot be compared).
+    Fieller's set, whose ``kind`` says how to read it), 'response' (the slopes on the response scale, where that is
+    another) and 'fit' (rows, groups, log-likelihood; AIC by maximum likelihood only: restricted likelihoods of
+    different mean models cannot be compared).
     """
     if not changes:
         raise UserError("There is no model to tabulate: name at least one.")
     rows = [{"model": name, **row} for name, change in changes.items() for row in _rows(change)]
-    return pd.DataFrame(rows, columns=["model", "part", "term", "estimate", "std_error", "p_value", "low", "high",
-                                       "kind"])
+    table = pd.DataFrame(rows, columns=["model", "part", "term", "estimate", "std_error", "p_value", "low", "high",
+                                        "kind", "unit"])
+    table.attrs["notes"] = [*_by_models({name: (change.unit + ".",) for name, change in changes.items()}, "Slopes of "),
+                            *_by_models({name: change.notes for name, change in changes.items()})]
+    return table
+
+
+def _by_models(texts: Mapping[str, tuple[str, ...]], start: str = "") -> list[str]:
+    """Each distinct text once, behind the names of the models that it belongs to."""
+    names: dict[str, list[str]] = {}
+    for name, own in texts.items():
+        for text in own:
+            names.setdefault(" ".join(text.split()), []).append(name)
+    return [f"{start}{', '.join(found)}: {text}" for text, found in names.items()]
 
 
 def _rows(change: SlopeChange) -> Iterator[dict[str, Any]]:
@@ -42,11 +55,17 @@ def _rows(change: SlopeChange) -> Iterator[dict[str, Any]]:
         yield from _coefficient_rows(change.fit)
         yield from _random_rows(change.fit)
     for name in ("base", "tuned", "difference", "ratio"):
-        one = getattr(change, name)
-        yield {"part": "slope", "term": name, "estimate": one.estimate, "std_error": one.se, "p_value": one.pvalue,
-               "low": one.interval[0], "high": one.interval[1], "kind": one.kind}
+        yield {"part": "slope", "term": name, "unit": "" if name == "ratio" else change.unit,
+               **_estimate(getattr(change, name))}
+    for name, one in change.response.items():
+        yield {"part": "response", "term": name, **_estimate(one)}
     if change.fit is not None:
         yield from _fit_rows(change.fit)
+
+
+def _estimate(one: Estimate) -> dict[str, Any]:
+    return {"estimate": one.estimate, "std_error": one.se, "p_value": one.pvalue, "low": one.interval[0],
+            "high": one.interval[1], "kind": one.kind}
 
 
 def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
@@ -121,7 +140,7 @@ def _set(row: Mapping[Any, Any] | None) -> str:
 _WORDS = {"R_bar": "R", "R_c": "R (centred)", "R_c2": "R² (centred)", "N_bar": "N", "R_sc": "R (standardised)",
           "invN_sc": "1/N (standardised)", "prompt_uid": "prompt", "model_name": "family", "model_variant": "variant"}
 _LEVEL = re.compile(r"^(\w+)\[T\.(.*)\]$")
-_SPLINE = re.compile(r"^ns\((\w+),\s*(?:df\s*=\s*)?\d+\)\[(\d+)\]$")
+_SPLINE = re.compile(r"^ns\((\w+),\s*(?:df\s*=\s*)?(\d+)\)\[(\d+)\]$")
 
 
 def readable(term: str) -> str:
@@ -137,6 +156,7 @@ def _factor(part: str) -> str:
         name, value = level.groups()
         return value if name == "model_variant" else f"{_WORDS.get(name, name)} {value}"
     if spline := _SPLINE.match(part):
-        return f"spline of {_WORDS.get(spline[1], spline[1])}, {spline[2]}"
+        name, df, place = spline.groups()
+        return f"spline of {_WORDS.get(name, name)}, {place} of {df}"
     return f"groups: {_WORDS.get(part[10:], part[10:])}" if part.startswith("groups of ") else _WORDS.get(part, part)
 

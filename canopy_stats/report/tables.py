@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CELL", "MEASURES", "MISSING", "STYLES", "Style", "base_tuned", "changes", "console", "decomposition",
            "formatted", "html", "interval", "latex", "length_thirds", "markdown", "number", "p_value", "paired",
-           "slopes", "stars", "tex_escape", "with_error", "write"]
+           "printed_changes", "scrutiny", "slopes", "stars", "tex_escape", "with_error", "write"]
 
 CELL = ("task", "model_name", "model_variant")
 """What names one run in a table: task, family, variant."""
@@ -154,7 +154,7 @@ def change_row(change: SlopeChange) -> dict[str, Any]:
             "tuned_slope": change.tuned.estimate, "tuned_se": change.tuned.se,
             "difference": change.difference.estimate, "difference_se": change.difference.se,
             "difference_p": change.difference.pvalue, "ratio": ratio.estimate, "ratio_low": ratio.interval[0],
-            "ratio_high": ratio.interval[1], "ratio_kind": ratio.kind}
+            "ratio_high": ratio.interval[1], "ratio_kind": ratio.kind, "unit": change.unit}
 
 
 def changes(found: Sequence[tuple[Mapping[str, Any], SlopeChange]]) -> pd.DataFrame:
@@ -165,15 +165,15 @@ def changes(found: Sequence[tuple[Mapping[str, Any], SlopeChange]]) -> pd.DataFr
 def printed_changes(table: pd.DataFrame) -> pd.DataFrame:
     """What :func:`changes` gives, as a paper prints it: the labels and sizes as they are, then slopes and ratio."""
     labels = [name for name in table.columns if name not in _CHANGE_NAMES]
-    rows = [{name: str(row[name]) for name in labels} | {"model": row["model"]} | _slope_cells(row)
-            for row in table.to_dict("records")]
-    shown = pd.DataFrame(rows)
+    text = formatted(table[labels])
+    rows = [{"model": row["model"], **_slope_cells(row)} for row in table.to_dict("records")]
+    shown = pd.concat([text, pd.DataFrame(rows)], axis=1)
     shown.attrs.update(table.attrs)
     return shown
 
 
 _CHANGE_NAMES = ("model", "base_slope", "base_se", "tuned_slope", "tuned_se", "difference", "difference_se",
-                 "difference_p", "ratio", "ratio_low", "ratio_high", "ratio_kind")
+                 "difference_p", "ratio", "ratio_low", "ratio_high", "ratio_kind", "unit")
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ A study writes all that its material allows; ``analysis/table_NAME.py`` and ``an
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ __all__ = ["FIGURES", "TABLES", "Entry", "Material", "open_study", "script", "sk
            "write_tables"]
 
 Needs = Literal["panel", "runs", "checks", "ablations"]
-_HOW = {"panel": "a panel", "runs": "rollouts (a study folder has them)", "checks": "the check of the runs",
+_HOW = {"panel": "a panel", "runs": "rollouts, which a panel alone does not have", "checks": "the check of the runs",
         "ablations": "panels of ablations"}
 
 
@@ -42,21 +43,28 @@ class Entry:
         return "" if needed is not None and len(needed) else _HOW[self.needs]
 
 
-def _printed_slopes(table: pd.DataFrame) -> pd.DataFrame:
-    shown = tables.slopes(table)
-    shown.attrs.update(table.attrs)
-    return shown
+def _with_notes(shown: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The printed view of a table, with the table's notes below it."""
+    def view(table: pd.DataFrame) -> pd.DataFrame:
+        printed = shown(table)
+        printed.attrs["notes"] = list(table.attrs.get("notes", []))
+        return printed
+
+    return view
 
 
 # --- the catalogue ----------------------------------------------------------------------------------------------
 
 TABLES: Mapping[str, Entry] = {
-    "slopes": Entry("Slope of semantic diversity on entropy rate", entries.slopes, shown=_printed_slopes),
-    "base_tuned": Entry("Base against tuned: every measure, pooled over prompts", entries.base_tuned),
+    "slopes": Entry("Slope of semantic diversity on entropy rate", entries.slopes, shown=_with_notes(tables.slopes)),
+    "base_tuned": Entry("Base against tuned", entries.base_tuned),
     "paired": Entry("Base against tuned on the same prompts, with a paired bootstrap", entries.paired,
                     shown=tables.paired),
     "regressions": Entry("Linear mixed models of semantic diversity", entries.coefficients(entries.LINEAR),
                          shown=regressions.side_by_side),
+    "regressions_beta": Entry("Beta mixed models of semantic diversity, Vendi score and semantic entropy",
+                              entries.coefficients(entries.BETA), shown=regressions.side_by_side),
+    "scrutiny": Entry("The paper's slope and the robust one", entries.scrutiny, shown=_with_notes(tables.scrutiny)),
     "ablations": Entry("Slopes on parts of the panel and under other choices", entries.ablations,
                        shown=tables.printed_changes),
     "decomposition": Entry("Canopy entropy in three terms", entries.decomposition),
@@ -67,10 +75,12 @@ FIGURES: Mapping[str, Entry] = {
     "diversity_by_family": Entry("Semantic diversity against entropy rate, by family", entries.cloud("model_name")),
     "diversity_by_task": Entry("Semantic diversity against entropy rate, by task", entries.cloud("task")),
     "diversity_curves": Entry("Semantic diversity against entropy rate, with the curves of two models",
-                              entries.curves({"interaction": "interaction", "quadratic": "quadratic"})),
+                              entries.curves({"paper_beta": "paper's beta model", "robust": "robust model"})),
     "slopes": Entry("Slope of semantic diversity on entropy rate", entries.forest(entries.LINEAR)),
+    "slopes_beta": Entry("Slopes of the paper's beta models and the robust slope",
+                         entries.forest((*entries.BETA, entries.ROBUST))),
     "decomposition": Entry("Canopy entropy in three terms", entries.decomposition_figure),
-    "residuals": Entry("Quantile residuals of the models", entries.residuals(("interaction", "quadratic"))),
+    "residuals": Entry("Quantile residuals of the models", entries.residuals(("interaction", "paper_beta", "robust"))),
     "lengths": Entry("Lengths of the rollouts", entries.length_figure, needs="runs"),
     "length_densities": Entry("Densities of the lengths that ended by themselves", entries.density_figure, "runs"),
     "within_prompt": Entry("Variance of length and rate over a prompt's rollouts", entries.within_figure, "runs"),
@@ -88,18 +98,18 @@ Say = Callable[[str], None]
 
 def write_tables(material: Material, out: str | Path, *, only: Sequence[str] | None = None,
                  say: Say | None = None) -> list[Path]:
-    """Write every table as ``out/NAME`` .csv, .tex, .html, .md and .txt; ``say`` hears of those that are left out."""
-    return [path for name, entry in _possible(TABLES, material, only, say)
-            for path in _write_table(entry, material, Path(out) / name)]
+    """Write every table as ``out/NAME`` .csv, .tex, .html, .md and .txt.
+
+    What the material does not suffice for is left out, and ``say`` hears of it; of tables that are asked for by name
+    (``only``) that is an error.
+    """
+    return _written(TABLES, _write_table, material, Path(out), only, say)
 
 
 def write_figures(material: Material, out: str | Path, *, only: Sequence[str] | None = None,
                   say: Say | None = None) -> list[Path]:
-    """Write every figure as ``out/NAME`` .svg and .png; ``say`` hears of those that are left out."""
-    from canopy_stats.report.style import save
-
-    return [path for name, entry in _possible(FIGURES, material, only, say)
-            for path in save(entry.make(material), Path(out) / name)]
+    """Write every figure as ``out/NAME`` .svg and .png; what is left out as for :func:`write_tables`."""
+    return _written(FIGURES, _write_figure, material, Path(out), only, say)
 
 
 def skipped(entries: Mapping[str, Entry], material: Material) -> dict[str, str]:
@@ -107,25 +117,39 @@ def skipped(entries: Mapping[str, Entry], material: Material) -> dict[str, str]:
     return {name: lacks for name, entry in entries.items() if (lacks := entry.lacks(material))}
 
 
-def _possible(entries: Mapping[str, Entry], material: Material, only: Sequence[str] | None,
-              say: Say | None) -> Iterator[tuple[str, Entry]]:
+def _written(entries: Mapping[str, Entry], write: Callable[[Entry, Material, Path], Sequence[Path]],
+             material: Material, out: Path, only: Sequence[str] | None, say: Say | None) -> list[Path]:
     unknown = [name for name in only or () if name not in entries]
     if unknown:
         raise UserError(f"There is no {', '.join(unknown)}; choose among {', '.join(entries)}.")
-    lacking = skipped(entries, material)
-    for name, entry in entries.items():
-        if only is not None and name not in only:
-            continue
-        if name in lacking:
+    written: list[Path] = []
+    for name in entries if only is None else only:
+        try:
+            _refuse_lacking(name, entries[name], material)
+            written += write(entries[name], material, out / name)
+        except UserError as error:
+            if only is not None:
+                raise
             if say is not None:
-                say(f"  left out: {name} needs {lacking[name]}")
-        else:
-            yield name, entry
+                say(f"  left out: {error}")
+    return written
+
+
+def _refuse_lacking(name: str, entry: Entry, material: Material) -> None:
+    if lacks := entry.lacks(material):
+        raise UserError(f"{name} needs {lacks}: name a study with --study FOLDER, such as one that `canopy-stats demo "
+                        "--out FOLDER` makes.")
 
 
 def _write_table(entry: Entry, material: Material, stem: Path) -> list[Path]:
     table = entry.make(material)
     return tables.write(table, stem, entry.caption, shown=entry.shown(table) if entry.shown else None)
+
+
+def _write_figure(entry: Entry, material: Material, stem: Path) -> tuple[Path, Path]:
+    from canopy_stats.report.style import save
+
+    return save(entry.make(material), stem)
 
 
 # --- the scripts ------------------------------------------------------------------------------------------------
@@ -134,17 +158,12 @@ def _write_table(entry: Entry, material: Material, stem: Path) -> list[Path]:
 def script(file: str, description: str | None, arguments: Sequence[str] | None = None) -> int:
     """The command line of ``analysis/table_NAME.py`` or ``figure_NAME.py``: make that one entry and print it."""
     kind, name = Path(file).stem.split("_", 1)
-    entry = {"table": TABLES, "figure": FIGURES}[kind][name]
     options = _parsed(kind, name, description, arguments)
+    write = {"table": write_tables, "figure": write_figures}[kind]
     try:
-        material = _material(options)
-        if lacks := entry.lacks(material):
-            raise UserError(f"{kind} {name} needs {lacks}: name a study with --study FOLDER, such as one that "
-                            "`canopy-stats demo --out FOLDER` makes.")
-        write = write_tables if kind == "table" else write_figures
-        _tell(write(material, options.out, only=[name]))
+        _tell(write(_material(options), options.out, only=[name]))
     except UserError as error:
-        print(error)
+        print(error, file=sys.stderr)
         return 2
     return 0
 

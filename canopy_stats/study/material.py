@@ -14,7 +14,7 @@ import pandas as pd
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
-    from canopy_stats.slope import SlopeChange
+    from canopy_stats.slope import Scrutiny, SlopeChange
     from canopy_stats.store import Run
 
 BASE = "base"
@@ -61,6 +61,15 @@ class Material:
         if key not in self.known:
             self.known[key] = slope_change(self.pair(variant), model=model)
         return self.known[key]
+
+    def scrutiny(self, tuned: str) -> Scrutiny:
+        """The paper's headline slope and the robust one for a tuned variant; both become known."""
+        from canopy_stats.slope import slope_scrutiny
+
+        found = slope_scrutiny(self.pair(tuned))
+        for change in (found.paper, found.robust):
+            self.known.setdefault((change.model, tuned), change)
+        return found
 
     @cached_property
     def rollouts(self) -> pd.DataFrame:

@@ -92,7 +92,7 @@ def test_decimals_show_two_digits_of_the_standard_error(printed, long):
 @pytest.mark.parametrize(("term", "words"), [
     ("R_bar:model_variant[T.instruct]", "R × instruct"), ("task[T.math]", "task math"), ("R_c2", "R² (centred)"),
     ("model_name[T.birch]:model_variant[T.tuned]", "family birch × tuned"), ("Intercept", "Intercept"),
-    ("ns(invN_sc, 4)[2]", "spline of 1/N (standardised), 2"), ("prompt_uid: R_sc", "prompt: R (standardised)"),
+    ("ns(invN_sc, 4)[2]", "spline of 1/N (standardised), 2 of 4"), ("prompt_uid: R_sc", "prompt: R (standardised)"),
     ("groups of model_name", "groups: family"), ("my_column", "my_column")])
 def test_terms_read_like_words(term, words):
     assert regressions.readable(term) == words

@@ -35,7 +35,7 @@ def slope_forest(slopes: pd.DataFrame, *, level: float = 0.95, scale: str = "D p
             _draw_slopes(ax, entry, row)
         ax.axvline(0, color=GREY, linewidth=0.8)
         ax.set_yticks(range(len(slopes)), [_forest_name(entry) for _, entry in slopes.iterrows()])
-        ax.set(xlabel=f"slope of diversity on entropy rate ({scale})", ylim=(len(slopes) - 0.5, -0.5))
+        ax.set(xlabel=f"slope of diversity on entropy rate\n{scale}", ylim=(len(slopes) - 0.5, -0.5))
         ax.grid(visible=False, axis="y")
         legend(figure, [ax], title=f"Slope of diversity on entropy rate, {100 * level:g}% intervals")
     return figure

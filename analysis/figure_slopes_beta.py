@@ -1,0 +1,11 @@
+"""Base slope, tuned slope and their difference with 95% intervals, by the paper's beta models and the robust model.
+
+Runs in seconds on the demo panel in the package, on another panel (--panel FILE), or on a study (--study FOLDER).
+"""
+
+import sys
+
+from canopy_stats.study.catalogue import script
+
+if __name__ == "__main__":
+    sys.exit(script(__file__, __doc__))
