@@ -23,7 +23,7 @@ USUAL = 0.8
 """The power that studies are usually planned for; drawn as a thin line."""
 
 
-def power_figure(table: pd.DataFrame, *, title: str = "Power of planned studies") -> Figure:
+def power_figure(table: pd.DataFrame, *, title: str = "Power") -> Figure:
     """``Power.table`` drawn: points with their Monte-Carlo standard errors and the smooth curve through them, a facet
     for each effect and number of families. Crosses are the rates of rejection at effect zero."""
     needed = ["prompts", "rollouts", "families", "effect", "power", "mc_error"]
@@ -85,7 +85,7 @@ def _dress(ax: Axes, prompts: list[int], title: str) -> None:
     ax.set_xscale("log")
     ax.set_xticks(prompts, map(str, prompts))
     ax.set_xticks([], minor=True)
-    ax.set(title=title, xlabel="prompts of each task", ylim=(-0.02, 1.02))
+    ax.set(title=title, xlabel="prompts of each task", ylim=(-0.04, 1.02))
     spec = ax.get_subplotspec()
     if spec is not None and spec.colspan.start == 0:
         ax.set_ylabel("power")
