@@ -101,8 +101,8 @@ def tolerance(table: pd.DataFrame, stored: pd.DataFrame, column: str) -> np.ndar
         return np.asarray(0.3 * stored["se"].to_numpy(float))
     if column in ("percent_low", "percent_high"):
         return np.asarray(0.3 * (stored["percent_high"] - stored["percent_low"]).to_numpy(float) / 3.92)
-    if column == "se":
-        return 0.08 * size
+    if column in ("se", "std_error"):
+        return (0.08 if column == "se" else 0.01) * size
     if column in ("p", "q", "p_value", "difference_p", "lrt_p"):
         return 1e-2 * size + 1e-6
     return 1e-3 * size + 1e-7
@@ -250,6 +250,17 @@ def test_several_tuned_variants_get_a_column_each():
     expected = cs.slope_change(more[more["model_variant"] != "instruct"], model="interaction")
     row = found.query("tuned == 'rl' and panel == 'all' and model == 'interaction'").iloc[0]
     assert row["ratio"] == pytest.approx(expected.ratio.estimate)
+
+
+@pytest.mark.filterwarnings("ignore:<Fit beta")  # fifty prompts a task leave the Vendi model's dispersion flat
+def test_a_judged_panel_has_the_third_beta_model_beside_the_others():
+    panel = cs.load_demo_panel().query("prompt_id < '050'")
+    judged = panel.assign(RSE=np.clip(panel["D"], 0.02, 0.98) * np.log(10), rse_m=10)
+    entry = TABLES["regressions_beta"]
+    shown = entry.shown(entry.make(Material(judged))).set_index("term")
+    assert list(shown.columns) == ["paper_beta", "paper_vendi", "paper_rse"]
+    # RSE / log m is D itself here but for a few clipped values
+    assert shown.loc["ratio", "paper_rse"] == shown.loc["ratio", "paper_beta"]
 
 
 def test_a_panel_without_a_tuned_variant_is_refused():
