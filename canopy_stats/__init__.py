@@ -27,6 +27,7 @@ _EXPORTS = {
     "reward": "metrics.reward",
     "keep_best": "metrics.reward",
     "best_rollouts": "metrics.reward",
+    "rho": "metrics",
     "panel": "panel",
     "load_demo_panel": "panel",
     "lmm": "mixed",
@@ -43,9 +44,13 @@ _EXPORTS = {
     "slope_table": "slope",
     "specification_curve": "slope",
     "power": "slope",
+    "slope_contrasts": "slope.contrasts",
+    "template_factorial": "slope.factorial",
     "slope_scrutiny": "slope",
     "simulate_panel": "slope",
     "Scenario": "slope",
+    "read_study": "study",
+    "run_study": "study",
 }
 _MODULES = ("metrics", "mixed", "slope", "report")
 

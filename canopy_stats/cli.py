@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from canopy_stats.slope import SlopeChange
     from canopy_stats.store import Run
+    from canopy_stats.study.file import StudyFile
 
 OK, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -103,6 +104,30 @@ def _measure(options: argparse.Namespace) -> int:
 
 _MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_bar", "R_bar", "CE", "cov_NR",
                   "rho_pearson", "D", "VS", "truncation_rate")
+
+
+def _rho(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from canopy_stats.metrics import rho
+
+    runs = _open_runs(options.runs)
+    found = {_label(run): rho(run, n_boot=options.replicates, seed=options.seed, resample=options.resample,
+                              origin=options.origin) for run in runs}
+    for label, result in found.items():
+        print(f"{label}: " + " ".join(["correlation of length and entropy rate", *result.notes]))
+        _show(result.table)
+        print()
+    tables = [result.table.assign(task=run.config.task, model_name=run.config.family, model_variant=run.config.variant)
+              for run, result in zip(runs, found.values(), strict=True)]
+    whole = pd.concat(tables, ignore_index=True)
+    _write_csv(whole, options.csv)
+    if options.figure:
+        from canopy_stats.report.rho_figure import rho_figure
+        from canopy_stats.report.style import save
+
+        print("written: " + ", ".join(str(path) for path in save(rho_figure(whole), options.figure)))
+    return OK
 
 
 def _labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -323,6 +348,55 @@ def _demo(options: argparse.Namespace) -> int:
     return OK
 
 
+def _run(options: argparse.Namespace) -> int:
+    from canopy_stats.study import chain, run_study
+
+    file, out = _study(options)
+    steps: dict[str, Any] = {"redraw": options.redraw, "progress": not options.quiet}
+    if options.quiet:
+        steps["say"] = lambda line: None
+    if options.only is not None:
+        chain.run_stages(file.study, out, [options.only], **{"say": print, **steps})
+        return OK
+    result = run_study(file.study, out, **steps)
+    if options.quiet:
+        print(f"{result.out / 'summary.md'}")
+    return OK
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from canopy_stats.study import plan
+
+    file, out = _study(options)
+    print(plan.told(file.study, out, plan.Assumptions(options.mean_length, options.tokens_per_second)))
+    return OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from canopy_stats.study import status
+
+    file, out = _study(options)
+    print(status.told(file.study, out))
+    return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from canopy_stats.study import chain
+
+    file, out = _study(options)
+    chain.run_stages(file.study, out, ["report"], say=lambda line: None)
+    print("\n".join(str(path) for path in sorted([*out.glob("report.html"), *out.glob("summary.md")])))
+    return OK
+
+
+def _study(options: argparse.Namespace) -> tuple[StudyFile, Path]:
+    """The study file, and where its results go."""
+    from canopy_stats.study import read_study
+
+    file = read_study(options.study)
+    return file, file.folder(options.out)
+
+
 # ---------------------------------------------------------------------------------------------------- small parts
 
 
@@ -435,6 +509,19 @@ def _measure_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cap", type=int, metavar="N", help="measure as if the length cap had been N")
     command.add_argument("--caps", type=_whole_numbers, nargs="?", const=[], metavar="N,N,...",
                          help="also print the curve over these caps; alone, the run's cap halved again and again")
+    _csv_option(command)
+
+
+def _rho_options(command: argparse.ArgumentParser) -> None:
+    _runs_argument(command)
+    add = command.add_argument
+    add("--replicates", type=int, default=400, metavar="B", help="bootstrap replicates; 0: no intervals (default 400)")
+    add("--seed", type=int, default=0, help="of the bootstrap")
+    add("--resample", choices=["nested", "prompts", "rollouts"], default="nested",
+        help="what the bootstrap draws anew: prompts and their rollouts (default), prompts, or rollouts alone")
+    add("--origin", choices=["start", "end"], default="start",
+        help="where positions are counted from: the first token (default) or the last")
+    add("--figure", metavar="STEM", help="also draw STEM.svg and STEM.png")
     _csv_option(command)
 
 
@@ -558,6 +645,32 @@ def _demo_options(command: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress on stderr")
 
 
+def _run_options(command: argparse.ArgumentParser) -> None:
+    _study_argument(command)
+    add = command.add_argument
+    add("--only", choices=("generate", "check", "embed", "judge", "panel", "fit", "tables", "figures", "report"),
+        metavar="STAGE", help="one stage alone, on what the others left: generate, check, embed, judge, panel, fit, "
+                              "tables, figures or report")
+    add("--redraw", action="store_true",
+        help="draw runs again whose settings or code have changed; the old ones are moved to FOLDER/stale")
+    add("--quiet", action="store_true", help="no progress, only where the summary is")
+
+
+def _plan_options(command: argparse.ArgumentParser) -> None:
+    _study_argument(command)
+    add = command.add_argument
+    add("--mean-length", type=float, metavar="N",
+        help="tokens a rollout, where no stored rollout tells (default: a quarter of the cap)")
+    add("--tokens-per-second", type=float, metavar="N",
+        help="what your machine draws, as a finished run says (default: a guess from the models' size)")
+
+
+def _study_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("study", metavar="STUDY", help="study file (YAML)")
+    command.add_argument("--out", metavar="FOLDER",
+                         help="where everything is stored (default: the file's 'out', else runs/<name of the file>)")
+
+
 def _runs_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("runs", nargs="+", metavar="RUN", help="folder that `canopy-stats generate` wrote")
 
@@ -590,11 +703,19 @@ Each step reads what the one before it stored:
   embed      runs -> embeddings of the rollouts' texts, kept in the run folders
   measure    runs -> entropy, length and diversity of each prompt
   judge      runs -> semantic entropy of each prompt, from verdicts on who means the same
+  rho        runs -> do long rollouts have other rates, beyond what their positions explain?
   panel      runs -> one table, a row for each prompt and model
   fit        a panel -> how the slope of diversity on entropy rate changes
   curve      a panel -> the same under every defensible specification
   power      a pilot panel -> how large must a study be?
   scrutinise a panel -> the paper's slope beside one that withstands the known artefacts
+
+All of them for a study, which a YAML file describes:
+
+  plan       a study file -> what it would take: rollouts, tokens, disk, hours
+  run        a study file -> runs, panel, tables, figures and report, resumable at every stage
+  status     a study file -> what is done, stale or missing
+  report     a finished study -> its report, made again
   demo       all of it on models that come with the project
 """
 
@@ -648,6 +769,18 @@ _COMMANDS: dict[str, _Step] = {
           canopy-stats judge runs/alder-stories --judge embedding --threshold 0.6 --embedder minilm
           canopy-stats judge runs/base runs/tuned --judge openai --base-url https://host/v1 --model NAME \\
               --api-key-env HOST_API_KEY --requests-per-minute 300 --panel panel.parquet --out panel-rse.parquet
+        """),
+    "rho": (_rho, _rho_options, "length and entropy rate, beyond position", """
+        Correlate length and entropy rate over the rollouts of each prompt, and take away what position alone explains:
+        where entropy falls along the text, longer rollouts have lower rates whatever they say.
+
+          raw       Pearson, Spearman and Kendall, pooled over prompts
+          position  the part that a position profile, fitted to each prompt's other rollouts, brings about
+          excess    raw - position
+          adjusted  the correlation of length with the rate that is left: compare this one between models
+
+        Example:
+          canopy-stats rho runs/alder-* --csv rho.csv --figure rho
         """),
     "panel": (_panel, _panel_options, "one table from many runs", """
         Measure runs and put them into one table: a row for each (task, prompt, family, variant). Runs with different
@@ -717,6 +850,36 @@ _COMMANDS: dict[str, _Step] = {
 
         Example:
           canopy-stats check runs/alder-stories --sample 64
+        """),
+    "plan": (_plan, _plan_options, "what a study would take, before anything runs", """
+        For each family, variant and task: prompts, rollouts, tokens (at most and expected), disk and hours, then the
+        texts to embed and the verdicts to ask for. Nothing is loaded or downloaded. Stored rollouts tell the mean
+        length where there are some; the lines below the table say what is an assumption.
+
+        Example:
+          canopy-stats plan analysis/studies/paper.yaml --tokens-per-second 3000
+        """),
+    "run": (_run, _run_options, "a whole study from its file", """
+        Generate, check, embed, judge, panel, fit, tables, figures, report. Interrupted? The same command resumes, and
+        ends with the same results. What is there is kept as long as what it was made from (by content hash: prompts,
+        model, law, embedder, code) is unchanged, and made anew otherwise. Rollouts are dear: those that no longer
+        belong to the study are named, and drawn again only with --redraw.
+
+        Example:
+          canopy-stats run analysis/studies/demo.yaml --out runs/demo
+        """),
+    "status": (_status, _study_argument, "what of a study is done, stale or missing", """
+        One line for each run with its rollouts and tokens so far, and one for each later stage: done, stale (made
+        from something that has changed since, which is named), or missing. Nothing is loaded and nothing is changed.
+
+        Example:
+          canopy-stats status analysis/studies/demo.yaml
+        """),
+    "report": (_report, _study_argument, "the report of a finished study, made again", """
+        Write summary.md and report.html from the tables and figures that `run` left.
+
+        Example:
+          canopy-stats report analysis/studies/demo.yaml
         """),
     "demo": (_demo, _demo_options, "everything on models that come with the project", """
         From models and prompts that come with the project to the slope table: generate, check, embed, measure, panel,

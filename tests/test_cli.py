@@ -8,7 +8,8 @@ import pytest
 from canopy_stats import cli
 from canopy_stats.schema import UserError
 
-COMMANDS = ["generate", "embed", "measure", "judge", "panel", "fit", "curve", "power", "scrutinise", "check", "demo"]
+COMMANDS = ["generate", "embed", "measure", "judge", "rho", "panel", "fit", "curve", "power", "scrutinise", "check",
+            "demo"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]
 
@@ -194,6 +195,14 @@ def test_measure_prints_and_writes(capsys, runs, tmp_path):
     assert code == 0
     assert "covariance between prompts" in out and "Under smaller length caps" in out
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 1 + 2 * 8
+
+
+def test_rho_prints_writes_and_draws(capsys, runs, tmp_path):
+    code, out, _ = run(capsys, "rho", *runs[:2], "--replicates", "20", "--csv", tmp_path / "r.csv", "--figure",
+                       tmp_path / "rho")
+    assert code == 0 and out.count("excess") == 2 * 3
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + 2 * 12
+    assert (tmp_path / "rho.png").is_file() and (tmp_path / "rho.svg").is_file()
 
 
 def test_measure_cap_above_the_run(capsys, runs):

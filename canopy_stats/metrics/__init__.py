@@ -13,7 +13,8 @@ from canopy_stats.metrics.embed import Embeddings, embed, embed_texts
 from canopy_stats.metrics.measures import measure
 from canopy_stats.metrics.paired import paired_bootstrap
 from canopy_stats.metrics.pooling import pool, three_level
+from canopy_stats.metrics.rho import RhoResult, rho
 from canopy_stats.metrics.tree import tree_metrics
 
-__all__ = ["Adjusted", "Embeddings", "adjust", "cap_curve", "diversity_metrics", "embed", "embed_texts", "measure",
-           "paired_bootstrap", "pool", "three_level", "tree_metrics"]
+__all__ = ["Adjusted", "Embeddings", "RhoResult", "adjust", "cap_curve", "diversity_metrics", "embed", "embed_texts",
+           "measure", "paired_bootstrap", "pool", "rho", "three_level", "tree_metrics"]

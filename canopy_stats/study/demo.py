@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.study.chain import StudyResult, run_study
+from canopy_stats.study.chain import run_study
 from canopy_stats.study.record import Checkpoint, Family, Study
+from canopy_stats.study.result import StudyResult
 from canopy_stats.study.stages import Say
 
 TASKS = ("completion", "coding", "math", "stories")

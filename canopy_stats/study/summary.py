@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from canopy_stats.slope import SlopeChange
-    from canopy_stats.study.chain import StudyResult
     from canopy_stats.study.record import Study
+    from canopy_stats.study.result import StudyResult
 
 
 def closing(result: StudyResult) -> str:
@@ -20,13 +20,22 @@ def closing(result: StudyResult) -> str:
     return "\n".join([
         "", result.study.title, result.study.contrast, "",
         "Slope of semantic diversity D on mean entropy rate (D per nat/token), standard errors in brackets:", "",
-        tables.console(tables.slopes(result.slopes)), "", finding(result.changes), "",
+        slopes(result, tables.console), "", scrutinised(result), "",
         "Check of the rollouts (z-scores within 4; differences from plain transformers in nats):", "",
         tables.console(result.checks), "",
         f"Panel:   {result.out / 'panel.parquet'} ({len(result.panel)} rows)",
         f"Tables:  {result.out / 'tables'}", f"Figures: {result.out / 'figures'}",
         f"Summary: {result.out / 'summary.md'}",
         "Time:    " + ", ".join(f"{stage} {took:.0f} s" for stage, took in result.seconds.items())])
+
+
+def slopes(result: StudyResult, printed: Callable[[pd.DataFrame], str]) -> str:
+    """The slope table as text; why there is none where the panel does not suffice."""
+    from canopy_stats.report import tables
+
+    if result.slopes.empty:
+        return "\n".join(result.slopes.attrs["notes"])
+    return printed(tables.slopes(result.slopes))
 
 
 def finding(changes: Sequence[SlopeChange]) -> str:
@@ -38,6 +47,12 @@ def finding(changes: Sequence[SlopeChange]) -> str:
             f"{change.tuned.estimate:.3f} in the tuned ones. {change.verdict}")
 
 
+def scrutinised(result: StudyResult) -> str:
+    """What the slopes say in words: the paper's model held against one that withstands the known artefacts."""
+    several = len(result.verdicts) > 1
+    return "\n\n".join(f"{variant}: {words}" if several else words for variant, words in result.verdicts.items())
+
+
 def page(result: StudyResult) -> str:
     """The study on one Markdown page."""
     from canopy_stats.report import tables
@@ -45,9 +60,9 @@ def page(result: StudyResult) -> str:
     study, panel = result.study, result.panel
     pictures = [path for path in result.figures if path.suffix == ".png"]
     return "\n".join([
-        f"# {study.title}", "", study.contrast, "", finding(result.changes), "",
+        f"# {study.title}", "", study.contrast, "", scrutinised(result), "",
         "## Slopes", "", "Change of D for each nat per token, standard errors in brackets.", "",
-        tables.markdown(tables.slopes(result.slopes)), "",
+        slopes(result, tables.markdown), "",
         *(f"- {note}" for note in result.slopes.attrs.get("notes", [])), "",
         "## Base against tuned", "", tables.markdown(tables.base_tuned(panel)), "",
         "## Canopy entropy in three terms", "", tables.markdown(tables.decomposition(panel)), "",

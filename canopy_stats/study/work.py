@@ -10,15 +10,17 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from canopy_stats.schema import UserError
+from canopy_stats.study import drawn
 from canopy_stats.study.record import Study
 from canopy_stats.study.stages import Say, code_hash
 
@@ -39,14 +41,20 @@ def prompts_of(out: Path, task: str) -> Path:
 
 
 def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
-    """One run of the study: what is stored stays, and an unfinished run goes on."""
+    """One run of the study: what is stored stays, and an unfinished run goes on. Its stamp tells what was asked."""
     from canopy_stats.runs import generate
 
     task, family, checkpoint = study.cells()[name]
-    return generate(
+    drawn.begin(study, out, name)
+    run = generate(
         checkpoint.model, prompts_of(out, task), out / "runs" / name, family=family.name, variant=checkpoint.variant,
-        task=task, n_rollouts=study.n_rollouts, policy=study.policy, seed=study.seed, chat=checkpoint.chat,
-        adapter=checkpoint.adapter, batch_size=study.batch_size, drift_tokens=study.drift_tokens, progress=progress)
+        task=task, n_rollouts=study.n_rollouts, policy=study.policy, seed=study.seed, engine=study.engine,
+        tokenizer=checkpoint.tokenizer, chat=checkpoint.chat, system=checkpoint.system,
+        enable_thinking=checkpoint.enable_thinking, adapter=checkpoint.adapter, revision=checkpoint.revision,
+        dtype=checkpoint.dtype, device=study.device, batch_size=study.batch_size, drift_tokens=study.drift_tokens,
+        progress=progress)
+    drawn.finish(study, out, name, run)
+    return run
 
 
 def checked(study: Study, run: Run, name: str) -> pd.DataFrame:
@@ -55,24 +63,29 @@ def checked(study: Study, run: Run, name: str) -> pd.DataFrame:
 
     from canopy_stats.checks import check
 
-    made_from = {"sample": study.check_sample, "code": code_hash("checks", "drift", "generation")}
+    made_from = check_key(study)
     kept = run.read_table("check")
     if kept is not None and made_from.items() <= kept[1].items():
         return kept[0].to_pandas()
     model = study.cells()[name][2].model
-    report = check(run, model=None if isinstance(model, (str, Path)) else model, n_sample=study.check_sample)
+    # The run knows where a named model lies, and of an engine of one's own only the martingales can be looked at.
+    given = None if isinstance(model, (str, Path)) or not isinstance(study.engine, str) else model
+    report = check(run, model=given, n_sample=study.check_sample)
     table = pa.Table.from_pandas(report.to_frame(), preserve_index=False)
     run.write_table("check", table, made_from)
     return table.to_pandas()
 
 
-def draw_here(study: Study, out: Path, say: Say, progress: bool) -> dict[str, Run]:
-    """Every run of the study, one after the other."""
-    runs, cells = {}, study.cells()
-    for number, name in enumerate(cells, 1):
-        say(f"  {number} of {len(cells)}: {name}")
-        runs[name] = draw(study, out, name, progress=progress)
-    return runs
+def check_key(study: Study) -> dict[str, Any]:
+    """What a check's findings depend on beside the run."""
+    return {"sample": study.check_sample, "code": code_hash("checks", "drift", "generation")}
+
+
+def draw_here(study: Study, out: Path, missing: Sequence[str], say: Say, progress: bool) -> None:
+    """The missing runs of the study, one after the other."""
+    for number, name in enumerate(missing, 1):
+        say(f"  {number} of {len(missing)}: {name}")
+        draw(study, out, name, progress=progress)
 
 
 @contextmanager
@@ -109,22 +122,19 @@ class Job:
         return cls(Study.from_dict(values["study"]), Path(values["out"]), tuple(values["names"]))
 
 
-def draw_apart(study: Study, out: Path, workers: int, say: Say) -> dict[str, Run]:
-    """Every run of the study, drawn and checked by up to ``workers`` processes at a time."""
-    from canopy_stats.store import open_run
-
+def draw_apart(study: Study, out: Path, missing: Sequence[str], workers: int, say: Say) -> None:
+    """The missing runs of the study, drawn and checked by up to ``workers`` processes at a time."""
     cells = study.cells()
-    jobs = [Job(study, out.resolve(), tuple(n for n, (_, f, c) in cells.items() if f is family and c is checkpoint))
-            for family in study.families for checkpoint in family.checkpoints]
+    wanted = [tuple(n for n in missing if cells[n][1] is family and cells[n][2] is checkpoint)
+              for family in study.families for checkpoint in family.checkpoints]
     with ThreadPoolExecutor(workers) as pool:
-        started = [pool.submit(_in_a_process, job, say) for job in jobs]
+        started = [pool.submit(_in_a_process, Job(study, out.resolve(), names), say) for names in wanted if names]
         try:
             for future in started:
                 future.result()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return {name: open_run(out / "runs" / name) for name in cells}
 
 
 def _in_a_process(job: Job, say: Say) -> None:
@@ -135,10 +145,12 @@ def _in_a_process(job: Job, say: Say) -> None:
     assert worker.stdin is not None and worker.stdout is not None
     with ThreadPoolExecutor(1) as reader:
         errors = reader.submit(_read_all, worker.stderr)
+        # The pipe stays open: the worker ends when it closes, and so when this process is killed.
         with worker.stdin as pipe:
-            pipe.write(job.to_json().encode())
-        for line in worker.stdout:
-            say(line.decode().rstrip())
+            pipe.write(job.to_json().encode() + b"\n")
+            pipe.flush()
+            for line in worker.stdout:
+                say(line.decode().rstrip())
     _raise_for(worker.wait(), errors.result())
 
 
@@ -163,7 +175,8 @@ def _raise_for(code: int, errors: str) -> None:
 
 def main() -> int:
     """The worker's side: one job from standard input, a line on standard output for each run."""
-    job = Job.from_json(sys.stdin.read())
+    job = Job.from_json(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
     try:
         for name in job.names:
             began = time.monotonic()
@@ -175,6 +188,12 @@ def main() -> int:
         print(" ".join(str(error).split()), file=sys.stderr)
         return REFUSED
     return 0
+
+
+def _end_with_the_caller() -> None:
+    """A killed caller cannot stop its workers, and a worker that goes on alone would hold the run's lock."""
+    sys.stdin.read()
+    os._exit(REFUSED)
 
 
 if __name__ == "__main__":

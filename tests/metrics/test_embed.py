@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from canopy_stats.metrics import embed, embed_texts
 from canopy_stats.metrics import hashed as hashed_words
-from canopy_stats.metrics.embed import Embedder, resolve, the_kept_embedding
+from canopy_stats.metrics.embed import Embedder, Prompted, resolve, the_kept_embedding
 from canopy_stats.metrics.texts import prepare
 from canopy_stats.schema import UserError
 
@@ -218,3 +218,29 @@ def test_the_same_model_has_the_same_version_in_any_folder(tmp_path):
 
     shutil.copytree(_minilm_folder(), tmp_path / "copy")
     assert resolve(tmp_path / "copy").identity["version"] == resolve("minilm").identity["version"]
+
+
+# --------------------------------------------------------------------------------------------------- a prompt before
+
+
+@needs_minilm
+def test_a_prompt_goes_before_each_text_and_is_part_of_the_embedders_name():
+    raw = ["an oak", "a fir tree", ""]
+    prompted, plain = embed_texts(raw, Prompted("minilm", "clustering: ")), embed_texts(raw, "minilm")
+    by_hand = embed_texts([f"clustering: {text}" for text in raw[:2]], "minilm")
+    np.testing.assert_allclose(prompted.vectors[:2], by_hand.vectors, atol=1e-6)
+    assert np.abs(prompted.vectors[:2] - plain.vectors[:2]).max() > 0.01
+    assert prompted.label.startswith("all-MiniLM-L6-v2 (prompt 'clustering: ')@") and prompted.label != plain.label
+    assert prompted.provenance["version"] == plain.provenance["version"]
+
+
+@needs_minilm
+def test_a_prompt_counts_into_the_length_that_is_read():
+    text = "oak " * 250
+    assert not embed_texts([text], "minilm").truncated[0]
+    assert embed_texts([text], Prompted("minilm", "one two three four five six: ")).truncated[0]
+
+
+def test_a_prompt_for_an_embedder_without_any_is_refused():
+    with pytest.raises(UserError, match="'tfidf' counts words and heeds no prompt"):
+        resolve(Prompted("tfidf", "clustering: "))

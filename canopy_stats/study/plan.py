@@ -1,0 +1,205 @@
+"""What a study would take, before anything runs: rollouts, tokens, disk, hours, texts to embed. Nothing is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from canopy_stats.files import readable_size
+from canopy_stats.progress import duration
+from canopy_stats.schema import UserError
+from canopy_stats.study import drawn
+from canopy_stats.study.parts import MAIN, Part, parts_of
+from canopy_stats.study.prompts import prompt_lines
+from canopy_stats.study.record import Checkpoint, Prompted, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BYTES_PER_TOKEN = 43.0
+MEASURED = "43 bytes a token (41 to 45 in stored runs of the small families and of SmolLM2-135M)"
+SHARE_OF_CAP = 0.25
+"""Assumed mean length where no rollout tells better, as a share of the cap."""
+DIMENSIONS = {"tfidf": 1025, "minilm": 384}
+OTHER_DIMENSIONS = 1024
+JUDGED = 20
+"""Rollouts of a prompt that are judged where the study does not say."""
+SPEED_OF_A_BILLION, FASTEST = 20_000.0, 5_000.0
+"""Guess: tokens a second of one large GPU, times the billions of parameters; and at most this many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What cannot be known before: mean length of a rollout and tokens a second; None takes the stated guesses."""
+
+    mean_length: float | None = None
+    tokens_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean_length", "tokens_per_second"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(f"{name} is {value}; it must be a positive number.")
+
+
+def plan(study: Study, out: Path, assumed: Assumptions | None = None) -> pd.DataFrame:
+    """A row for each run of the study and of its ablations.
+
+    Columns: part, family, variant, task, prompts, rollouts, stored_tokens, most_tokens (all rollouts at the cap),
+    expected_tokens, length_from (what tells the mean length), bytes (of the expected tokens), tokens_per_second, hours
+    (of the tokens that are not stored yet).
+    """
+    import pandas as pd
+
+    return pd.DataFrame([row for part in parts_of(study, out) if part.lender is None
+                         for row in _rows(part, assumed or Assumptions())])
+
+
+def _rows(part: Part, assumed: Assumptions) -> list[dict[str, Any]]:
+    states = {name: drawn.run_state(part.study, part.home, name) for name in part.study.cells()}
+    return [_row(part, name, states, assumed) for name in states]
+
+
+def _row(part: Part, name: str, states: dict[str, drawn.RunState], assumed: Assumptions) -> dict[str, Any]:
+    study = part.study
+    task, family, checkpoint = study.cells()[name]
+    prompts = len(prompt_lines(study.tasks[task], study.prompts_per_task, study.few_shot, task).splitlines())
+    rollouts = prompts * study.n_rollouts
+    length, source = _mean_length(study, name, states, assumed)
+    tokens, stored = rollouts * length, states[name].tokens if states[name].state != "stale" else 0
+    speed = assumed.tokens_per_second or guessed_speed(checkpoint)
+    return {"part": part.name, "family": family.name, "variant": checkpoint.variant, "task": task, "prompts": prompts,
+            "rollouts": rollouts, "stored_tokens": stored, "most_tokens": rollouts * study.policy.max_new_tokens,
+            "expected_tokens": round(tokens), "length_from": source, "bytes": round(tokens * BYTES_PER_TOKEN),
+            "tokens_per_second": speed, "hours": max(tokens - stored, 0.0) / speed / 3600}
+
+
+def _mean_length(study: Study, name: str, states: dict[str, drawn.RunState],
+                 assumed: Assumptions) -> tuple[float, str]:
+    """Tokens a rollout, and what says so: the run's own rollouts, those of its variant, or an assumption."""
+    variant = study.cells()[name][2].variant
+    usable = {n: s for n, s in states.items() if s.rollouts and s.state != "stale"}
+    if name in usable:
+        return usable[name].tokens / usable[name].rollouts, "its own rollouts"
+    like = [s for n, s in usable.items() if study.cells()[n][2].variant == variant]
+    if like:
+        return sum(s.tokens for s in like) / sum(s.rollouts for s in like), f"other {variant} runs"
+    if assumed.mean_length is not None:
+        return min(assumed.mean_length, study.policy.max_new_tokens), "given"
+    return SHARE_OF_CAP * study.policy.max_new_tokens, "assumed"
+
+
+# --- speed ------------------------------------------------------------------------------------------------------
+
+
+def guessed_speed(checkpoint: Checkpoint) -> float:
+    """A guess of the tokens a second that one large GPU draws, from the size of the model."""
+    size = billions(checkpoint.model)
+    return FASTEST if size is None else min(FASTEST, SPEED_OF_A_BILLION / size)
+
+
+def billions(model: Any) -> float | None:
+    """Billions of parameters: as the name says, else from the size of the weights in 16 bits; None if unknown."""
+    if not isinstance(model, (str, Path)):
+        return None
+    path = Path(model)
+    weights = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*.bin")]
+    found = re.search(r"(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", path.name.lower())
+    if found:
+        return float(found[1]) / (1 if found[2] == "b" else 1000)
+    return sum(p.stat().st_size for p in weights) / 2e9 if weights else None
+
+
+# --- in words ---------------------------------------------------------------------------------------------------
+
+
+def told(study: Study, out: Path, assumed: Assumptions | None = None) -> str:
+    """The plan as a table for the terminal, its totals, and what they rest on."""
+    from canopy_stats.report import tables
+
+    assumed, rows = assumed or Assumptions(), plan(study, out, assumed or Assumptions())
+    own, further = rows[rows["part"] == MAIN], rows[rows["part"] != MAIN]
+    lines = [study.title, "", tables.console(_shown(own, ["family", "variant", "task"], ["length_from"]))]
+    if len(further):
+        sums = further.groupby("part", sort=False)[_SUMMED].sum().reset_index()
+        lines += ["", "Ablations that draw rollouts of their own:", "", tables.console(_shown(sums, ["part"], []))]
+    return "\n".join([*lines, "", *_totals(study, out, rows), "", *_grounds(rows, assumed)])
+
+
+_SUMMED = ["prompts", "rollouts", "stored_tokens", "most_tokens", "expected_tokens", "bytes", "hours"]
+
+
+def _shown(rows: pd.DataFrame, names: list[str], more: list[str]) -> pd.DataFrame:
+    """The rows with numbers as people read them."""
+    words = {"prompts": rows["prompts"].map("{:,}".format), "rollouts": rows["rollouts"].map("{:,}".format),
+             "tokens at most": rows["most_tokens"].map(_count), "expected": rows["expected_tokens"].map(_count),
+             "disk": rows["bytes"].map(readable_size), "time": (3600 * rows["hours"]).map(duration)}
+    return rows[names].assign(**words, **{name.replace("_", " "): rows[name] for name in more})
+
+
+def _count(tokens: float) -> str:
+    return f"{tokens / 1e6:,.1f} M" if tokens >= 1e5 else f"{tokens:,.0f}"
+
+
+def _totals(study: Study, out: Path, rows: pd.DataFrame) -> list[str]:
+    texts = embeddings(study, out)
+    lines = [f"Rollouts:   {rows['rollouts'].sum():,} in {len(rows)} runs",
+             f"Tokens:     {_count(rows['expected_tokens'].sum())} expected, {_count(rows['most_tokens'].sum())} at "
+             f"most, {_count(rows['stored_tokens'].sum())} stored",
+             f"Disk:       {readable_size(rows['bytes'].sum())} for the runs, "
+             f"{readable_size(sum(t['bytes'] for t in texts))} for embeddings",
+             f"Drawing:    {duration(3600 * rows['hours'].sum())} on one GPU (a guess)",
+             f"Embeddings: {sum(t['texts'] for t in texts):,} texts",
+             *(f"            {t['texts']:,} by {t['embedder']}" for t in texts)]
+    if study.judge is not None:
+        lines.append(f"Verdicts:   at most {verdicts(study, rows):,} (m(m-1) for each prompt and checkpoint)")
+    return lines
+
+
+def embeddings(study: Study, out: Path) -> list[dict[str, Any]]:
+    """A row for each embedder, with how many texts it embeds in all parts and what their vectors take."""
+    totals: dict[str, dict[str, Any]] = {}
+    seen = set()
+    for part in parts_of(study, out):
+        label = embedder_label(part.study.embedder)
+        if (label, part.home) in seen:
+            continue
+        seen.add((label, part.home))
+        texts = sum(len(prompt_lines(part.study.tasks[task], part.study.prompts_per_task).splitlines())
+                    for task, _, _ in part.study.cells().values()) * part.study.n_rollouts
+        row = totals.setdefault(label, {"embedder": label, "texts": 0, "bytes": 0})
+        row["texts"] += texts
+        row["bytes"] += texts * 4 * DIMENSIONS.get(label, OTHER_DIMENSIONS)
+    return list(totals.values())
+
+
+def embedder_label(embedder: str | Prompted) -> str:
+    """An embedder's name for people."""
+    if isinstance(embedder, Prompted):
+        return f"{embedder.model} (prompt {embedder.prompt!r})"
+    return embedder
+
+
+def verdicts(study: Study, rows: pd.DataFrame) -> int:
+    """Verdicts that the judge is asked for at most."""
+    m = min(int((study.judge or {}).get("m", JUDGED)), study.n_rollouts)
+    return int(rows["prompts"].sum()) * m * (m - 1)
+
+
+def _grounds(rows: pd.DataFrame, assumed: Assumptions) -> list[str]:
+    """What the figures rest on, and what would make them better."""
+    length = (f"{assumed.mean_length:g} tokens, as given" if assumed.mean_length is not None
+              else f"{SHARE_OF_CAP:.0%} of the cap, an assumption; --mean-length gives another")
+    speed = (f"{assumed.tokens_per_second:,.0f} tokens/s, as given" if assumed.tokens_per_second is not None
+             else f"a guess from the models' size ({_speeds(rows)}): measure yours and give --tokens-per-second")
+    return [f"Mean length where no rollout is stored: {length}.",
+            f"Disk: {MEASURED}; 4 bytes for each of a vector's dimensions, {OTHER_DIMENSIONS:,} where unknown.",
+            f"Speed: {speed}."]
+
+
+def _speeds(rows: pd.DataFrame) -> str:
+    values: Sequence[float] = sorted(set(rows["tokens_per_second"]))
+    return f"{values[0]:,.0f}" + (f" to {values[-1]:,.0f}" if len(values) > 1 else "") + " tokens/s on one large GPU"

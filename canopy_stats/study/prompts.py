@@ -1,0 +1,117 @@
+"""The prompts that a study uses: chosen evenly from a file, and with worked examples before them on request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canopy_stats import files
+from canopy_stats.schema import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class FewShot:
+    """``shots`` examples before every prompt, drawn from the JSON lines of ``pool`` by ``seed``.
+
+    A line of the pool has a ``prompt`` and its ``answer``, and may name the ``task`` it is for.
+    """
+
+    pool: str
+    shots: int
+    seed: int = 0
+
+    def described(self) -> dict[str, Any]:
+        """Plain values for provenance; of the pool's path the last part."""
+        return {**asdict(self), "pool": Path(self.pool).name}
+
+
+def choose_prompts(source: str | Path, wanted: int | None, copy: Path, few_shot: FewShot | None = None,
+                   task: str = "") -> Path:
+    """Copy ``wanted`` prompts, evenly spread over a prompt file (all of them for None), to ``copy``."""
+    files.make_folder(copy.parent)
+    files.write_atomic(copy, prompt_lines(source, wanted, few_shot, task))
+    return copy
+
+
+def prompt_lines(source: str | Path, wanted: int | None, few_shot: FewShot | None = None, task: str = "") -> bytes:
+    """The chosen lines of a prompt file, as :func:`choose_prompts` stores them."""
+    lines = read_lines(source)
+    if wanted is not None and not 1 <= wanted <= len(lines):
+        raise UserError(f"prompts_per_task is {wanted}, but {Path(source).name} has {len(lines)} prompts: ask for 1 to "
+                        f"{len(lines)} of them.")
+    count = len(lines) if wanted is None else wanted
+    chosen = [lines[i * len(lines) // count] for i in range(count)]
+    if few_shot is not None:
+        chosen = with_examples(chosen, few_shot, task)
+    return "".join(line + "\n" for line in chosen).encode()
+
+
+def read_lines(source: str | Path) -> list[str]:
+    """The lines of a prompt file that are not blank; UserError where it cannot be read."""
+    path = Path(source)
+    try:
+        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except FileNotFoundError:
+        raise UserError(f"There is no prompt file {path}. The project has its own in data/prompts: run this in a "
+                        "checkout, or say where they are.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The prompt file {path} cannot be read ({error}); give a UTF-8 text file.") from None
+
+
+# --- examples before a prompt -----------------------------------------------------------------------------------
+
+
+def with_examples(lines: Sequence[str], few_shot: FewShot, task: str) -> list[str]:
+    """Prompt lines with examples before each prompt: the same for every family and variant.
+
+    Which ones depends on (seed, task, prompt) alone, so that adding a prompt changes no other.
+    """
+    pool = examples(few_shot.pool, task)
+    return [_with_examples(_record(line, place), place, pool, few_shot, task) for place, line in enumerate(lines)]
+
+
+def _with_examples(record: Mapping[str, Any], place: int, pool: Sequence[Mapping[str, Any]], few_shot: FewShot,
+                   task: str) -> str:
+    prompt = record["prompt"]
+    others = [e for e in pool if e["prompt"] != prompt]
+    if not 1 <= few_shot.shots <= len(others):
+        raise UserError(f"few_shot.shots is {few_shot.shots}, but {Path(few_shot.pool).name} has {len(others)} "
+                        f"examples for {task}: ask for 1 to {len(others)}, or add some.")
+    key = files.sha256(files.canonical_json([few_shot.seed, task, prompt]))
+    drawn = np.random.default_rng(int(key, 16)).choice(len(others), few_shot.shots, replace=False)
+    shown = [f"{others[i]['prompt']}\n{others[i]['answer']}" for i in drawn]
+    dressed = {**record, "id": str(record.get("id", place)), "prompt": "\n\n".join([*shown, prompt])}
+    return json.dumps(dressed, ensure_ascii=False)
+
+
+def _record(line: str, place: int) -> dict[str, Any]:
+    """A prompt line whose prompt is a text: examples are written before it as text."""
+    try:
+        record = json.loads(line)
+        text = isinstance(record["prompt"], str)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"Prompt {place + 1} is not a JSON object with a 'prompt'; write one object a line.") from None
+    if not text:
+        raise UserError(f"Prompt {place + 1} is not a text; few_shot writes its examples before texts only.")
+    return record
+
+
+def examples(pool: str | Path, task: str) -> list[dict[str, Any]]:
+    """The pool's examples for a task: those that name it, and those that name none."""
+    found = []
+    for number, line in enumerate(read_lines(pool), 1):
+        try:
+            record = json.loads(line)
+            usable = all(isinstance(record[key], str) and record[key].strip() for key in ("prompt", "answer"))
+        except (ValueError, KeyError, TypeError):
+            usable = False
+        if not usable:
+            raise UserError(f'{pool}, line {number}: an example is an object with texts "prompt" and "answer".')
+        if record.get("task", task) == task:
+            found.append(record)
+    return found

@@ -1,0 +1,82 @@
+"""What a study found, read from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from canopy_stats import files
+from canopy_stats.study import fits
+from canopy_stats.study.parts import Part, read_checks
+from canopy_stats.study.record import Study
+from canopy_stats.study.stages import stamped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from canopy_stats.slope import SlopeChange
+    from canopy_stats.store import Run
+
+TIMES = "times.json"
+"""The one file of a study's folder that tells times, beside the manifests of its runs."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found and where it lies.
+
+    ``runs`` by name, ``changes`` one for each slope model (and tuned variant), ``verdicts`` what the scrutiny of the
+    paper's slope says, by tuned variant, ``checks`` one row a run; ``seconds`` is what each stage took in this call.
+    """
+
+    out: Path
+    study: Study
+    runs: Mapping[str, Run] = field(repr=False)
+    panel: pd.DataFrame = field(repr=False)
+    slopes: pd.DataFrame = field(repr=False)
+    changes: tuple[SlopeChange, ...] = field(repr=False)
+    verdicts: dict[str, str] = field(repr=False)
+    checks: pd.DataFrame = field(repr=False)
+    tables: list[Path] = field(repr=False)
+    figures: list[Path] = field(repr=False)
+    report: list[Path] = field(repr=False)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyResult:
+    """What the stages of a study left on the disk."""
+    from canopy_stats.panel import read_panel
+
+    tables, figures, report = (files_of(main.out, stage) for stage in ("tables", "figures", "report"))
+    return StudyResult(main.out, main.study, main.opened(), read_panel(main.panel_path), fits.read_slopes(main.out),
+                       tuple(fits.read_changes(main.out).values()), fits.read_verdicts(main.out),
+                       read_checks(main.out / "checks.csv"), tables, figures, report, seconds or {})
+
+
+def content_hash(out: Path) -> str:
+    """SHA-256 over every result in a study's folder: the same for the same study, however often it was interrupted."""
+    return files.sha256(files.canonical_json(contents(out)))
+
+
+def contents(out: Path) -> dict[str, str]:
+    """The hash of every result in a study's folder, by its place.
+
+    Of a run its content counts, not when it was drawn; files that tell times or serve the next call do not.
+    """
+    from canopy_stats.store import open_run
+
+    runs = {path.parent for path in out.rglob("manifest.json") if "stale" not in path.relative_to(out).parts}
+    found = {path.relative_to(out).as_posix(): open_run(path).content_hash for path in runs}
+    for path in out.rglob("*"):
+        name = path.relative_to(out).as_posix()
+        told = path.name in (".lock", "manifest.json") or name == TIMES or name.startswith("stale/")
+        if path.is_file() and not told:
+            found[name] = str(files.file_sha256(path))
+    return found
+
+
+def files_of(out: Path, stage: str) -> list[Path]:
+    """The files that a stage left."""
+    return [out / path for path in (stamped(out, stage) or {"files": {}})["files"]]
