@@ -19,8 +19,8 @@ from canopy_stats.slope.prepare import SQUEEZE
 
 Array = np.ndarray
 COLUMNS = ("se_R", "se_N", "cov_DR", "cov_DN", "cov_RN")
-LEAST_RELIABILITY = 0.05
-"""A cell's true variance is taken as at least this share of the observed one."""
+LEAST_RELIABILITY = 0.2
+"""A cell's true variance is taken as at least this share of the observed one: below it the share is mostly noise."""
 LEAST_RATE = 1e-3
 """Predicted rates are at least this share of their median: the shared curve needs their logarithm."""
 CELL = ["model_name", "model_variant"]

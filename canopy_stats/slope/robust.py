@@ -26,6 +26,8 @@ from canopy_stats.slope.support import LEAST_SHARE, TRIM, Support, common_suppor
 LEAST_RATE = 1e-3
 """Rates below this share of the median are raised to it: their logarithm would decide everything."""
 PARTS = ("base", "tuned", "difference")
+LOW = 0.5
+"""Cells whose rates are less reliable than this are counted in a note."""
 
 
 def robust_change(panel: pd.DataFrame, *, correct: bool | None = None) -> SlopeChange:
@@ -85,7 +87,7 @@ def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, sl
     base, tuned, change, ratio = change_of(combined)
     response = dict(zip(PARTS, change_of(combined_slopes(slopes.response))[:3], strict=True))
     is_corrected = len(corrected.table) > 0
-    notes = (*notes, *_support_notes(support), *_fit_notes(slopes.fit), _error_note(is_corrected))
+    notes = (*notes, *_support_notes(support), *_fit_notes(slopes.fit), _error_note(corrected.table))
     return SlopeChange(
         "robust", base, tuned, change, ratio, True, _verdict(change, ratio, combined["difference"], is_corrected),
         _estimand(support), notes, slopes.fit,
@@ -149,9 +151,13 @@ def _verdict(change: Estimate, ratio: Estimate, combined: Combined, corrected: b
     return text if corrected else f"{text} Measurement error is not corrected: the panel lacks the jackknife columns."
 
 
-def _error_note(corrected: bool) -> str:
-    return ("Rate, length and diversity are corrected for measurement error by the jackknife columns." if corrected else
-            "Measurement error is not corrected.")
+def _error_note(reliabilities: pd.DataFrame) -> str:
+    if reliabilities.empty:
+        return "Measurement error is not corrected."
+    low = reliabilities["reliability_R"] < LOW
+    weak = (f" The rate's reliability is below {LOW} in {low.sum()} of {len(low)} cells (lowest "
+            f"{reliabilities['reliability_R'].min():.2f}): more rollouts would tell most there.") if low.any() else ""
+    return f"Rate, length and diversity are corrected for measurement error by the jackknife columns.{weak}"
 
 
 def _support_notes(support: Support) -> tuple[str, ...]:
