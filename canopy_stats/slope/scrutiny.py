@@ -69,9 +69,9 @@ def _of_paper(paper: SlopeChange) -> str:
 def _of_robust(robust: SlopeChange) -> str:
     if not robust.identified:
         return f"The robust slope: {robust.verdict}"
-    return ("At matched rates, with the curve that both variants share taken out, slopes free to vary by family and "
-            f"task{_error_words(robust)}, the slopes are {robust.base.estimate:.3g} and {robust.tuned.estimate:.3g}: a "
-            f"difference of {_interval(robust)}, {_p(robust.difference.pvalue)}{_ratio(robust)}.")
+    return ("At matched rates, with the curve that both variants share taken out, levels and slopes free to vary by "
+            f"family and task{_error_words(robust)}, the slopes are {robust.base.estimate:.3g} and "
+            f"{robust.tuned.estimate:.3g}: a difference of {_interval(robust)}, {_p(robust.difference.pvalue)}{_ratio(robust)}.")
 
 
 def _interval(change: SlopeChange) -> str:
@@ -104,8 +104,8 @@ def _conclusion(paper: SlopeChange, robust: SlopeChange, agree: bool | None) -> 
         return _agreement(robust)
     if not _sign(robust):
         return ("They do not agree: what the paper's model finds can come from one curve that both variants share, "
-                "from slopes that differ by family or task, or from measurement error. This panel does not show that "
-                "fine-tuning changes the slope; nor does it show that it does not. " + _hint(paper, robust))
+                "from levels or slopes that differ by family or task, or from measurement error. This panel does not show "
+                "that fine-tuning changes the slope; nor does it show that it does not. " + _hint(paper, robust))
     if not _sign(paper):
         return "They do not agree: the robust slope finds a change that the paper's model hides."
     return "They do not agree: both find a change, of opposite signs. Look at the cells before anything else."
@@ -117,8 +117,8 @@ def _agreement(robust: SlopeChange) -> str:
         return "They agree: neither finds a change of slope."
     error = ", or of measurement error" if robust.calibration is not None else (
         "; measurement error is not ruled out, since the panel lacks the jackknife columns")
-    return ("They agree: the change of slope is not an artefact of shared curvature or of few families and tasks"
-            f"{error}.")
+    return ("They agree: the change of slope is not an artefact of shared curvature, of shifted levels, or of few "
+            f"families and tasks{error}.")
 
 
 def _hint(paper: SlopeChange, robust: SlopeChange) -> str:

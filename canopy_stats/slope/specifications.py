@@ -30,11 +30,12 @@ RESPONSES: Mapping[str, Response] = {
 TERMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "rate": {"straight": ("R_sc*model_variant",), "smooth": ("R_sc*model_variant", "ns(R_sc, 4)")},
     "length": {"spline": ("ns(invN_sc, 4)*model_variant",), "log": ("logN_sc",), "none": ()},
-    "task": {"fixed": ("task",), "random": ("(1|task)",)},
+    "task": {"fixed": ("task",), "by variant": ("task*model_variant",), "random": ("(1|task)",)},
     "family": {"fixed": ("model_name",), "random": ("(1|model_name)",)},
     "slopes": {"same": (), "vary": ("(0 + R_sc + R_tuned || task)", "(0 + R_sc + R_tuned || model_name)")},
 }
-"""Terms of the mean by dimension and option. ``smooth`` gives both variants one curve and keeps their difference."""
+"""Terms of the mean by dimension and option. ``smooth`` gives both variants one curve and keeps their difference; a
+task ``by variant`` has its own level in each variant, so that levels that shift by task are not taken for slopes."""
 
 FACTORS = {"task": "task", "family": "model_name"}
 MODELS = ("beta", "linear")
