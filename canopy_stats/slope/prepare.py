@@ -81,7 +81,7 @@ def _tuned_variant(panel: pd.DataFrame) -> str:
     if BASE not in variants or len(variants) != 2:
         raise UserError(
             f"model_variant has {', '.join(variants)}; a slope change needs '{BASE}' and one fine-tuned variant."
-            " Select the rows of two variants, or rename the reference one."
+            " Select the rows of two variants, rename the reference one, or compare several by slope_contrasts."
         )
     return next(v for v in variants if v != BASE)
 
