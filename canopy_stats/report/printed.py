@@ -56,6 +56,7 @@ STYLES = {
     "D_sd": Style("sd of D", "SD of $D$", "{:.3f}"),
     "mean_D": Style("mean D", r"Mean $D$", "{:.3f}"),
     "mean_R": Style("mean R", r"Mean $\bar R$", "{:.3f}"),
+    "RSE": Style("RSE", "RSE", "{:.2f}"),
     "log_VS": Style("log VS", r"$\log$ VS", "{:.2f}"),
 }
 

@@ -52,7 +52,7 @@ def base_tuned(panel: pd.DataFrame) -> pd.DataFrame:
     """Base against tuned: a row per family, task and variant, each measure pooled over the cell's prompts.
 
     Entropies, lengths and rates, their correlations and what follows from them are pooled as ``metrics.pool`` does;
-    D and the share that the cap ended are plain means over prompts.
+    D, RSE (where the panel has it) and the share that the cap ended are plain means over prompts.
     """
     return _by_cell(panel, _pooled_row, ["model_name", "task", "model_variant"])
 
@@ -61,7 +61,8 @@ def _pooled_row(rows: pd.DataFrame) -> dict[str, float]:
     pooled = pool(rows, rows["M"].to_numpy())
     means = {"D": rows["D"].mean(), "truncation_rate": rows["truncation_rate"].mean(),
              "N_bar": pooled["mean_length"], "R_bar": pooled["mean_rate"]}
-    return {"prompts": len(rows)} | {name: float((pooled | means)[name]) for name in MEASURES}
+    judged = {"RSE": float(rows["RSE"].mean())} if "RSE" in rows else {}
+    return {"prompts": len(rows)} | {name: float((pooled | means)[name]) for name in MEASURES} | judged
 
 
 def decomposition(panel: pd.DataFrame) -> pd.DataFrame:
@@ -216,4 +217,4 @@ _DESCRIBED: dict[str, tuple[str, Callable[[pd.Series], float]]] = {
     "N_bar": ("N_bar", pd.Series.mean), "N_sd": ("N_bar", pd.Series.std), "N_shortest": ("N_bar", pd.Series.min),
     "N_longest": ("N_bar", pd.Series.max), "truncation_rate": ("truncation_rate", pd.Series.mean),
     "R_bar": ("R_bar", pd.Series.mean), "D": ("D", pd.Series.mean), "D_sd": ("D", pd.Series.std),
-    "log_VS": ("log_VS", pd.Series.mean)}
+    "log_VS": ("log_VS", pd.Series.mean), "RSE": ("RSE", pd.Series.mean)}

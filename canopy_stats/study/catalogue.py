@@ -16,7 +16,9 @@ import pandas as pd
 
 from canopy_stats.report import regressions, tables
 from canopy_stats.schema import UserError
-from canopy_stats.study import entries
+from canopy_stats.study.entries import figures as draw
+from canopy_stats.study.entries import tables as make
+from canopy_stats.study.entries.changes import BETA, LINEAR, ROBUST
 from canopy_stats.study.material import Material, open_study
 
 __all__ = ["FIGURES", "TABLES", "Entry", "Material", "open_study", "script", "skipped", "write_figures",
@@ -56,38 +58,38 @@ def _with_notes(shown: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.D
 # --- the catalogue ----------------------------------------------------------------------------------------------
 
 TABLES: Mapping[str, Entry] = {
-    "slopes": Entry("Slope of semantic diversity on entropy rate", entries.slopes, shown=_with_notes(tables.slopes)),
-    "base_tuned": Entry("Base against tuned", entries.base_tuned),
-    "paired": Entry("Base against tuned on the same prompts, with a paired bootstrap", entries.paired,
+    "slopes": Entry("Slope of semantic diversity on entropy rate", make.slopes, shown=_with_notes(tables.slopes)),
+    "base_tuned": Entry("Base against tuned", make.base_tuned),
+    "paired": Entry("Base against tuned on the same prompts, with a paired bootstrap", make.paired,
                     shown=tables.paired),
-    "regressions": Entry("Linear mixed models of semantic diversity", entries.coefficients(entries.LINEAR),
+    "regressions": Entry("Linear mixed models of semantic diversity", make.coefficients(LINEAR),
                          shown=regressions.side_by_side),
     "regressions_beta": Entry("Beta mixed models of semantic diversity, Vendi score and semantic entropy",
-                              entries.coefficients(entries.BETA), shown=regressions.side_by_side),
-    "scrutiny": Entry("The paper's slope and the robust one", entries.scrutiny, shown=_with_notes(tables.scrutiny)),
-    "ablations": Entry("Slopes on parts of the panel and under other choices", entries.ablations,
+                              make.coefficients(BETA), shown=regressions.side_by_side),
+    "scrutiny": Entry("The paper's slope and the robust one", make.scrutiny, shown=_with_notes(tables.scrutiny)),
+    "ablations": Entry("Slopes on parts of the panel and under other choices", make.ablations,
                        shown=tables.printed_changes),
-    "decomposition": Entry("Canopy entropy in three terms", entries.decomposition),
-    "lengths": Entry("Lengths, truncation and diversity by thirds of length", entries.lengths),
-    "checks": Entry("Check of the runs", entries.checks, needs="checks"),
+    "decomposition": Entry("Canopy entropy in three terms", make.decomposition),
+    "lengths": Entry("Lengths, truncation and diversity by thirds of length", make.lengths),
+    "checks": Entry("Check of the runs", make.checks, needs="checks"),
 }
 FIGURES: Mapping[str, Entry] = {
-    "diversity_by_family": Entry("Semantic diversity against entropy rate, by family", entries.cloud("model_name")),
-    "diversity_by_task": Entry("Semantic diversity against entropy rate, by task", entries.cloud("task")),
+    "diversity_by_family": Entry("Semantic diversity against entropy rate, by family", draw.cloud("model_name")),
+    "diversity_by_task": Entry("Semantic diversity against entropy rate, by task", draw.cloud("task")),
     "diversity_curves": Entry("Semantic diversity against entropy rate, with the curves of two models",
-                              entries.curves({"paper_beta": "paper's beta model", "robust": "robust model"})),
-    "slopes": Entry("Slope of semantic diversity on entropy rate", entries.forest(entries.LINEAR)),
+                              draw.curves({"paper_beta": "paper's beta model", "robust": "robust model"})),
+    "slopes": Entry("Slope of semantic diversity on entropy rate", draw.forest(LINEAR)),
     "slopes_beta": Entry("Slopes of the paper's beta models and the robust slope",
-                         entries.forest((*entries.BETA, entries.ROBUST))),
-    "decomposition": Entry("Canopy entropy in three terms", entries.decomposition_figure),
-    "residuals": Entry("Quantile residuals of the models", entries.residuals(("interaction", "paper_beta", "robust"))),
-    "lengths": Entry("Lengths of the rollouts", entries.length_figure, needs="runs"),
-    "length_densities": Entry("Densities of the lengths that ended by themselves", entries.density_figure, "runs"),
-    "within_prompt": Entry("Variance of length and rate over a prompt's rollouts", entries.within_figure, "runs"),
-    "entropy_profile": Entry("Entropy rate along the rollout", entries.profile_figure, needs="runs"),
-    "entropy_cohorts": Entry("Entropy along fixed cohorts of rollouts", entries.cohort_figure, needs="runs"),
-    "end_hazard": Entry("Chance of an end token by position", entries.hazard_figure, needs="runs"),
-    "cap_sensitivity": Entry("Sensitivity to the length cap", entries.cap_figure, needs="runs"),
+                         draw.forest((*BETA, ROBUST))),
+    "decomposition": Entry("Canopy entropy in three terms", draw.decomposition_figure),
+    "residuals": Entry("Quantile residuals of the models", draw.residuals(("interaction", "paper_beta", "robust"))),
+    "lengths": Entry("Lengths of the rollouts", draw.length_figure, needs="runs"),
+    "length_densities": Entry("Densities of the lengths that ended by themselves", draw.density_figure, "runs"),
+    "within_prompt": Entry("Variance of length and rate over a prompt's rollouts", draw.within_figure, "runs"),
+    "entropy_profile": Entry("Entropy rate along the rollout", draw.profile_figure, needs="runs"),
+    "entropy_cohorts": Entry("Entropy along fixed cohorts of rollouts", draw.cohort_figure, needs="runs"),
+    "end_hazard": Entry("Chance of an end token by position", draw.hazard_figure, needs="runs"),
+    "cap_sensitivity": Entry("Sensitivity to the length cap", draw.cap_figure, needs="runs"),
 }
 
 

@@ -31,6 +31,13 @@ def test_base_tuned_pools_each_cell(panel):
     assert row["prompts"] == 5
 
 
+def test_semantic_entropy_stands_in_the_tables_of_a_judged_panel(panel):
+    judged = panel.assign(RSE=panel["D"] * 2)
+    row = cell(tables.base_tuned(judged), model_name="birch", task="math", model_variant="base").iloc[0]
+    assert row["RSE"] == pytest.approx(2 * row["D"])
+    assert tables.length_thirds(judged)["RSE"].notna().all() and "RSE" not in tables.base_tuned(panel)
+
+
 def test_row_order_of_the_panel_changes_nothing(panel):
     shuffled = panel.sample(frac=1, random_state=3)
     pd.testing.assert_frame_equal(tables.base_tuned(shuffled), tables.base_tuned(panel))
