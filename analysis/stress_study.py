@@ -7,6 +7,9 @@ A study of one small family is run in a process of its own and killed when it sa
 that stage's time later; or at a random moment of the whole. After a few kills it is let through to its end. Every
 result (runs, checks, embeddings, verdicts, panels, fits, tables, figures, report) must have the content hash of the
 uninterrupted study: the bytes of every file, the times aside.
+
+With ``--each 2 --random 6`` on two busy cores: 24 kills (generate 1, check 3, embed 2, judge 2, panel 2, fit 2, tables
+2, figures 6, report 1, end 3); 8 studies completed, 8 with the content hash of the uninterrupted one.
 """
 
 from __future__ import annotations

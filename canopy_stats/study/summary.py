@@ -26,6 +26,7 @@ def closing(result: StudyResult) -> str:
         f"Panel:   {result.out / 'panel.parquet'} ({len(result.panel)} rows)",
         f"Tables:  {result.out / 'tables'}", f"Figures: {result.out / 'figures'}",
         f"Summary: {result.out / 'summary.md'}",
+        *(f"Report:  {path}" for path in result.report if path.suffix == ".html"),
         "Time:    " + ", ".join(f"{stage} {took:.0f} s" for stage, took in result.seconds.items())])
 
 
