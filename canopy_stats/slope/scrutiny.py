@@ -71,7 +71,8 @@ def _of_robust(robust: SlopeChange) -> str:
         return f"The robust slope: {robust.verdict}"
     return ("At matched rates, with the curve that both variants share taken out, levels and slopes free to vary by "
             f"family and task{_error_words(robust)}, the slopes are {robust.base.estimate:.3g} and "
-            f"{robust.tuned.estimate:.3g}: a difference of {_interval(robust)}, {_p(robust.difference.pvalue)}{_ratio(robust)}.")
+            f"{robust.tuned.estimate:.3g}: a difference of {_interval(robust)}, {_p(robust.difference.pvalue)}"
+            f"{_ratio(robust)}.")
 
 
 def _interval(change: SlopeChange) -> str:
@@ -104,8 +105,8 @@ def _conclusion(paper: SlopeChange, robust: SlopeChange, agree: bool | None) -> 
         return _agreement(robust)
     if not _sign(robust):
         return ("They do not agree: what the paper's model finds can come from one curve that both variants share, "
-                "from levels or slopes that differ by family or task, or from measurement error. This panel does not show "
-                "that fine-tuning changes the slope; nor does it show that it does not. " + _hint(paper, robust))
+                "from levels or slopes that differ by family or task, or from measurement error. This panel does not "
+                "show that fine-tuning changes the slope; nor does it show that it does not. " + _hint(paper, robust))
     if not _sign(paper):
         return "They do not agree: the robust slope finds a change that the paper's model hides."
     return "They do not agree: both find a change, of opposite signs. Look at the cells before anything else."

@@ -50,7 +50,7 @@ def only(table, **choices):
 def test_the_grid_is_every_combination_once(panel, small):
     assert len(small.table) == 2 * 2 * 2 and small.table["spec"].tolist() == list(range(8))
     assert not small.table.duplicated(["model", "rate", "support"]).any()
-    assert len(make_grid({"a": panel}).specifications) == 3 * 2 * 2 * 3 * 2 * 2 * 2 * 2
+    assert len(make_grid({"a": panel}).specifications) == 3 * 2 * 2 * 3 * 3 * 2 * 2 * 2
 
 
 def test_paper_model_is_the_direct_glmm(panel, by_hand):
