@@ -1,15 +1,18 @@
 """The command line: help that teaches, one line for each user error, exit codes."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from canopy_stats import cli
+from canopy_stats.cli import parser, printing
 from canopy_stats.schema import UserError
 
-COMMANDS = ["generate", "embed", "measure", "judge", "rho", "panel", "fit", "curve", "power", "scrutinise", "check",
-            "demo"]
+COMMANDS = ["generate", "check", "embed", "measure", "judge", "rho", "panel", "fit", "scrutinise", "curve", "power",
+            "run", "plan", "status", "report", "demo"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]
 
@@ -32,13 +35,21 @@ def test_help_has_an_example_and_fits_a_line(capsys, command):
     assert max(map(len, out.splitlines())) <= 120
 
 
-def test_overview_names_every_command(capsys):
+def test_overview_and_list_name_every_command_in_the_order_of_a_study(capsys):
     code, out, _ = run(capsys, "--help")
-    assert code == 0 and all(f"\n  {command} " in out for command in COMMANDS)
+    overview = re.findall(r"^  (\w+) .* -> .+$", out, re.MULTILINE)
+    assert code == 0 and overview == COMMANDS
+    assert re.findall(r"^    (\w+)\b", out.partition("  COMMAND\n")[2], re.MULTILINE) == COMMANDS
+
+
+def test_overview_stands_in_columns(capsys):
+    lines = [line for line in run(capsys, "--help")[1].splitlines() if " -> " in line]
+    assert len({line.index(" -> ") for line in lines}) == 1 and max(map(len, lines)) <= 100
 
 
 def test_help_is_light():
-    code = "import sys; from canopy_stats.cli import _parser; _parser(); print({'torch', 'pandas'} & set(sys.modules))"
+    code = ("import sys; from canopy_stats.cli import parser; parser.build_parser(); "
+            "print({'torch', 'pandas'} & set(sys.modules))")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
 
@@ -96,8 +107,7 @@ def raise_in_place_of(monkeypatch, error):
     def fail(options):
         raise error
 
-    _, add_options, *texts = cli._COMMANDS["demo"]
-    monkeypatch.setitem(cli._COMMANDS, "demo", (fail, add_options, *texts))
+    monkeypatch.setitem(parser.COMMANDS, "demo", replace(parser.COMMANDS["demo"], run=fail))
 
 
 def test_interrupt_says_that_it_resumes(capsys, monkeypatch):
@@ -121,6 +131,19 @@ def test_closed_pipe_is_no_error():
     both = f"{sys.executable} -m canopy_stats --help | head -1"
     done = subprocess.run(["bash", "-c", both], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("300", 100), ("1", 20)])
+def test_paragraphs_fit_the_terminal_and_keep_their_words(monkeypatch, columns, widest):
+    monkeypatch.setenv("COLUMNS", columns)
+    text = "The difference is -0.147 (p = 6.75e-210), " * 9 + "with random-intercepts."
+    wrapped, hanging = printing.paragraph(text), printing.note(text)
+    assert wrapped.split() == hanging.split() == text.split()
+    assert all(line.startswith("  ") for line in hanging.splitlines()[1:]) and hanging.startswith("The")
+    lines = wrapped.splitlines() + hanging.splitlines()
+    assert max(map(len, lines)) <= widest
+    assert max(map(len, lines)) > widest - len("random-intercepts.") or columns == "1"
+    assert wrapped.count("(p = 6.75e-210),") == 9
 
 
 # ---------------------------------------------------------------------------------------------- a chain on tiny models
@@ -250,15 +273,16 @@ def test_fit_of_a_formula_with_an_unknown_column(capsys, panel_file):
 def test_curve_counts_writes_and_draws(capsys, panel_file, tmp_path):
     code, out, _ = run(capsys, "curve", panel_file, "--only", "model=linear", "--only", "slopes=same", "--only",
                        "response=D", "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c")
-    assert code == 0 and "specifications the slope is" in out and "not_significant" in out
-    assert len((tmp_path / "c.csv").read_text().splitlines()) == 1 + 2 * 3 * 2 * 2 * 2
+    assert code == 0 and "specifications the slope is" in " ".join(out.split()) and "not_significant" in out
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 1 + 2 * 3 * 3 * 2 * 2
     assert (tmp_path / "c.png").exists() and (tmp_path / "c.svg").exists()
 
 
 def test_power_prints_recommends_writes_and_draws(capsys, tmp_path):
     code, out, _ = run(capsys, "power", "--effect", "0.3", "--quick", "--prompts", "10,20", "--rollouts", "5,10",
                        "--sims", "2", "--budget", "1e6", "--csv", tmp_path / "p.csv", "--figure", tmp_path / "p")
-    assert code == 0 and "With no effect, model interaction" in out and "Of 1e+06 tokens" in out
+    assert code == 0 and "With no effect, model interaction" in out and "\nOf 1e+06 tokens" in out
+    assert max(len(line) for line in out.splitlines() if not line.startswith("written: ")) <= 100
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 5
     assert (tmp_path / "p.png").exists()
 

@@ -1,0 +1,36 @@
+"""The ``canopy-stats`` command: one function for each step from a model to the slope table.
+
+A command's function, options and teaching text stand side by side in ``runs``, ``measures``, ``panels`` or
+``studies``, and ``parser`` collects them. What a step needs is imported inside its function, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from canopy_stats.cli.command import INTERRUPTED, OK, USER_ERROR
+from canopy_stats.cli.parser import build_parser
+from canopy_stats.schema import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 (a check failed), 2 (input to mend), 130 (interrupted)."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    options = build_parser().parse_args(given)
+    options.command_line = shlex.join(["canopy-stats", *given])
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"canopy-stats: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("canopy-stats: interrupted. The same command resumes from what is stored.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (such as `head`) has left; say no more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK

@@ -1,0 +1,253 @@
+"""Commands that measure runs: embed, measure, judge, rho."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from canopy_stats.cli.command import OK, Command
+from canopy_stats.cli.inputs import open_runs
+from canopy_stats.cli.options import csv_option, embedder_option, runs_argument, whole_numbers
+from canopy_stats.cli.printing import label_of, labelled, show, write_csv, written
+from canopy_stats.schema import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from canopy_stats.store import Run
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from canopy_stats.metrics import embed
+
+    for run in open_runs(options.runs):
+        made = embed(run, options.embedder, think=options.think)
+        print(f"{run.path}: {made.vectors.shape[0]:,} texts embedded in {made.vectors.shape[1]} dimensions by "
+              f"{made.label}; {int(made.truncated.sum())} longer than it reads, {int(made.empty.sum())} empty")
+    return OK
+
+
+def _embed_options(command: argparse.ArgumentParser) -> None:
+    runs_argument(command)
+    embedder_option(command, "minilm")
+    command.add_argument("--think", choices=["keep", "drop"], default="keep",
+                         help="what becomes of a <think> part (default keep)")
+
+
+EMBED = Command(
+    "embed", reads="runs", gives="embeddings of the rollouts' texts, kept in the run folders",
+    summary="embed the rollouts' texts", run=_embed, add_options=_embed_options,
+    teaching="""
+    Turn the text of each rollout into a vector and keep the vectors in the run folder, where `measure` and
+    `panel` find them. Texts longer than the embedder reads are counted: their endings do not enter diversity.
+
+    Example:
+      canopy-stats embed runs/alder-stories --embedder minilm
+    """)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from canopy_stats.metrics import cap_curve, measure, three_level
+
+    runs = open_runs(options.runs)
+    measured = {label_of(run): measure(run, embedder=options.embedder, cap=options.cap) for run in runs}
+    table = pd.concat(list(measured.values()), ignore_index=True)
+    shown = [c for c in _MEASURE_SHOWN if c in table and table[c].notna().any()]
+    show(table[shown], options.csv, whole=table)
+    print("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
+    show(labelled({label: pd.DataFrame([three_level(m)]) for label, m in measured.items()}))
+    if options.caps is not None:
+        print("\nUnder smaller length caps:")
+        show(labelled({label_of(run): cap_curve(run, options.caps or None) for run in runs}))
+    return OK
+
+
+_MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_bar", "R_bar", "CE", "cov_NR",
+                  "rho_pearson", "D", "VS", "truncation_rate")
+
+
+def _measure_options(command: argparse.ArgumentParser) -> None:
+    runs_argument(command)
+    embedder_option(command, None)
+    command.add_argument("--cap", type=int, metavar="N", help="measure as if the length cap had been N")
+    command.add_argument("--caps", type=whole_numbers, nargs="?", const=[], metavar="N,N,...",
+                         help="also print the curve over these caps; alone, the run's cap halved again and again")
+    csv_option(command)
+
+
+MEASURE = Command(
+    "measure", reads="runs", gives="entropy, length and diversity of each prompt",
+    summary="entropy, length and diversity of each prompt", run=_measure, add_options=_measure_options,
+    teaching="""
+    Print one row for each prompt, then the pooled canopy entropy in three parts.
+
+      N_bar, R_bar  mean length in tokens, mean entropy rate in nats per token
+      CE            canopy entropy in nats: N_bar * R_bar + cov_NR, exactly
+      rho_pearson   correlation of length and rate over the rollouts
+      D, VS         semantic diversity and Vendi score (with --embedder)
+
+    Examples:
+      canopy-stats measure runs/alder-stories --embedder minilm --csv measures.csv
+      canopy-stats measure runs/alder-stories --caps 20,40,80
+    """)
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from math import log
+
+    import pandas as pd
+
+    from canopy_stats.metrics.judge import judge_run
+
+    spec = _judge_spec(options)
+    _judge_files(options)
+    runs = open_runs(options.runs)
+    judged = [judge_run(run, spec) for run in runs]
+    tables = {label_of(run): table for run, table in zip(runs, judged, strict=True)}
+    show(labelled({label: table[_JUDGE_SHOWN].copy() for label, table in tables.items()}))
+    for label, table in tables.items():
+        apart, alike = (int((table["clusters"] == c).sum()) for c in (table["rse_m"], 1))
+        print(f"{label}: mean RSE {table['RSE'].mean():.3f} of at most {log(table['rse_m'].max()):.3f} nats; of "
+              f"{len(table):,} prompts {apart:,} at the most (no two alike), {alike:,} at zero, "
+              f"{table['RSE'].isna().sum():,} without RSE; {table['asymmetric_share'].mean():.1%} of the pairs judged "
+              "differently in their two orders")
+    write_csv(pd.concat([t.assign(run=label) for label, t in tables.items()]), options.csv)
+    if options.panel:
+        _judge_panel(options, runs, judged, spec)
+    return OK
+
+
+_JUDGE_SHOWN = ["prompt_uid", "RSE", "RSE_cs", "rse_m", "clusters", "asymmetric_share", "failed"]
+
+
+def _judge_spec(options: argparse.Namespace) -> dict[str, Any]:
+    """The judge that the options describe, as a study file would have it."""
+    names = ("threshold", "embedder", "base_url", "model", "api_key_env", "max_tokens", "concurrency",
+             "requests_per_minute", "timeout", "m", "seed", "think", "max_failed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {"kind": options.judge, **given, "progress": not options.quiet}
+
+
+def _judge_files(options: argparse.Namespace) -> None:
+    if bool(options.panel) != bool(options.out):
+        raise UserError("--panel and --out belong together: the panel to read, and where to write it with its RSE.")
+    if options.panel and not Path(options.panel).is_file():
+        raise UserError(f"There is no panel file {options.panel}. Write one with `canopy-stats panel RUN...`.")
+
+
+def _judge_panel(options: argparse.Namespace, runs: Sequence[Run], judged: Sequence[pd.DataFrame],
+                 spec: dict[str, Any]) -> None:
+    """The panel once more with the columns RSE, RSE_cs and rse_m, and with how they were made."""
+    from canopy_stats.metrics.judge import join_rse
+    from canopy_stats.panel import read_panel, write_panel
+
+    panel = read_panel(options.panel)
+    made = {**panel.attrs.get("provenance", {}), "judge": {**spec, "command": options.command_line}}
+    write_panel(join_rse(panel, runs, judged), options.out, made)
+    written(options.out)
+
+
+def _judge_options(command: argparse.ArgumentParser) -> None:
+    runs_argument(command)
+    add = command.add_argument
+    add("--judge", required=True, choices=["embedding", "openai"], help="who says whether two texts mean the same")
+    add("--m", type=int, help="rollouts of each prompt that are compared, m(m-1) verdicts (default 20, or all)")
+    add("--seed", type=int, help="which rollouts are chosen")
+    add("--think", choices=["keep", "drop"], help="what becomes of a <think> part (default keep)")
+    add("--max-failed", type=float, metavar="SHARE", help="verdicts that may fail before nothing is scored (0.05)")
+    add("--panel", metavar="FILE", help="add the result to this panel ...")
+    add("--out", metavar="FILE", help="... and write it here")
+    add("--quiet", action="store_true", help="do not tell the number of requests, nor progress")
+    local = command.add_argument_group("--judge embedding").add_argument
+    local("--threshold", type=float, metavar="COSINE", help="the same from this cosine on, such as 0.6")
+    local("--embedder", metavar="NAME", help="as in `embed` (default: the embeddings that the run keeps)")
+    remote = command.add_argument_group("--judge openai (any OpenAI-compatible chat endpoint)").add_argument
+    remote("--base-url", metavar="URL", help="such as https://host/v1; /chat/completions is added")
+    remote("--model", help="the judging model's name there")
+    remote("--api-key-env", metavar="VARIABLE", help="name of the environment variable that holds the API key")
+    remote("--max-tokens", type=int, help="room for a verdict (16; a reasoning model needs far more)")
+    remote("--concurrency", type=int, help="requests under way at a time (8)")
+    remote("--requests-per-minute", type=float, metavar="R", help="limit on all requests together (none)")
+    remote("--timeout", type=float, metavar="S", help="seconds for one request (60)")
+    csv_option(command)
+
+
+JUDGE = Command(
+    "judge", reads="runs", gives="each prompt's semantic entropy, by verdicts on who means the same",
+    summary="semantic entropy from verdicts on who means the same", run=_judge, add_options=_judge_options,
+    teaching="""
+    Compare m rollouts of each prompt pair by pair, join those that mean the same into clusters, and print the
+    entropy of the clusters' shares: RSE, between 0 (all say one thing) and log m (each says another).
+
+    A pair counts as the same only if it is judged so in both orders. RSE_cs corrects for clusters that m rollouts
+    did not show (Chao-Shen). asymmetric_share tells how often the order changed the verdict: a judge that
+    prefers a position is a bad judge. Where most prompts are at log m or at zero, RSE tells little: compare more
+    rollouts, or judge more coarsely or finely. With embeddings the threshold decides: try several. Every verdict
+    of an endpoint is kept at once; the same command goes on.
+
+    Examples:
+      canopy-stats judge runs/alder-stories --judge embedding --threshold 0.6 --embedder minilm
+      canopy-stats judge runs/base runs/tuned --judge openai --base-url https://host/v1 --model NAME \\
+          --api-key-env HOST_API_KEY --requests-per-minute 300 --panel panel.parquet --out panel-rse.parquet
+    """)
+
+
+def _rho(options: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from canopy_stats.metrics import rho
+
+    runs = open_runs(options.runs)
+    found = {label_of(run): rho(run, n_boot=options.replicates, seed=options.seed, resample=options.resample,
+                                origin=options.origin) for run in runs}
+    for label, result in found.items():
+        print(f"{label}: " + " ".join(["correlation of length and entropy rate", *result.notes]))
+        show(result.table)
+        print()
+    tables = [result.table.assign(task=run.config.task, model_name=run.config.family, model_variant=run.config.variant)
+              for run, result in zip(runs, found.values(), strict=True)]
+    whole = pd.concat(tables, ignore_index=True)
+    write_csv(whole, options.csv)
+    if options.figure:
+        from canopy_stats.report.rho_figure import rho_figure
+        from canopy_stats.report.style import save
+
+        written(*save(rho_figure(whole), options.figure))
+    return OK
+
+
+def _rho_options(command: argparse.ArgumentParser) -> None:
+    runs_argument(command)
+    add = command.add_argument
+    add("--replicates", type=int, default=400, metavar="B", help="bootstrap replicates; 0: no intervals (default 400)")
+    add("--seed", type=int, default=0, help="of the bootstrap")
+    add("--resample", choices=["nested", "prompts", "rollouts"], default="nested",
+        help="what the bootstrap draws anew: prompts and their rollouts (default), prompts, or rollouts alone")
+    add("--origin", choices=["start", "end"], default="start",
+        help="where positions are counted from: the first token (default) or the last")
+    add("--figure", metavar="STEM", help="also draw STEM.svg and STEM.png")
+    csv_option(command)
+
+
+RHO = Command(
+    "rho", reads="runs", gives="do long rollouts have other rates, beyond what position explains?",
+    summary="length and entropy rate, beyond position", run=_rho, add_options=_rho_options,
+    teaching="""
+    Correlate length and entropy rate over the rollouts of each prompt, and take away what position alone explains:
+    where entropy falls along the text, longer rollouts have lower rates whatever they say.
+
+      raw       Pearson, Spearman and Kendall, pooled over prompts
+      position  the part that a position profile, fitted to each prompt's other rollouts, brings about
+      excess    raw - position
+      adjusted  the correlation of length with the rate that is left: compare this one between models
+
+    Example:
+      canopy-stats rho runs/alder-* --csv rho.csv --figure rho
+    """)
+
+
+COMMANDS = (EMBED, MEASURE, JUDGE, RHO)

@@ -1,0 +1,53 @@
+"""Options that several commands share, and the argument types that argparse lacks."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def runs_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", metavar="RUN", help="folder that `canopy-stats generate` wrote")
+
+
+def study_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("study", metavar="STUDY", help="study file (YAML)")
+    command.add_argument("--out", metavar="FOLDER",
+                         help="where everything is stored (default: the file's 'out', else runs/<name of the file>)")
+
+
+def embedder_option(command: argparse.ArgumentParser, default: str | None) -> None:
+    command.add_argument("--embedder", default=default, metavar="NAME",
+                         help="minilm (in a package), tfidf (no model), or a sentence-transformers name or folder "
+                              f"(default {default or 'none: no diversity columns'})")
+
+
+def workers_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workers", type=int, default=1, metavar="W",
+                         help="processes; the answer does not depend on their number (default 1)")
+
+
+def csv_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--csv", metavar="FILE", help="write the table to this file too")
+
+
+def batch_size(text: str) -> int | str:
+    """``auto`` or a whole number."""
+    if text == "auto" or text.isdigit():
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 20,40,80")
+    return [int(part) for part in parts]
+
+
+def only(text: str) -> tuple[str, list[str]]:
+    """A choice of the specification curve and the options of it to keep, as ``choice=option,option``."""
+    choice, equals, options = text.partition("=")
+    if not (choice and equals and options):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form choice=option,option")
+    return choice, options.split(",")

