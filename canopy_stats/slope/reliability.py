@@ -1,11 +1,12 @@
 """Measurement error of rate, length and diversity, which come from the same rollouts.
 
 Regression calibration (Carroll et al., Measurement Error in Nonlinear Models, 2006, ch. 4) with moments from the
-jackknife: R and log N of a prompt, over all families and variants of its task, are replaced by their best linear
-prediction from what was observed; from D is taken the error that is expected with it. Variances of the truth are what
-is left of the observed ones when the mean jackknife variance is taken off; a prompt's share across checkpoints is kept
-apart. A linear prediction of R itself has slope one on the truth whatever the distributions are, and the difference of
-the slopes is linear in R; on the logarithm it would not be.
+jackknife: log R and log N of a prompt, over all families and variants of its task, are replaced by their expectation
+given what was observed; from logit D is taken the error that is expected with it. Variances of the truth are what is
+left of the observed ones when the mean jackknife variance is taken off; a prompt's share across checkpoints is kept
+apart. Logarithms, because a rate's error grows about in proportion to the rate: base and tuned are compared where
+their rates overlap, at the upper end of one and the lower end of the other, and there one shrinkage for all rates alike
+is wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from canopy_stats.slope.prepare import SQUEEZE
 
@@ -21,14 +23,12 @@ Array = np.ndarray
 COLUMNS = ("se_R", "se_N", "cov_DR", "cov_DN", "cov_RN")
 LEAST_RELIABILITY = 0.2
 """A cell's true variance is taken as at least this share of the observed one: below it the share is mostly noise."""
-LEAST_RATE = 1e-3
-"""Predicted rates are at least this share of their median: the shared curve needs their logarithm."""
 CELL = ["model_name", "model_variant"]
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """``data`` with D_cal, R_cal (nats/token), log_R and log_N; ``table``: reliability of R and of log N by cell."""
+    """``data`` with D_cal, log_R, R_cal (nats/token) and log_N; ``table``: reliability of log R and log N by cell."""
 
     data: pd.DataFrame
     table: pd.DataFrame
@@ -48,43 +48,50 @@ def uncorrected(data: pd.DataFrame) -> Calibrated:
 
 def calibrated(data: pd.DataFrame) -> Calibrated:
     """The panel with rate, length and diversity given what was observed; see the module."""
-    w = np.column_stack([data["R_bar"], np.log(data["N_bar"])])
-    out = np.empty((len(data), 3))
+    w = np.log(data[["R_bar", "N_bar"]].to_numpy(dtype=float))
+    out = np.empty((len(data), 4))
     tables = []
     for task, places in data.groupby("task", observed=True).indices.items():
         rows = data.iloc[places]
         out[places], table = _calibrate_task(rows, w[places])
         tables.append(table.assign(task=str(task)))
-    rate, log_n, d = out.T
-    rate = np.maximum(rate, LEAST_RATE * np.median(rate))
-    added = data.assign(D_cal=np.clip(d, SQUEEZE, 1 - SQUEEZE), log_R=np.log(rate), R_cal=rate, log_N=log_n)
+    log_r, log_n, d, rate = out.T
+    added = data.assign(D_cal=np.clip(expit(d), SQUEEZE, 1 - SQUEEZE), log_R=log_r, R_cal=rate, log_N=log_n)
     table = pd.concat(tables, ignore_index=True)
     return Calibrated(added, table[["task", *CELL, "reliability_R", "reliability_N"]])
 
 
 def _calibrate_task(rows: pd.DataFrame, w: Array) -> tuple[Array, pd.DataFrame]:
-    """(n, 3): R and log N as predicted, and D without its expected error; and the reliabilities by cell."""
+    """(n, 4): E log R, E log N, logit D without its expected error, E R; and the reliabilities by cell."""
     cell = rows.groupby(CELL, observed=True).ngroup().to_numpy()
     prompt = rows.groupby("prompt_uid", observed=True).ngroup().to_numpy()
-    noise, with_d = _errors(rows, cell)
+    noise, with_d = _errors(rows, w, cell)
+    w = w + np.einsum("nii->ni", noise) / 2  # the mean of a logarithm lies below the logarithm of the mean
     centre = np.stack([w[cell == c].mean(axis=0) for c in range(cell.max() + 1)])
-    w, d = w - centre[cell], rows["D"].to_numpy(dtype=float)
+    w, d = w - centre[cell], logit(np.clip(rows["D"].to_numpy(dtype=float), SQUEEZE, 1 - SQUEEZE))
     moments = _moments(w, noise, cell, prompt)
-    out = np.empty((len(rows), 3))
+    out = np.empty((len(rows), 4))
     for at in np.split(np.argsort(prompt, kind="stable"), np.cumsum(np.bincount(prompt))[:-1]):
-        truth, error = _expected(w[at], noise[at], with_d[at], moments, cell[at])
-        out[at] = np.column_stack([truth + centre[cell[at]], d[at] - error])
+        truth, variance, error = _expected(w[at], noise[at], with_d[at], moments, cell[at])
+        log_r, log_n = (truth + centre[cell[at]]).T
+        out[at] = np.column_stack([log_r, log_n, d[at] - error, np.exp(log_r + variance / 2)])
     names = rows.groupby(CELL, observed=True).size().reset_index()[CELL].astype(str)
     return out, names.assign(reliability_R=moments.reliability[:, 0], reliability_N=moments.reliability[:, 1])
 
 
-def _errors(rows: pd.DataFrame, cell: Array) -> tuple[Array, Array]:
-    """Error covariances (n, 2, 2) of (R, log N), and (n, 2) with D: a cell's mean for one rollout, over M."""
-    length = rows["N_bar"]
+def _errors(rows: pd.DataFrame, w: Array, cell: Array) -> tuple[Array, Array]:
+    """Error covariances (n, 2, 2) of (log R, log N), and (n, 2) with logit D: a cell's mean for one rollout, over M.
+
+    On the logit scale, where D is modelled, an error of D counts 1 / D(1 - D): by the mean of D(1 - D) in the cell.
+    """
+    (rate, length), d = np.exp(w).T, rows["D"].to_numpy(dtype=float)
+    spread = d * (1 - d) + (rows["se_D"].to_numpy(dtype=float) ** 2 if "se_D" in rows else 0.0)
+    cells = range(cell.max() + 1)
+    spread = np.array([max(spread[cell == c].mean(), SQUEEZE) for c in cells])[cell]
     m = rows["M"].to_numpy(dtype=float) if "M" in rows else np.ones(len(rows))
-    one = np.column_stack([rows["se_R"] ** 2, rows["cov_RN"] / length, rows["se_N"] ** 2 / length**2,
-                           rows["cov_DR"], rows["cov_DN"] / length]) * m[:, None]
-    mean = np.stack([one[cell == c].mean(axis=0) for c in range(cell.max() + 1)])[cell] / m[:, None]
+    one = np.column_stack([rows["se_R"] ** 2 / rate**2, rows["cov_RN"] / (rate * length), rows["se_N"] ** 2 / length**2,
+                           rows["cov_DR"] / (rate * spread), rows["cov_DN"] / (length * spread)]) * m[:, None]
+    mean = np.stack([one[cell == c].mean(axis=0) for c in cells])[cell] / m[:, None]
     return mean[:, [0, 1, 1, 2]].reshape(-1, 2, 2), mean[:, 3:]
 
 
@@ -128,8 +135,9 @@ def _positive(matrix: Array, floor: Array) -> Array:
     return raised + np.diag(np.maximum(floor - np.diag(raised), 0.0))
 
 
-def _expected(w: Array, noise: Array, with_d: Array, moments: Moments, cell: Array) -> tuple[Array, Array]:
-    """Of one prompt's k centred observations w (k, 2): the predicted truth (k, 2) and error of D (k,)."""
+def _expected(w: Array, noise: Array, with_d: Array, moments: Moments, cell: Array) -> tuple[Array, Array, Array]:
+    """Of one prompt's k centred observations w (k, 2): the expected truth (k, 2), the variance (k,) of its log R, and
+    the expected error of logit D (k,)."""
     k = len(w)
     truth = np.tile(moments.shared, (k, k))
     errors, joint = np.zeros((2 * k, 2 * k)), np.zeros((k, 2 * k))
@@ -137,5 +145,6 @@ def _expected(w: Array, noise: Array, with_d: Array, moments: Moments, cell: Arr
         part = slice(2 * i, 2 * i + 2)
         truth[part, part] += moments.own[cell[i]]
         errors[part, part], joint[i, part] = noise[i], with_d[i]
-    solved = np.linalg.solve(truth + errors, w.ravel())
-    return (truth @ solved).reshape(k, 2), joint @ solved
+    solved = np.linalg.solve(truth + errors, np.column_stack([w.ravel(), truth]))
+    left = truth - truth @ solved[:, 1:]
+    return (truth @ solved[:, 0]).reshape(k, 2), np.diag(left)[::2], joint @ solved[:, 0]

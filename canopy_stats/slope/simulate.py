@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy import stats
+from scipy.special import expit
 
 from canopy_stats.schema import UserError
 
@@ -170,16 +171,25 @@ def _observe(scenario: Scenario, index: Index, d: Array, rate: Array, length: Ar
     cv = np.array([_each(scenario.rate_cv)[v] for v in VARIANTS])[index["variant"]]
     scale = np.column_stack([np.full(len(d), scenario.diversity_sd), cv * rate, scenario.length_cv * length])
     error, covariance = _rollout_errors(scenario.error_correlation, scale, m, rng)
-    # On the logit scale an error leaves D within (0, 1).
-    observed_d = expit(logit(d) + error[:, 0] / (d * (1 - d)).clip(min=1e-3))
     floor = 0.05
     return {
-        "D": np.clip(observed_d, EDGE, 1 - EDGE), "R_bar": np.maximum(rate + error[:, 1], floor * rate),
+        "D": _within_bounds(d, error[:, 0], scale[:, 0] / np.sqrt(m)),
+        "R_bar": np.maximum(rate + error[:, 1], floor * rate),
         "N_bar": np.maximum(length + error[:, 2], floor * length), "M": m,
         "se_D": np.sqrt(covariance[:, 0, 0]), "se_R": np.sqrt(covariance[:, 1, 1]),
         "se_N": np.sqrt(covariance[:, 2, 2]), "cov_DR": covariance[:, 0, 1], "cov_DN": covariance[:, 0, 2],
         "cov_RN": covariance[:, 1, 2],
     }
+
+
+def _within_bounds(d: Array, error: Array, sd: Array) -> Array:
+    """D with its errors (n,): beta with mean D and standard deviation sd, at the quantiles of the normal errors.
+
+    Like the mean of pairwise distances it is unbiased and lies within (0, 1); errors keep their correlations.
+    """
+    spread = d * (1 - d)
+    size = spread / np.minimum(sd**2, 0.5 * spread) - 1
+    return np.clip(stats.beta.ppf(stats.norm.cdf(error / sd), d * size, (1 - d) * size), EDGE, 1 - EDGE)
 
 
 def _rollout_errors(correlation: float, scale: Array, m: Array, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -3,34 +3,37 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 import canopy_stats as cs
 from canopy_stats.slope.reliability import calibrated, can_correct, uncorrected
 
 
 def one_cell(n=4000, error=0.2, spread=0.3, with_d=0.0, seed=0):
-    """One task, family and variant: skewed rates that are observed with a normal error; one rollout."""
+    """One task, family and variant: lognormal rates with lognormal errors of mean one; one rollout."""
     rng = np.random.default_rng(seed)
-    rate, noise = 2.0 + spread * (rng.chisquare(4, n) - 4) / np.sqrt(8), error * rng.standard_normal(n)
-    observed = rate + noise
+    log_rate, noise = -0.5 + spread * rng.standard_normal(n), error * rng.standard_normal(n)
+    observed = np.exp(log_rate + noise - error**2 / 2)
     d_error = with_d * noise / error
+    d = expit(-0.4 + d_error / 0.24)
     frame = pd.DataFrame({
         "task": "t", "model_name": "f", "model_variant": "base", "prompt_uid": [f"t/{i}" for i in range(n)],
-        "R_bar": observed, "N_bar": 100.0 * np.exp(0.2 * rng.standard_normal(n)), "M": 1, "D": 0.4 + d_error,
-        "se_R": error, "se_N": 0.0, "cov_DR": error * with_d, "cov_DN": 0.0, "cov_RN": 0.0})
-    return frame, rate
+        "R_bar": observed, "N_bar": 100.0 * np.exp(0.2 * rng.standard_normal(n)), "M": 1, "D": d,
+        "se_R": error * observed, "se_N": 0.0, "cov_DR": error * with_d * observed, "cov_DN": 0.0, "cov_RN": 0.0})
+    return frame, log_rate
 
 
 def test_one_cell_shrinks_by_its_reliability():
     frame, _ = one_cell()
-    w = np.column_stack([frame["R_bar"], np.log(frame["N_bar"])])
+    w = np.log(frame[["R_bar", "N_bar"]].to_numpy()) + np.array([0.2**2 / 2, 0.0])
     observed = np.cov(w.T)
     truth = observed - np.diag([0.2**2, 0.0])
     share = truth @ np.linalg.inv(observed)
     found = calibrated(frame)
     expected = w.mean(axis=0) + (w - w.mean(axis=0)) @ share.T
-    np.testing.assert_allclose(found.data[["R_cal", "log_N"]], expected, atol=1e-9)
-    np.testing.assert_allclose(found.data["log_R"], np.log(found.data["R_cal"]))
+    np.testing.assert_allclose(found.data[["log_R", "log_N"]], expected, atol=1e-9)
+    left = (truth - share @ truth)[0, 0]
+    np.testing.assert_allclose(found.data["R_cal"], np.exp(found.data["log_R"] + left / 2), rtol=1e-9)
     assert found.table["reliability_R"].item() == pytest.approx(1 - 0.2**2 / observed[0, 0], abs=1e-9)
 
 
@@ -38,16 +41,17 @@ def test_expectation_of_the_truth():
     """Regressing the truth on its expectation gives slope one, on the observation less."""
     frame, truth = one_cell(8000)
     slope = lambda x: np.polyfit(x, truth, 1)[0]  # noqa: E731
-    assert slope(calibrated(frame).data["R_cal"]) == pytest.approx(1.0, abs=0.03)
-    assert slope(frame["R_bar"]) == pytest.approx(0.09 / 0.13, abs=0.03)
+    assert slope(calibrated(frame).data["log_R"]) == pytest.approx(1.0, abs=0.03)
+    assert slope(np.log(frame["R_bar"])) == pytest.approx(0.09 / 0.13, abs=0.03)
 
 
 def test_the_error_that_diversity_shares_with_the_rate_is_taken_off():
-    """D does not depend on the rate at all; its error does. Only the corrected slope is zero."""
-    frame, _ = one_cell(8000, with_d=0.05)
+    """D does not depend on the rate at all; its error does. Only the corrected slope is zero, on the logit scale."""
+    frame, _ = one_cell(8000, with_d=0.03)
     data = calibrated(frame).data
-    assert np.polyfit(frame["R_bar"], frame["D"], 1)[0] == pytest.approx(0.05 * 0.2 / 0.13, abs=0.006)
-    assert np.polyfit(data["R_cal"], data["D_cal"], 1)[0] == pytest.approx(0.0, abs=0.006)
+    slope = lambda x, d: np.polyfit(x, logit(d), 1)[0]  # noqa: E731
+    assert slope(np.log(frame["R_bar"]), frame["D"]) == pytest.approx(0.03 / 0.24 * 0.2 / 0.13, abs=0.02)
+    assert slope(data["log_R"], data["D_cal"]) == pytest.approx(0.0, abs=0.02)
 
 
 def test_prompts_shared_by_checkpoints_help_each_other():
