@@ -123,9 +123,14 @@ def _altered(out: Path, stamp: Mapping[str, Any]) -> list[str]:
 
 def code_hash(*parts: str) -> str:
     """SHA-256 of the package's sources under the named modules or folders: changed code makes its results stale."""
+    return files.sha256(*(path.read_bytes() for path in sources(*parts)))
+
+
+def sources(*parts: str) -> list[Path]:
+    """The package's code under the named modules or folders, the page's template, style and script included."""
     root = Path(__file__).parents[1]
-    found = sorted({path for part in parts for path in [*root.glob(f"{part}.py"), *root.glob(f"{part}/**/*.py")]})
-    return files.sha256(*(path.read_bytes() for path in found))
+    found = {path for part in parts for path in [*root.glob(f"{part}.py"), *root.glob(f"{part}/**/*")]}
+    return sorted(path for path in found if path.suffix in (".py", ".html", ".css", ".js"))
 
 
 def versions_of(*packages: str) -> dict[str, str]:
