@@ -98,10 +98,12 @@ def model_summary(part: pd.DataFrame, true: float) -> dict[str, float]:
 
 
 def removed(table: pd.DataFrame, which: str) -> dict[str, float]:
-    """Share of the attenuation that the correction takes away, from the means of the same panels."""
+    """Share of the attenuation that the correction takes away, from the means of the same panels; NaN of none (where
+    the error that D and the rate share makes up for it)."""
     exact, naive, robust = (table[f"{name} {which}"].mean() for name in ("exact", "uncorrected", "robust"))
+    share = (robust - naive) / (exact - naive) if abs(exact - naive) > 0.02 else float("nan")
     return {"without_error": round(exact, 4), "uncorrected": round(naive, 4), "corrected": round(robust, 4),
-            "removed": round((robust - naive) / (exact - naive), 3)}
+            "removed": round(share, 3)}
 
 
 def study(scenario: Scenario, name: str, panels: int, seed: int, workers: int) -> dict[str, Any]:

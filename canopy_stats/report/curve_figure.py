@@ -106,10 +106,12 @@ def _draw_estimates(ax: Axes, ordered: pd.DataFrame) -> None:
 
 
 def _name_papers(ax: Axes, paper: pd.DataFrame) -> None:
-    """Each diamond's response."""
-    for _, row in paper.iterrows():
-        ax.annotate(str(row["response"]), (row["at"], row["estimate"]), xytext=(-5, 5), textcoords="offset points",
-                    ha="right", va="bottom", fontsize=7)
+    """Each diamond's response, in turn above and below: neighbours do not write over each other."""
+    sides = [((-5, 5), "right", "bottom"), ((5, -5), "left", "top")]
+    for i, (_, row) in enumerate(paper.iterrows()):
+        offset, across, along = sides[i % 2]
+        ax.annotate(str(row["response"]), (row["at"], row["estimate"]), xytext=offset, textcoords="offset points",
+                    ha=across, va=along, fontsize=7, zorder=6)
 
 
 def _limits(ordered: pd.DataFrame) -> tuple[float, float]:
