@@ -320,3 +320,15 @@ def test_a_models_curve_is_the_mean_of_its_predictions(model):
     at = rows.assign(R_bar=rate, R_c=centred, R_c2=centred**2)
     assert own["D"].iloc[7] == pytest.approx(np.mean(change.fit.predict(at)))
     assert (own["R_bar"].min(), own["R_bar"].max()) == pytest.approx((rows["R_bar"].min(), rows["R_bar"].max()))
+
+
+def test_the_readme_shows_the_stored_scrutiny():
+    """The first table of the README holds the numbers that the scripts print."""
+    readme = (ROOT / "README.md").read_text().replace("\u2212", "-")
+    stored = pd.read_csv(ROOT / "analysis" / "results" / "tables" / "scrutiny.csv").set_index("model")
+    for model in ("paper_beta", "robust"):
+        row = stored.loc[[name for name in stored.index if name.startswith(model)][0]]
+        shown = next(line for line in readme.splitlines() if line.startswith(f"| {model}"))
+        for slope, error in (("base_slope", "base_se"), ("tuned_slope", "tuned_se")):
+            assert f"{row[slope]:.3f} ({row[error]:.3f})" in shown
+        assert f"{row['difference']:.3f}" in shown

@@ -15,7 +15,7 @@ from canopy_stats.cli.printing import label_of, note, paragraph, show, write_csv
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
-    from canopy_stats.slope import SlopeChange
+    from canopy_stats.slope import Interval, SlopeChange
     from canopy_stats.store import Run
 
 
@@ -89,17 +89,23 @@ def _show_change(change: SlopeChange, csv: str | None) -> None:
     print()
     for name in ("base", "tuned", "difference", "ratio"):
         e = getattr(change, name)
-        kind = "" if e.interval.kind == "bounded" else f" {e.interval.kind}"
-        print(f"{name:<11}{e.estimate:>9.4f}  se {e.se:.4f}  95% [{e.interval[0]:.4f}, {e.interval[1]:.4f}]{kind}")
+        error = f"se {e.se:.4f}" if e.kind == "bounded" else " " * 9
+        print(f"{name:<11}{e.estimate:>9.4f}  {error}  95% {_set(e.interval)}")
         if name in change.intervals:
-            low, high = change.intervals[name]
-            print(f"{'':<11}{'bootstrap':>9}            95% [{low:.4f}, {high:.4f}] {change.intervals[name].kind}")
+            print(f"{'':<11}{'bootstrap':>9}             95% {_set(change.intervals[name])}")
     if change.cells is not None:
         print("\nSlopes by family and task, over the shared rates:")
         show(change.cells)
     print("\n".join(["", paragraph(change.estimand), "", paragraph(change.verdict), *map(note, change.notes)]))
     if change.fit is not None:
         write_csv(change.fit.tidy(), csv)
+
+
+def _set(interval: Interval) -> str:
+    """A confidence set in words, as the tables print it."""
+    low, high = interval
+    return {"exclusive": f"outside ({low:.4f}, {high:.4f})", "whole": "any number"}.get(
+        interval.kind, f"[{low:.4f}, {high:.4f}]")
 
 
 def _fit_options(command: argparse.ArgumentParser) -> None:
@@ -212,7 +218,9 @@ CURVE = Command(
 
     Prints the counts by choice. The differences are in standard deviations of the response for each standard
     deviation of the rate. Specifications share their data: the counts are no test. --csv writes one row for each
-    specification, failed ones with their reason. About a minute on two cores for 384 specifications.
+    specification, failed ones with their reason. A few minutes on two cores for 576 specifications.
+
+    None of them frees levels and slopes in every family and task at once: `canopy-stats scrutinise` does.
 
     Examples:
       canopy-stats curve                            (the panel inside the package)

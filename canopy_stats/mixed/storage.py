@@ -88,7 +88,8 @@ def _restore(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
     data = pd.DataFrame({
         name: _unpack(arrays[f"column{i}"], how) for i, (name, how) in enumerate(meta["columns"].items())
     })
-    design = replace(build_design(meta["formula"], data, reference=meta["reference"]), y=arrays["y"])
+    # The dispersion formula may use columns that the mean's does not: all of them are the fit's data.
+    design = replace(build_design(meta["formula"], data, reference=meta["reference"]), y=arrays["y"], data=data)
     certificate = Certificate(**(meta["certificate"] | {"culprits": tuple(meta["certificate"]["culprits"])}))
     if meta["family"] == "lmm":
         search = Search(None, certificate.returned, certificate.evaluations)

@@ -241,7 +241,8 @@ def describe(curve: SpecificationCurve) -> str:
         f" {whole['not_significant']} are not significant.",
         f"The difference is {whole['median']:.2f} {SCALE} in the median, from {whole['lowest']:.2f} to"
         f" {whole['highest']:.2f}.", *_paper(curve.table), *_movers(counts), *_failed(curve.table),
-        "The specifications share their data: the counts describe how much hangs on the choices, they are no test.",
+        "The specifications share their data: the counts describe how much hangs on the choices, they are no test. None"
+        " of them frees levels and slopes in every family and task at once, as the robust slope does.",
     ]
     left_out = f"Left out: {' '.join(curve.left_out)}" if curve.left_out else ""
     return " ".join(filter(None, [*sentences, left_out]))

@@ -48,7 +48,7 @@ class Estimate:
         return self.interval.kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SlopeChange:
     """Slope of diversity on entropy rate in the base and the fine-tuned variant, their difference and ratio.
 
@@ -75,6 +75,16 @@ class SlopeChange:
     calibration: pd.DataFrame | None = field(default=None, repr=False)
     replicates: pd.DataFrame | None = field(default=None, repr=False)
     intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        if not self.identified:
+            return f"<SlopeChange {self.model}: not identified>"
+        change, (low, high) = self.difference, self.difference.interval
+        return (f"<SlopeChange {self.model}: base {self.base.estimate:.3g}, tuned {self.tuned.estimate:.3g}, "
+                f"difference {change.estimate:.3g} [{low:.3g}, {high:.3g}], p = {change.pvalue:.3g} ({self.unit})>")
+
+    def __str__(self) -> str:
+        return "\n".join([repr(self)[1:-1], self.verdict])
 
 
 def missing() -> Estimate:

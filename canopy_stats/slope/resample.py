@@ -37,7 +37,9 @@ def with_bootstrap(found: SlopeChange, panel: pd.DataFrame, estimator: Estimator
     if worked < LEAST_WORKED:
         raise UserError(f"Only {worked:.0%} of {n} resampled panels could be fitted; the panel is too small for a "
                         "bootstrap over prompts. Report the model's own intervals.")
-    note = f"Bootstrap: {n} resamples of whole prompts within tasks, {int((1 - worked) * n + 0.5)} failed; seed {seed}."
+    failed = int((1 - worked) * n + 0.5)
+    note = (f"Bootstrap: {n} resamples of whole prompts within tasks, {failed} failed; seed {seed}. "
+            "Its intervals are for these families and tasks alone.")
     return replace(found, replicates=replicates, intervals=_intervals(replicates.dropna()), notes=(*found.notes, note))
 
 

@@ -87,7 +87,8 @@ def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, sl
     base, tuned, change, ratio = change_of(combined)
     response = dict(zip(PARTS, change_of(combined_slopes(slopes.response))[:3], strict=True))
     is_corrected = len(corrected.table) > 0
-    notes = (*notes, *_support_notes(support), *_fit_notes(slopes.fit), _error_note(corrected.table))
+    notes = (*notes, *_support_notes(support), *_weight_note(combined["difference"]), *_fit_notes(slopes.fit),
+             _error_note(corrected.table))
     return SlopeChange(
         "robust", base, tuned, change, ratio, True, _verdict(change, ratio, combined["difference"], is_corrected),
         _estimand(support), notes, slopes.fit,
@@ -167,6 +168,11 @@ def _support_notes(support: Support) -> tuple[str, ...]:
     if len(dropped):
         notes.append(f"Left out for want of common support: {', '.join(dropped)}.")
     return tuple(notes)
+
+
+def _weight_note(change: Combined) -> tuple[str, ...]:
+    return ("Some cells weigh less than nothing: their errors go with those of better known cells, and generalised "
+            "least squares takes that off.",) if change.weights.min() < 0 else ()
 
 
 def _fit_notes(fit: Fit) -> tuple[str, ...]:

@@ -94,13 +94,14 @@ def _each(value: float | Mapping[str, float]) -> dict[str, float]:
     return dict(value) if isinstance(value, Mapping) else dict.fromkeys(VARIANTS, value)
 
 
-def simulate_panel(scenario: Scenario, rng: np.random.Generator) -> pd.DataFrame:
-    """One panel with the columns that the slope models read; ``attrs["truth"]`` holds the true base and tuned slope
-    (averages over families and tasks, per standard deviation of the true rate), and their difference.
+def simulate_panel(scenario: Scenario, rng: np.random.Generator | int) -> pd.DataFrame:
+    """One panel, by a generator or a seed, with the columns that the slope models read.
 
-    The truth is the law's, without the drawn family and task deviations: those average to zero over panels.
+    ``attrs["truth"]`` holds the true base and tuned slope (averages over families and tasks, per standard deviation of
+    the true rate) and their difference: the law's, without the drawn family and task deviations, which average to zero
+    over panels.
     """
-    index = _index(scenario)
+    rng, index = np.random.default_rng(rng), _index(scenario)
     rate, length = _rates_and_lengths(scenario, index, rng)
     eta = _linear_predictor(scenario, index, rate, length, rng)
     mu = expit(eta)

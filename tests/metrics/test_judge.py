@@ -513,7 +513,15 @@ def test_a_kill_loses_only_what_was_under_way(run, server):
     assert 30 <= asked <= 32 and needed - asked <= len(server.log) <= needed - asked + 2
 
 
-def test_an_interruption_wakes_the_waiting_and_keeps_the_rest(run, server, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """SIGINT interrupts, also where the suite runs in the background of a shell, which ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_wakes_the_waiting_and_keeps_the_rest(run, server, monkeypatch, interruptible):
     hold = Pace.hold
 
     def hold_and_interrupt(self, seconds):

@@ -301,6 +301,15 @@ def test_saved_and_loaded(family, tmp_path):
     assert again.refit(fit.design.y).llf == pytest.approx(fit.llf, abs=1e-6)
 
 
+def test_a_loaded_fit_keeps_the_columns_of_its_dispersion(tmp_path):
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"x": rng.standard_normal(120), "kind": np.repeat(["a", "b"], 60), "g": np.tile(range(12), 10)})
+    data["y"] = rng.beta(2, 3, 120)
+    fit = glmm("y ~ x + (1|g)", data, dispersion="~ kind")
+    again = load_fit(fit.save(tmp_path / "fit"))
+    np.testing.assert_allclose(again.predict(again.design.data), fit.predict(data), rtol=1e-8)
+
+
 def test_files_that_are_no_fits(tmp_path):
     with pytest.raises(UserError, match="There is no file"):
         load_fit(tmp_path / "absent.npz")

@@ -67,7 +67,8 @@ def forest_row(name: str, change: SlopeChange) -> dict[str, Any]:
         estimate, hidden = getattr(change, which), change.model == "main" and which != "base"
         values = [float("nan")] * 3 if hidden else [estimate.estimate, *estimate.interval]
         row |= dict(zip((which, f"{which}_low", f"{which}_high"), values, strict=True))
-    return row | {"ratio": f"{change.ratio.estimate:.2f}" if np.isfinite(change.ratio.estimate) else None}
+    shown = change.ratio.kind == "bounded" and np.isfinite(change.ratio.estimate)
+    return row | {"ratio": f"{change.ratio.estimate:.2f}" if shown else None}
 
 
 def residuals(models: Sequence[str]) -> Callable[[Material], Figure]:

@@ -58,6 +58,7 @@ def of_slopes(slopes: Iterable[Mapping[str, Any]], told: str = "") -> list[str]:
             why = str(row.get("verdict", ""))
             said.append(f"The slope model {name} does not identify a change of slope" + (
                 "; the finding says why." if why and why in told else f". {why}".rstrip()))
+        said += [f"The robust slope: {note}" for note in row.get("notes", ()) if row["model"] == "robust"]
     return said
 
 
