@@ -66,7 +66,8 @@ class Power:
     @property
     def words(self) -> str:
         """The calibration and the power of the smallest and the largest study, in a paragraph."""
-        return " ".join([*_level_words(self), *_power_words(self), *self.notes])
+        lost = not self.kept_level  # then a power would mean nothing
+        return " ".join([*_level_words(self), *([] if lost else _power_words(self)), *self.notes])
 
     def smooth(self, prompts: Any, rollouts: Any, families: Any, effect: float) -> Array:
         """Power by the fitted curve, for numbers or arrays."""

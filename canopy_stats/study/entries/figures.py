@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def cloud(by: str) -> Callable[[Material], Figure]:
     """Diversity against entropy rate with the interaction model's lines."""
-    return curves({"interaction": "fitted"}, by)
+    return curves({"interaction": "interaction model"}, by)
 
 
 def curves(models: Mapping[str, str], by: str = "task") -> Callable[[Material], Figure]:

@@ -115,7 +115,7 @@ def commands(study: Mapping[str, Any], runs: Mapping[str, Run]) -> tuple[str, ..
     measure = ["canopy-stats", "panel", *(f"runs/{name}" for name in runs),
                *(["--embedder", embedder] if isinstance(embedder, str) else []), "--out", "panel.parquet"]
     return (*(_generate(name, run) for name, run in runs.items()), shlex.join(measure),
-            "canopy-stats fit panel.parquet")
+            "canopy-stats scrutinise panel.parquet")
 
 
 def _generate(name: str, run: Run) -> str:
