@@ -57,10 +57,8 @@ def with_terms(data: pd.DataFrame, centre: float, scale: float) -> pd.DataFrame:
 
 def fit_cells(data: pd.DataFrame) -> Fit:
     """The joint model on rows with the columns of :func:`with_terms`, log_R, log_N and D_cal."""
-    cell, dispersion = ("cell", "") if data["cell"].nunique() > 1 else ("1", "")
-    by = "cell:" if cell == "cell" else ""
-    mean = [f"0 + {cell}" if by else "1", f"{by}tun", f"ns(log_R, {curve_df(data['task'].nunique())})", f"{by}x",
-            f"{by}x_tun", f"ns(log_N, {LENGTH_DF})", f"ns(log_N, {LENGTH_DF}):tun"]
+    mean = ["0 + cell", "cell:tun", f"ns(log_R, {curve_df(data['task'].nunique())})", "cell:x", "cell:x_tun",
+            f"ns(log_N, {LENGTH_DF})", f"ns(log_N, {LENGTH_DF}):tun"]
     dispersion = "~ tun*task" if data["task"].nunique() > 1 else "~ tun"
     dispersion += " + model_name" * (data["model_name"].nunique() > 1) + " + x + x_tun"
     with warnings.catch_warnings():

@@ -107,6 +107,19 @@ def test_a_task_without_common_support_is_left_out_by_name(panel):
     assert set(found.cells["task"]) == {"task0", "task1", "task3"}
 
 
+def test_one_task_of_four_is_not_enough(panel):
+    apart = panel["task"].isin(["task0", "task1", "task2"]) & (panel["model_variant"] == "tuned")
+    found = cs.slope_change(panel.assign(R_bar=panel["R_bar"].where(~apart, 5 * panel["R_bar"])), model="robust")
+    assert not found.identified and list(found.support["kept"]) == [False, False, False, True]
+
+
+def test_slopes_are_averaged_over_the_shared_rates_alone(panel, change):
+    inside = common_support(panel).inside
+    assert inside.sum() < len(panel)
+    counted = panel[inside].groupby(["task", "model_name"]).size()
+    assert list(change.cells["rows"]) == list(counted)
+
+
 def test_correction_is_said_and_can_be_switched_off():
     noisy = panel_of(LAW.but(rollouts=10))
     on, off = cs.slope_change(noisy, model="robust"), cs.slope_change(noisy, model="robust", correct=False)
