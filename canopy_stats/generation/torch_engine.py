@@ -37,7 +37,8 @@ class TorchEngine:
     def __init__(self, loaded: Loaded, style: prompting.ChatFormat):
         prompting.check_template(loaded.tokenizer, style)
         self.model, self.tokenizer, self.style = loaded.model, loaded.tokenizer, style
-        self._provenance = loaded.provenance
+        self._provenance = {**loaded.provenance, **({"cautions": list(loaded.cautions)} if loaded.cautions else {})}
+        self.cautions = loaded.cautions
         self.end_ids = end_token_ids(loaded.model, loaded.tokenizer)
         self.batch_size_used: int | None = None
         """Batch size of the latest shard; smaller than asked for when memory ran out."""
