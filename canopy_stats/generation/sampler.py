@@ -123,7 +123,8 @@ class ShardSampler:
         if not (self.policy.processes or self.endings.strings):
             return None
         completing = padded([self.endings.completing(row.tail) for row in self.rows], self.device)
-        return Past(draws.steps, self.texts and self.texts.first(len(self.rows)), completing)
+        texts = self.texts.first(len(self.rows)) if self.texts else None
+        return Past(draws.steps, texts, completing)
 
     def _record(self, tokens: torch.Tensor, terms: torch.Tensor) -> None:
         """Bring tokens and terms to the host in one transfer (the ids ride along as the bits of a float)."""

@@ -20,7 +20,7 @@ from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.processors import Past, TokenTable, process
 from canopy_stats.generation.terms import step_terms
 from canopy_stats.generation.torch_engine import load_engine
-from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, SamplingPolicy
+from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, ModelSource, SamplingPolicy
 
 ENTROPY, LOGPROB, HAZARD = (STEP_TERMS.index(n) for n in ("entropy", "logprob", "stop_probability"))
 STRINGS = ["op", "at", "é", "\n", " t", "the c"]
@@ -39,7 +39,7 @@ def engine():
     """A random Llama whose ids are those of a byte-level tokenizer, rarely ended by its own end tokens."""
     words = tokenizer("byte level")
     net = tiny.model("llama", ends=(7, 100))
-    return load_engine(net, tokenizer=words, variant="base")
+    return load_engine(ModelSource(net, tokenizer=words), variant="base")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -17,6 +17,7 @@ from canopy_stats.report.html import Provenance, Table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from canopy_stats.schema import SamplingPolicy
     from canopy_stats.store import Run
 
 VERSIONS = ("canopy_stats", "python", "torch", "transformers", "tokenizers", "numpy", "platform")
