@@ -43,7 +43,7 @@ _EXPORTS = {
     "slope_change": "slope",
     "slope_table": "slope",
     "specification_curve": "slope",
-    "power": "slope",
+    "slope_power": "slope",
     "slope_contrasts": "slope.contrasts",
     "template_factorial": "slope.factorial",
     "slope_scrutiny": "slope",
