@@ -46,7 +46,8 @@ class SpecificationCurve:
     ``native_std_error`` on the model's own ``native_scale``, ``usable``, ``reason`` (why not), ``converged``,
     ``distance`` to the optimum in standard errors, ``singular``, ``certificate``, ``n`` rows, ``squeezed`` responses,
     ``paper`` (the paper's own model), ``formula``, ``dispersion`` and ``seconds``. Usable are the certified fits and
-    those within a hundredth of a standard error of their optimum. Intervals and p-values are Student's, with Satterthwaite's degrees of freedom.
+    those within a hundredth of a standard error of their optimum. Intervals and p-values are Student's, with
+    Satterthwaite's degrees of freedom.
 
     Slopes of beta models are converted to the response by its mean y(1 - y). That makes models comparable; it does not
     make one estimand of two: on the logit scale a difference of slopes depends on where base and tuned stand.
