@@ -198,7 +198,7 @@ class _Loaded:
 
     def _as_pair(self, source: Any, text: str, limit: int | None) -> _Encoded:
         """The tokenizer's pair of texts; where it is too long, the rollout's end is left out before the prompt's."""
-        from canopy_stats.metrics.judging.cases import in_words
+        from canopy_stats.metrics.judging.comparisons import in_words
 
         prompt = in_words(source)
         made = self.tokenizer(prompt, text, verbose=False)
