@@ -2,7 +2,15 @@
 
 import pytest
 
-from canopy_stats.schema import PANEL_COLUMNS, ROLLOUT_COLUMNS, STEP_COLUMNS, SamplingPolicy, UserError, names
+from canopy_stats.schema import (
+    PANEL_COLUMNS,
+    ROLLOUT_COLUMNS,
+    STEP_COLUMNS,
+    ModelSource,
+    SamplingPolicy,
+    UserError,
+    names,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +41,20 @@ def test_label_names_the_law():
 def test_columns_are_declared_once_with_a_meaning(columns):
     assert len(set(names(columns))) == len(columns)
     assert all(c.meaning for c in columns)
+
+
+def test_a_source_says_where_it_came_from_and_what_the_template_gets(tmp_path):
+    source = ModelSource(tmp_path, adapter="org/lora", enable_thinking=False, template_kwargs={"tone": "dry"})
+    assert source.origin == {"model": str(tmp_path), "tokenizer": None, "adapter": "org/lora", "revision": None}
+    assert source.template_arguments == {"tone": "dry", "enable_thinking": False}
+    assert ModelSource(object()).origin["model"] is None and ModelSource("m").template_arguments == {}
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"chat": "yes"}, "chat is 'yes'; it must be True, False, 'rendered-text'"),
+    ({"chat": False, "system": "Be brief."}, "only exist inside a chat template"),
+    ({"chat": False, "template_kwargs": {"a": 1}}, "only exist inside a chat template"),
+    ({"enable_thinking": True, "template_kwargs": {"enable_thinking": True}}, "give it once")], ids=str)
+def test_sources_that_can_not_be(fields, message):
+    with pytest.raises(UserError, match=message):
+        _ = ModelSource("m", **fields).template_arguments

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_runs
-from canopy_stats.cli.options import batch_size, runs_argument
+from canopy_stats.cli.options import batch_size, chat_format, json_object, runs_argument
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def _generate(options: argparse.Namespace) -> int:
     run = generate(
         options.model, options.prompts, options.out, family=options.family, variant=options.variant, task=options.task,
         n_rollouts=options.rollouts, policy=policy, seed=options.seed, tokenizer=options.tokenizer, chat=options.chat,
-        system=options.system, enable_thinking=options.thinking, adapter=options.adapter, revision=options.revision,
-        dtype=options.dtype, device=options.device, batch_size=options.batch_size, drift_tokens=options.drift_tokens,
-        progress=not options.quiet)
+        system=options.system, enable_thinking=options.thinking, template_kwargs=options.template_kwargs,
+        adapter=options.adapter, revision=options.revision, dtype=options.dtype, device=options.device,
+        batch_size=options.batch_size, drift_tokens=options.drift_tokens, progress=not options.quiet)
     print(_run_summary(run))
     return OK
 
@@ -68,11 +68,15 @@ def _law_options(command: argparse.ArgumentParser) -> None:
 def _model_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the model").add_argument
     add("--tokenizer", help="name or folder, where it is not the model's own")
-    add("--chat", action=argparse.BooleanOptionalAction, default=None,
-        help="apply the tokenizer's chat template (default: for every variant but base)")
+    add("--chat", nargs="?", const=True, type=chat_format, metavar="rendered-text",
+        help="apply the tokenizer's chat template (default: for every variant but base); with 'rendered-text' its text "
+             "is tokenised once more, so that Llama and Gemma get a second BOS, as the paper ran it")
+    add("--no-chat", dest="chat", action="store_const", const=False, help="prompts are plain text")
     add("--system", metavar="TEXT", help="system prompt of the chat template")
     add("--thinking", action=argparse.BooleanOptionalAction, default=None,
         help="pass enable_thinking to the chat template")
+    add("--template-kwargs", type=json_object, default={}, metavar="JSON",
+        help="""arguments of the chat template, such as '{"reasoning_effort": "low"}'""")
     add("--adapter", metavar="FOLDER", help="LoRA adapter (peft)")
     add("--revision", help="commit or tag on the hub")
     add("--dtype", default="auto", help="float32, bfloat16, float16, or auto (default)")

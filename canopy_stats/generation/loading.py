@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ..schema import UserError
+from ..schema import ModelSource, UserError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "gguf")
@@ -33,31 +33,29 @@ class Loaded:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def load(model: str | Path | PreTrainedModel, *, tokenizer: Any = None, adapter: str | Path | None = None,
-         revision: str | None = None, dtype: str = "auto", device: str = "auto") -> Loaded:
-    """Load a causal language model.
+def load(source: ModelSource) -> Loaded:
+    """Load a causal language model; see :class:`canopy_stats.schema.ModelSource` for what may be given.
 
-    ``model`` is a hub name, a local folder, a ``.gguf`` file or a loaded model; ``tokenizer`` a name, a path or a
-    loaded tokenizer (default: the model's own). ``dtype`` "auto" is float32 on a CPU and the checkpoint's own type on
-    a GPU; a loaded model keeps its own. ``device`` "auto" is the GPU where there is one; a loaded model stays where
-    it is. A LoRA ``adapter`` (path or hub name) is merged into the weights in float32, then cast: the law sampled is
-    that of the merged weights. Code from a checkpoint is never run (``trust_remote_code`` stays off).
+    A loaded model stays where it is and keeps its type unless another was asked for. A LoRA adapter is merged into the
+    weights in float32, then cast: the law sampled is that of the merged weights. Code from a checkpoint is never run
+    (``trust_remote_code`` stays off).
     """
-    if isinstance(model, torch.nn.Module):
-        return _take(model, tokenizer, adapter, dtype, device)
-    where = _device(device)
-    kind = _dtype(dtype, where)
-    net, source = _read(str(model), revision, torch.float32 if adapter else kind)
-    if adapter is not None:
-        net = _merged(net, str(adapter))
+    if isinstance(source.model, torch.nn.Module):
+        return _take(source)
+    where = _device(source.device)
+    kind = _dtype(source.dtype, where)
+    net, said = _read(str(source.model), source.revision, torch.float32 if source.adapter else kind)
+    if source.adapter is not None:
+        net = _merged(net, str(source.adapter))
     net = net.to(device=where, dtype=net.dtype if kind == "auto" else kind).eval()
-    words = _tokenizer(tokenizer, model, revision)
-    return Loaded(net, words, {**source, **_adapter_provenance(adapter), **_surroundings(net)})
+    words = _tokenizer(source.tokenizer, source.model, source.revision)
+    return Loaded(net, words, {**said, **_adapter_provenance(source.adapter), **_surroundings(net)})
 
 
-def _take(model: Any, tokenizer: Any, adapter: str | Path | None, dtype: str, device: str) -> Loaded:
+def _take(source: ModelSource) -> Loaded:
     """A model that is already loaded: used as it is, moved or cast only where that was asked for."""
-    if adapter is not None:
+    model, tokenizer, dtype = source.model, source.tokenizer, source.dtype
+    if source.adapter is not None:
         raise UserError("An adapter was given together with a loaded model; load the adapter into the model yourself "
                         "(peft: PeftModel.from_pretrained(model, adapter).merge_and_unload()), or name the model.")
     if not isinstance(model, PreTrainedModel) and hasattr(model, "get_base_model"):
@@ -65,13 +63,13 @@ def _take(model: Any, tokenizer: Any, adapter: str | Path | None, dtype: str, de
     if not isinstance(model, PreTrainedModel):
         raise UserError(f"A {type(model).__name__} is not a transformers model; give a hub name, a path, a GGUF file "
                         "or a loaded transformers causal language model.")
-    if device != "auto" and _device(device).type != model.device.type:
-        model = model.to(_device(device))
+    if source.device != "auto" and _device(source.device).type != model.device.type:
+        model = model.to(_device(source.device))
     if dtype != "auto" and _dtype(dtype, model.device) != model.dtype:
         model = model.to(_dtype(dtype, model.device))
     words = _tokenizer(tokenizer, None, None) if isinstance(tokenizer, str | Path) else tokenizer
-    source = {"model": type(model).__name__, "weights_sha256": tensors_sha256(model)}
-    return Loaded(model.eval(), words, {**source, **_surroundings(model)})
+    said = {"model": type(model).__name__, "weights_sha256": tensors_sha256(model)}
+    return Loaded(model.eval(), words, {**said, **_surroundings(model)})
 
 
 def _device(device: str) -> torch.device:

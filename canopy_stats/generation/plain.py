@@ -1,7 +1,7 @@
 """Plain transformers: one forward pass over given tokens, and the law written a second time.
 
 What a stored run is checked against shares no code with the engine: no cache, no batch, the law in numpy and double
-precision on whole logits, the prompt by other calls of the tokenizer. It is slow and simple on purpose. Only
+precision on whole logits. It is slow and simple on purpose. Only
 :func:`score`, which gives terms of texts under another model, takes the engine's reductions.
 """
 
@@ -31,21 +31,6 @@ def plain_logits(model: Any, prompt_ids: Ids, token_ids: Ids) -> torch.Tensor:
     ids = torch.tensor([[*map(int, prompt_ids), *map(int, token_ids[:-1])]], device=model.device)
     keep = {"logits_to_keep": len(token_ids)} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     return model(input_ids=ids, use_cache=False, **keep).logits[0, -len(token_ids):]
-
-
-def plain_prompt(tokenizer: Any, source: Any, *, chat: bool | None, system: str | None = None,
-                 enable_thinking: bool | None = None) -> tuple[int, ...]:
-    """A prompt's token ids in two separate steps: the template as text, then that text without any special tokens."""
-    if isinstance(source, list) and isinstance(source[0], int):
-        return tuple(source)
-    if not chat:
-        return tuple(tokenizer(source)["input_ids"])
-    messages = [{"role": "user", "content": source}] if isinstance(source, str) else source
-    if system is not None:
-        messages = [{"role": "system", "content": system}, *messages]
-    options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def plain_end_ids(model: Any, tokenizer: Any) -> set[int]:

@@ -6,13 +6,12 @@ import gc
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from ..schema import Prompt, Rollout, RunKey, SamplingPolicy, UserError
+from ..schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy, UserError
 from . import prompts as prompting
 from .decoding import Decoder, choose_decoder, text_config
 from .loading import Loaded, load
@@ -22,16 +21,12 @@ _CPU_BATCH = 32
 _GPU_BATCH = 256
 
 
-def load_engine(model: str | Path | PreTrainedModel, *, variant: str = "", tokenizer: Any = None,
-                chat: bool | None = None, system: str | None = None, enable_thinking: bool | None = None,
-                adapter: str | Path | None = None, revision: str | None = None, dtype: str = "auto",
-                device: str = "auto") -> TorchEngine:
+def load_engine(source: ModelSource, *, variant: str = "") -> TorchEngine:
     """A ready engine. ``chat`` None means the chat template for variants other than ``base``; a model without a
     tokenizer takes token ids and has no template. For the rest see :func:`.loading.load`."""
-    loaded = load(model, tokenizer=tokenizer, adapter=adapter, revision=revision, dtype=dtype, device=device)
-    if chat is None:
-        chat = variant != "base" and loaded.tokenizer is not None
-    return TorchEngine(loaded, prompting.ChatFormat(chat, system, enable_thinking))
+    loaded = load(source)
+    chat = variant != "base" and loaded.tokenizer is not None if source.chat is None else source.chat
+    return TorchEngine(loaded, prompting.ChatFormat(chat, source.system, source.template_arguments))
 
 
 class TorchEngine:
@@ -55,9 +50,10 @@ class TorchEngine:
     def describe(self) -> dict[str, Any]:
         """Provenance; see :class:`canopy_stats.schema.Engine`."""
         template = getattr(self.tokenizer, "chat_template", None) if self.style.chat else None
+        arguments = dict(self.style.arguments)
         return {**self._provenance, "cache": self.decoder.cache, "end_token_ids": list(self.end_ids),
                 "chat": self.style.chat, "chat_template": template, "system": self.style.system,
-                "enable_thinking": self.style.enable_thinking,
+                "enable_thinking": arguments.pop("enable_thinking", None), "template_kwargs": arguments,
                 "tokenizer": type(self.tokenizer).__name__ if self.tokenizer is not None else None}
 
     def encode(self, source: Any) -> tuple[int, ...]:

@@ -8,12 +8,20 @@ import pytest
 import tiny
 import torch
 
-from canopy_stats.generation.loading import files_sha256, load, tensors_sha256
-from canopy_stats.generation.torch_engine import load_engine
-from canopy_stats.schema import UserError
+from canopy_stats.generation import loading, torch_engine
+from canopy_stats.generation.loading import files_sha256, tensors_sha256
+from canopy_stats.schema import ModelSource, UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import save_tiny_llama
+
+
+def load(model, **where) -> loading.Loaded:
+    return loading.load(ModelSource(model, **where))
+
+
+def load_engine(model, *, variant: str = "", **where) -> torch_engine.TorchEngine:
+    return torch_engine.load_engine(ModelSource(model, **where), variant=variant)
 
 
 @pytest.fixture(scope="module")
