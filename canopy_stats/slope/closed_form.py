@@ -16,7 +16,6 @@ from scipy import stats
 from scipy.special import expit
 
 from canopy_stats.mixed import Fit
-from canopy_stats.mixed.lmm import test_df
 from canopy_stats.slope.paper import fit_model
 from canopy_stats.slope.pilot import Pilot
 from canopy_stats.slope.planned import (
@@ -67,7 +66,7 @@ def expected_interaction(pilot: Pilot, design: Design, effect: float, stream: np
     variance = float(weights**2 @ noise)
     for codes, column in loadings(pilot, truth):
         variance += float(np.sum(np.bincount(codes, weights * slope * column) ** 2))
-    df = float(test_df(fit, np.eye(len(fit.beta))[[place]])[0])
+    df = float(fit.degrees_of_freedom(np.eye(len(fit.beta))[[place]])[0])
     return Expected(float(weights @ mean), float(np.sqrt(variance)), float(np.sqrt(fit.covariance[place, place])), df)
 
 

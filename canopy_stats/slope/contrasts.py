@@ -16,7 +16,6 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit
-from canopy_stats.mixed.lmm import test_df
 from canopy_stats.schema import UserError
 from canopy_stats.slope.change import slope_change
 from canopy_stats.slope.estimates import LEVEL, Estimate, estimate, missing
@@ -200,8 +199,7 @@ class JointFit:
         known = ~(np.abs(weights) @ np.isnan(self.rows).any(axis=1) > 0)
         rows, p = weights[known] @ np.nan_to_num(self.rows), len(self.fit.beta)
         errors = np.sqrt(np.einsum("ka,ab,kb->k", rows, self.fit.covariance[:p, :p], rows))
-        linear = self.fit.family == "lmm" and len(rows) > 0
-        df = test_df(self.fit, rows) if linear else np.full(len(rows), np.inf)
+        df = self.fit.degrees_of_freedom(rows) if len(rows) else np.empty(0)
         found = iter([estimate(*one) for one in zip(rows @ self.fit.beta, errors, df, strict=True)])
         return [next(found) if ok else missing() for ok in known]
 

@@ -21,7 +21,6 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm, slopes
-from canopy_stats.mixed.lmm import test_df
 from canopy_stats.schema import UserError
 from canopy_stats.slope.estimates import LEVEL, Estimate, SlopeChange, estimate, four, missing
 from canopy_stats.slope.prepare import BASE, SQUEEZE, PreparedPanel, prepare
@@ -149,7 +148,7 @@ def _estimates(fit: Fit, reading: Reading, model: Model) -> tuple[Estimate, Esti
     if not reading.identified:
         return missing(), missing(), missing(), missing()
     rows, p = reading.rows, len(fit.beta)
-    df = test_df(fit, rows[:2] if model == "main" else rows) if model in LINEAR else np.full(3, np.inf)
+    df = fit.degrees_of_freedom(rows[:2] if model == "main" else rows)
     if model == "main":
         value, error = float(rows[0] @ fit.beta), float(np.sqrt(rows[0] @ fit.covariance @ rows[0]))
         one = estimate(value, error, float(df[0]))
