@@ -29,9 +29,9 @@ from .runs import generate as generate, rescore as rescore
 from .schema import SamplingPolicy as SamplingPolicy, UserError as UserError
 from .slope import (
     Scenario as Scenario,
-    power as power,
     simulate_panel as simulate_panel,
     slope_change as slope_change,
+    slope_power as slope_power,
     slope_scrutiny as slope_scrutiny,
     slope_table as slope_table,
     specification_curve as specification_curve,
