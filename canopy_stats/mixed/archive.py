@@ -60,7 +60,5 @@ def unpack(values: np.ndarray, how: dict[str, Any]) -> Any:
     if how["kind"] == "number":
         return values
     categories = pd.Categorical.from_codes(values.tolist(), dtype=pd.CategoricalDtype(how["levels"]))
-    if how["kind"] == "category":
-        return categories
-    text = np.asarray(how["levels"], dtype=object)[values]
-    return text == "True" if how["kind"] == "bool" else text
+    # Text comes back as categories, in the same order: what the fit took as labels may look like numbers.
+    return np.asarray(how["levels"], dtype=object)[values] == "True" if how["kind"] == "bool" else categories

@@ -17,8 +17,8 @@ from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vani
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.formula import Factor, fixed_part
-from canopy_stats.mixed.frame import ModelFrame
 from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.problems import make_problem
 from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
 from canopy_stats.mixed.ways import Uncertainty
@@ -169,6 +169,8 @@ def check_frame(frame: ModelFrame) -> None:
     if not design.factors:
         raise UserError("The formula has no random term, as in '(1|group)'; for a linear model use statsmodels' ols.")
     checks.check_response(design.y, design.response)
+    if frame.weights is not None or frame.total_offset is not None:
+        raise UserError("The linear mixed model does not read weights and offsets yet; use glmm(family='gaussian').")
     checks.check_rows(len(design.y), design.fixed.matrix.shape[1] + design.n_theta + 1)
     for factor in design.factors:
         if len(factor.levels) * len(factor.terms) >= len(design.y):

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit, make_fit, warned
-from canopy_stats.mixed.frame import make_frame
 from canopy_stats.mixed.generalised import Laplace
 from canopy_stats.mixed.linear import NORMAL, Engine, Linear
+from canopy_stats.mixed.model_frame import make_frame
 
 Array = np.ndarray
 
 
-def lmm(formula: str, data: pd.DataFrame, *, reml: bool = True, engine: Engine = "mixedlm",
+def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm",
         reference: Mapping[str, str] | None = None) -> Fit:
     """Fit a linear mixed model.
 
     Parameters
     ----------
     formula : str
-        lme4's syntax, as in ``"D ~ R_bar * model_variant + (1 | prompt_uid)"``.
-    data : DataFrame
+        lme4's syntax, as in ``"D ~ R_bar * model_variant + (1 | prompt_uid)"``, ``^`` with R's meaning. ``log(x)``,
+        ``I(x^2)`` and other calls are evaluated as Python code: run a stranger's formula only as you would their code.
+    data : pandas, polars or pyarrow table, or dict of columns
         One row per observation; rows with missing or infinite values are refused by name.
     reml : bool
         Restricted maximum likelihood (default) or maximum likelihood.
@@ -33,11 +34,12 @@ def lmm(formula: str, data: pd.DataFrame, *, reml: bool = True, engine: Engine =
     reference : mapping, optional
         Reference level by column; otherwise the first category, or the first in sorted order.
     """
-    way = Linear(make_frame(formula, data, family=NORMAL, reference=reference), reml, engine)
+    frame = make_frame(formula, data, family=NORMAL, words="the linear mixed model", reference=reference)
+    way = Linear(frame, reml, engine)
     return make_fit(way, way.estimate())
 
 
-def glmm(formula: str, data: pd.DataFrame, *, family: str = "beta", dispersion: str = "~ 1",
+def glmm(formula: str, data: Any, *, family: str = "beta", dispersion: str = "~ 1",
          weights: Array | str | None = None, offset: Array | str | None = None,
          reference: Mapping[str, str] | None = None, squeeze: float | None = None, certify: bool = False) -> Fit:
     """Fit a mixed model with a dispersion model by Laplace-approximate maximum likelihood.

@@ -73,12 +73,14 @@ def encode(fit: Estimates, data: pd.DataFrame | None, mode: Mode) -> Rows:
 
 
 def _new_offset(fit: Estimates, data: pd.DataFrame) -> Array:
-    if fit.frame.offset is None:
-        return np.zeros(len(data))
+    written = formula.offset_values(fit.design.offsets, data)
+    shift = np.zeros(len(data)) if written is None else written
     name = fit.frame.offset_name
+    if fit.frame.offset is None:
+        return shift
     if name is None:
         raise UserError("The fit's offset was an array; to predict for new data, fit again with the name of a column.")
-    return checks.used_columns(data, [name])[name].to_numpy(dtype=float)
+    return np.asarray(shift + checks.used_columns(data, [name])[name].to_numpy(dtype=float))
 
 
 def _groups(factor: formula.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Array, Array]:

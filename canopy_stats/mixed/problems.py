@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from canopy_stats.mixed import blocks, checks
-from canopy_stats.mixed.frame import ModelFrame
 from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.schema import UserError
 
 
@@ -13,8 +13,8 @@ def make_problem(frame: ModelFrame) -> Problem:
     check_response(frame)
     layout = blocks.make_layout(frame.factors) if frame.factors else None
     problem = Problem(
-        frame.family, frame.y, frame.design.fixed.matrix, frame.dispersion_matrix, frame.factors, layout, frame.offset,
-        frame.weights,
+        frame.family, frame.y, frame.design.fixed.matrix, frame.dispersion_matrix, frame.factors, layout,
+        frame.total_offset, frame.weights,
     )
     checks.check_rows(frame.nobs, sum(problem.sizes))
     return problem

@@ -15,9 +15,9 @@ from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit, make_fit
 from canopy_stats.mixed.formula import build_design
-from canopy_stats.mixed.frame import ModelFrame, dispersion_part
 from canopy_stats.mixed.generalised import Laplace
 from canopy_stats.mixed.linear import NORMAL, Linear
+from canopy_stats.mixed.model_frame import ModelFrame, dispersion_part, trials_of
 from canopy_stats.schema import UserError
 
 
@@ -52,10 +52,11 @@ def _frame(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> ModelFrame:
         name: unpack(arrays[f"column{i}"], how) for i, (name, how) in enumerate(meta["columns"].items())
     })
     # The dispersion formula may use columns that the mean's does not: all of them are the fit's data.
-    design = replace(build_design(meta["formula"], data, reference=meta["reference"]), y=arrays["y"], data=data)
+    design = replace(build_design(meta["formula"], data, reference=meta["reference"],
+                                  other_columns=list(data.columns)), y=arrays["y"], data=data)
     family = NORMAL if meta["family"] == NORMAL.name else get_family(meta["family"])
     part = None if meta["dispersion"] is None else dispersion_part(meta["dispersion"], data, meta["reference"])
     return ModelFrame(
-        family.for_response(design.y), design, np.ones(len(design.y)), part, None, arrays.get("weights"),
+        family.for_response(design.y), design, trials_of(design), part, None, arrays.get("weights"),
         arrays.get("offset"), meta["offset_name"], tuple(meta["notes"]),
     )

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed import checks
 from canopy_stats.mixed.family import Family
-from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
+from canopy_stats.mixed.formula import (
+    Design,
+    Factor,
+    FixedPart,
+    build_design,
+    fixed_part,
+    formula_variables,
+    refuse_unread,
+)
+from canopy_stats.mixed.frames import as_pandas, row_vector
+from canopy_stats.mixed.parse import parse_right
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
@@ -22,7 +33,8 @@ class ModelFrame:
 
     ``design`` holds the response y (n,), the columns of the mean and the grouping factors; ``dispersion`` and
     ``zero_inflation`` the columns of theirs (None where the model has no such part); ``weights`` and ``offset`` (n,)
-    are None where there are none. ``trials`` (n,) are the totals of which y counts the successes, ones otherwise.
+    are those given beside the formula, None where there are none.
+    ``trials`` (n,) are the totals of which y counts the successes, ones otherwise.
     """
 
     family: Family
@@ -53,9 +65,16 @@ class ModelFrame:
         return np.zeros((self.nobs, 0)) if self.dispersion is None else self.dispersion.matrix
 
     @property
+    def total_offset(self) -> Array | None:
+        """The offset given beside the formula and the formula's ``offset()`` terms together (n,), if any."""
+        parts = [part for part in (self.offset, self.design.offset) if part is not None]
+        return np.sum(parts, axis=0) if parts else None
+
+    @property
     def offset_values(self) -> Array:
-        """The offset (n,), zeros where there is none."""
-        return np.zeros(self.nobs) if self.offset is None else self.offset
+        """The total offset (n,), zeros where there is none."""
+        total = self.total_offset
+        return np.zeros(self.nobs) if total is None else total
 
     def with_response(self, y: Array) -> ModelFrame:
         """The same model for another response (n,)."""
@@ -65,27 +84,36 @@ class ModelFrame:
         return replace(self, design=replace(self.design, y=y), family=self.family.for_response(y))
 
 
-def make_frame(formula: str, data: pd.DataFrame, *, family: Family, dispersion: str | None = None,
-               weights: Array | str | None = None, offset: Array | str | None = None,
-               reference: Mapping[str, str] | None = None, squeeze: float | None = None) -> ModelFrame:
-    """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together."""
-    design, notes = _squeezed(build_design(formula, data, reference=reference), squeeze)
-    part = None if dispersion is None else dispersion_part(dispersion, data, dict(reference or {}))
-    if part is not None:
-        design = replace(design, data=data[list({*design.data.columns, *formula_variables(part.formula)})])
+def make_frame(formula: str, data: Any, *, family: Family, words: str | None = None, dispersion: str | None = None,
+               weights: Any = None, offset: Any = None, reference: Mapping[str, Any] | None = None,
+               squeeze: float | None = None) -> ModelFrame:
+    """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together.
+
+    ``words`` name the model where a response can't be read; ``offset`` is added to the formula's ``offset()`` terms.
+    """
+    data = as_pandas(data, formula)
+    others = [] if dispersion is None else formula_variables(parse_right(dispersion, "dispersion model"))
+    design = build_design(formula, data, reference=reference, other_columns=others)
+    refuse_unread(design, words or family.name)
+    design, notes = _squeezed(design, squeeze)
+    part = None if dispersion is None else dispersion_part(dispersion, data, design.reference)
+    design = replace(design, data=data[list({*design.data.columns, *others})]) if part is not None else design
     return ModelFrame(
-        family.for_response(design.y), design, np.ones(len(design.y)), part, None,
-        _vector(weights, data, "weights"), _vector(offset, data, "offset"),
-        offset if isinstance(offset, str) else None, notes,
+        family.for_response(design.y), design, trials_of(design), part, None,
+        row_vector(weights, data, "weights", positive=True),
+        row_vector(offset, data, "offset"), offset if isinstance(offset, str) else None, notes,
     )
 
 
 def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
     """Design of the dispersion model, from '~ x' or 'x'."""
-    right = text.strip().removeprefix("~").strip()
-    if "|" in right:
-        raise UserError(f"The dispersion model {text!r} has a random term; only fixed terms are possible there.")
+    right = parse_right(text, "dispersion model")
     return fixed_part(right, checks.used_columns(data, formula_variables(right)), reference)
+
+
+def trials_of(design: Design) -> Array:
+    """Totals (n,) behind the response, ones where it is no count of successes."""
+    return np.ones(len(design.y)) if design.trials is None else design.trials
 
 
 def _squeezed(design: Design, squeeze: float | None) -> tuple[Design, tuple[str, ...]]:
@@ -96,29 +124,22 @@ def _squeezed(design: Design, squeeze: float | None) -> tuple[Design, tuple[str,
     return replace(design, y=y), (f"{moved} of {len(y)} responses were moved into [{squeeze:g}, 1 - {squeeze:g}].",)
 
 
-def _vector(value: Array | str | None, data: pd.DataFrame, name: str) -> Array | None:
-    """Weights or offset as an array (n,), complete and finite."""
-    if value is None:
-        return None
-    column = checks.used_columns(data, [value])[value] if isinstance(value, str) else value
-    array = np.asarray(column, dtype=float)
-    if array.shape != (len(data),) or not np.all(np.isfinite(array)) or (name == "weights" and np.any(array <= 0)):
-        kind = "positive numbers" if name == "weights" else "finite numbers"
-        raise UserError(f"{name} must be {len(data)} {kind}, one for each row.")
-    return array
-
-
 def take(frame: ModelFrame, rows: Array, copies: Array, clusters: Array) -> ModelFrame:
     """The frame of rows (m,); factors nested in the clusters get new levels for each copy, crossed ones do not."""
     design = frame.design
     factors = tuple(_take_factor(f, rows, copies, clusters) for f in design.factors)
     design = replace(design, y=design.y[rows], fixed=_take_part(design.fixed, rows), factors=factors,
-                     data=design.data.iloc[rows])
+                     data=design.data.iloc[rows], trials=_rows_of(design.trials, rows),
+                     offset=_rows_of(design.offset, rows))
     dispersion, zero = (None if part is None else _take_part(part, rows)
                         for part in (frame.dispersion, frame.zero_inflation))
-    weights, offset = (None if v is None else v[rows] for v in (frame.weights, frame.offset))
     return replace(frame, design=design, trials=frame.trials[rows], dispersion=dispersion, zero_inflation=zero,
-                   weights=weights, offset=offset, family=frame.family.for_response(design.y))
+                   weights=_rows_of(frame.weights, rows), offset=_rows_of(frame.offset, rows),
+                   family=frame.family.for_response(design.y))
+
+
+def _rows_of(values: Array | None, rows: Array) -> Array | None:
+    return None if values is None else values[rows]
 
 
 def _take_part(part: FixedPart, rows: Array) -> FixedPart:
