@@ -11,15 +11,7 @@ import pandas as pd
 
 from canopy_stats.mixed import checks
 from canopy_stats.mixed.family import Family
-from canopy_stats.mixed.formula import (
-    Design,
-    Factor,
-    FixedPart,
-    build_design,
-    fixed_part,
-    formula_variables,
-    refuse_unread,
-)
+from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
 from canopy_stats.mixed.frames import as_pandas, row_vector
 from canopy_stats.mixed.parse import parse_right
 from canopy_stats.schema import UserError
@@ -33,8 +25,7 @@ class ModelFrame:
 
     ``design`` holds the response y (n,), the columns of the mean and the grouping factors; ``dispersion`` and
     ``zero_inflation`` the columns of theirs (None where the model has no such part); ``weights`` and ``offset`` (n,)
-    are those given beside the formula, None where there are none.
-    ``trials`` (n,) are the totals of which y counts the successes, ones otherwise.
+    are None where there are none. ``trials`` (n,) are the totals of which y counts the successes, ones otherwise.
     """
 
     family: Family
@@ -65,16 +56,9 @@ class ModelFrame:
         return np.zeros((self.nobs, 0)) if self.dispersion is None else self.dispersion.matrix
 
     @property
-    def total_offset(self) -> Array | None:
-        """The offset given beside the formula and the formula's ``offset()`` terms together (n,), if any."""
-        parts = [part for part in (self.offset, self.design.offset) if part is not None]
-        return np.sum(parts, axis=0) if parts else None
-
-    @property
     def offset_values(self) -> Array:
-        """The total offset (n,), zeros where there is none."""
-        total = self.total_offset
-        return np.zeros(self.nobs) if total is None else total
+        """The offset (n,), zeros where there is none."""
+        return np.zeros(self.nobs) if self.offset is None else self.offset
 
     def with_response(self, y: Array) -> ModelFrame:
         """The same model for another response (n,)."""
@@ -84,24 +68,23 @@ class ModelFrame:
         return replace(self, design=replace(self.design, y=y), family=self.family.for_response(y))
 
 
-def make_frame(formula: str, data: Any, *, family: Family, words: str | None = None, dispersion: str | None = None,
+def make_frame(formula: str, data: Any, *, family: Family, dispersion: str | None = None,
                weights: Any = None, offset: Any = None, reference: Mapping[str, Any] | None = None,
                squeeze: float | None = None) -> ModelFrame:
-    """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together.
-
-    ``words`` name the model where a response can't be read; ``offset`` is added to the formula's ``offset()`` terms.
-    """
-    data = as_pandas(data, formula)
+    """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together."""
+    table = as_pandas(data, formula)
     others = [] if dispersion is None else formula_variables(parse_right(dispersion, "dispersion model"))
-    design = build_design(formula, data, reference=reference, other_columns=others)
-    refuse_unread(design, words or family.name)
+    named = [value for value in (weights, offset) if isinstance(value, str)]
+    design = build_design(formula, table, reference=reference, other_columns=[*others, *named])
+    refuse_unread(design, family)
     design, notes = _squeezed(design, squeeze)
-    part = None if dispersion is None else dispersion_part(dispersion, data, design.reference)
-    design = replace(design, data=data[list({*design.data.columns, *others})]) if part is not None else design
+    part = None if dispersion is None else dispersion_part(dispersion, table, design.reference)
+    extra = [*others, offset] if isinstance(offset, str) else others
+    vectors = row_vector(weights, table, "weights", positive=True), row_vector(offset, table, "offset")
+    design = replace(design, data=table[list(dict.fromkeys([*design.data.columns, *extra]))])
     return ModelFrame(
-        family.for_response(design.y), design, trials_of(design), part, None,
-        row_vector(weights, data, "weights", positive=True),
-        row_vector(offset, data, "offset"), offset if isinstance(offset, str) else None, notes,
+        family.for_response(design.y), design, np.ones(len(design.y)) if design.trials is None else design.trials,
+        part, None, vectors[0], total_offset(design, vectors[1]), offset if isinstance(offset, str) else None, notes,
     )
 
 
@@ -111,9 +94,22 @@ def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str])
     return fixed_part(right, checks.used_columns(data, formula_variables(right)), reference)
 
 
-def trials_of(design: Design) -> Array:
-    """Totals (n,) behind the response, ones where it is no count of successes."""
-    return np.ones(len(design.y)) if design.trials is None else design.trials
+def refuse_unread(design: Design, family: Family) -> None:
+    """Refuse responses and offsets that a family does not read."""
+    if design.trials is not None and not getattr(family, "trials", False):
+        raise UserError(f"{design.response} counts successes and failures, which family={family.name!r} does not read.")
+    if design.categories and getattr(family, "probabilities", None) is None:
+        raise UserError(
+            f"{design.response} is not numeric but ordered categories, which family={family.name!r} does not read."
+        )
+    if design.offsets and family.name == "lmm":
+        raise UserError(f"offset({design.offsets[0]}): the linear mixed model does not read offsets yet.")
+
+
+def total_offset(design: Design, argument: Array | None) -> Array | None:
+    """The formula's offsets and the argument together (n,), None without either."""
+    given = [part for part in (design.offset, argument) if part is not None]
+    return np.sum(given, axis=0) if given else None
 
 
 def _squeezed(design: Design, squeeze: float | None) -> tuple[Design, tuple[str, ...]]:
@@ -128,18 +124,14 @@ def take(frame: ModelFrame, rows: Array, copies: Array, clusters: Array) -> Mode
     """The frame of rows (m,); factors nested in the clusters get new levels for each copy, crossed ones do not."""
     design = frame.design
     factors = tuple(_take_factor(f, rows, copies, clusters) for f in design.factors)
+    inner_trials, inner_offset = (None if v is None else v[rows] for v in (design.trials, design.offset))
     design = replace(design, y=design.y[rows], fixed=_take_part(design.fixed, rows), factors=factors,
-                     data=design.data.iloc[rows], trials=_rows_of(design.trials, rows),
-                     offset=_rows_of(design.offset, rows))
+                     data=design.data.iloc[rows], trials=inner_trials, offset=inner_offset)
     dispersion, zero = (None if part is None else _take_part(part, rows)
                         for part in (frame.dispersion, frame.zero_inflation))
+    weights, offset = (None if v is None else v[rows] for v in (frame.weights, frame.offset))
     return replace(frame, design=design, trials=frame.trials[rows], dispersion=dispersion, zero_inflation=zero,
-                   weights=_rows_of(frame.weights, rows), offset=_rows_of(frame.offset, rows),
-                   family=frame.family.for_response(design.y))
-
-
-def _rows_of(values: Array | None, rows: Array) -> Array | None:
-    return None if values is None else values[rows]
+                   weights=weights, offset=offset, family=frame.family.for_response(design.y))
 
 
 def _take_part(part: FixedPart, rows: Array) -> FixedPart:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit, make_fit, warned
 from canopy_stats.mixed.generalised import Laplace
 from canopy_stats.mixed.linear import NORMAL, Engine, Linear
 from canopy_stats.mixed.model_frame import make_frame
 
-Array = np.ndarray
-
 
 def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm",
-        reference: Mapping[str, str] | None = None) -> Fit:
+        reference: Mapping[str, Any] | None = None) -> Fit:
     """Fit a linear mixed model.
 
     Parameters
@@ -34,14 +30,13 @@ def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm
     reference : mapping, optional
         Reference level by column; otherwise the first category, or the first in sorted order.
     """
-    frame = make_frame(formula, data, family=NORMAL, words="the linear mixed model", reference=reference)
-    way = Linear(frame, reml, engine)
+    way = Linear(make_frame(formula, data, family=NORMAL, reference=reference), reml, engine)
     return make_fit(way, way.estimate())
 
 
 def glmm(formula: str, data: Any, *, family: str = "beta", dispersion: str = "~ 1",
-         weights: Array | str | None = None, offset: Array | str | None = None,
-         reference: Mapping[str, str] | None = None, squeeze: float | None = None, certify: bool = False) -> Fit:
+         weights: Any = None, offset: Any = None,
+         reference: Mapping[str, Any] | None = None, squeeze: float | None = None, certify: bool = False) -> Fit:
     """Fit a mixed model with a dispersion model by Laplace-approximate maximum likelihood.
 
     Parameters
@@ -52,8 +47,9 @@ def glmm(formula: str, data: Any, *, family: str = "beta", dispersion: str = "~ 
         beta for 0 < y < 1, ordbeta where exact zeros and ones occur (logit link both), gaussian for any response.
     dispersion : str
         Right-hand side for log phi (beta, ordbeta) or log sigma^2 (gaussian).
-    weights, offset : array (n,) or column name, optional
-        Prior weights (multiply a row's log-likelihood) and a known part of the linear predictor.
+    weights, offset : column name, Series with the index of the data, or array (n,), optional
+        Prior weights (multiply a row's log-likelihood) and a known part of the linear predictor; ``offset(log(n))``
+        in the formula is added to it.
     squeeze : float, optional
         Move responses into [squeeze, 1 - squeeze] first; the number of moved rows is in ``fit.notes``.
     certify : bool

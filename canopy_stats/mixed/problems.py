@@ -13,8 +13,8 @@ def make_problem(frame: ModelFrame) -> Problem:
     check_response(frame)
     layout = blocks.make_layout(frame.factors) if frame.factors else None
     problem = Problem(
-        frame.family, frame.y, frame.design.fixed.matrix, frame.dispersion_matrix, frame.factors, layout,
-        frame.total_offset, frame.weights,
+        frame.family, frame.y, frame.design.fixed.matrix, frame.dispersion_matrix, frame.factors, layout, frame.offset,
+        frame.weights,
     )
     checks.check_rows(frame.nobs, sum(problem.sizes))
     return problem

@@ -17,7 +17,7 @@ from canopy_stats.mixed.fit import Fit, make_fit
 from canopy_stats.mixed.formula import build_design
 from canopy_stats.mixed.generalised import Laplace
 from canopy_stats.mixed.linear import NORMAL, Linear
-from canopy_stats.mixed.model_frame import ModelFrame, dispersion_part, trials_of
+from canopy_stats.mixed.model_frame import ModelFrame, dispersion_part
 from canopy_stats.schema import UserError
 
 
@@ -57,6 +57,6 @@ def _frame(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> ModelFrame:
     family = NORMAL if meta["family"] == NORMAL.name else get_family(meta["family"])
     part = None if meta["dispersion"] is None else dispersion_part(meta["dispersion"], data, meta["reference"])
     return ModelFrame(
-        family.for_response(design.y), design, trials_of(design), part, None, arrays.get("weights"),
+        family.for_response(design.y), design, np.ones(len(design.y)), part, None, arrays.get("weights"),
         arrays.get("offset"), meta["offset_name"], tuple(meta["notes"]),
     )
