@@ -59,7 +59,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Factorised:
-    """What solving with H needs: inverse head blocks, bridge = border head^-1, Cholesky root of the Schur complement."""
+    """What solving with H needs: inverse head blocks, bridge = border head^-1, root of the Schur complement."""
 
     inverse: Array
     bridge: Border | None
@@ -71,8 +71,8 @@ class Factorised:
         """Inverse Schur complement (m, m)."""
         if len(self.schur_root) == 0:
             return self.schur_root
-        lower = np.tril(linalg.lapack.dpotri(self.schur_root, lower=1)[0])
-        return np.asarray(lower + np.tril(lower, -1).T)
+        lower = linalg.lapack.dpotri(self.schur_root, lower=1)[0]
+        return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
 
     @cached_property
     def reach(self) -> Border:
@@ -225,6 +225,9 @@ def scale_tail(layout: Layout, values: Array, factors: Sequence[Array], *, trans
     for k, start in layout.offsets.items():
         t = factors[k].T if transpose else factors[k]
         rows = slice(start, start + len(layout.factors[k].levels) * len(t))
+        if len(t) == 1:
+            out[rows] = t[0, 0] * values[rows]
+            continue
         part = values[rows].reshape(len(layout.factors[k].levels), len(t), -1)
         out[rows] = (t @ part).reshape(values[rows].shape)
     return out
@@ -238,9 +241,10 @@ def factorise(blocks: Blocks) -> Factorised | None:
     if blocks.border is None:
         return Factorised(inverse, None, np.zeros((0, 0)), logdet)
     bridge = blocks.border.map_head(inverse)
-    schur = blocks.tail - blocks.border.product(bridge)
-    try:
-        lower = linalg.cholesky(schur, lower=True, check_finite=False)
+    schur = blocks.border.product(bridge)
+    np.subtract(blocks.tail, schur, out=schur)
+    try:  # symmetric, so its transpose is the same matrix in the order of columns that LAPACK overwrites
+        lower = linalg.cholesky(schur.T, lower=True, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError:
         return None
     return Factorised(inverse, bridge, lower, logdet + 2 * float(np.log(np.diag(lower)).sum()))

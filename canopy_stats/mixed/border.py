@@ -277,7 +277,9 @@ class ThinBorder:
         return np.stack(parts, axis=1)
 
 
-def thin_gram(pattern: Pattern, tail_columns: Sequence[Array], head_columns: Array, weights: Array | None) -> ThinBorder:
+def thin_gram(
+    pattern: Pattern, tail_columns: Sequence[Array], head_columns: Array, weights: Array | None
+) -> ThinBorder:
     """Links of Z'WZ: sums over each pair's rows of weight times tail column times head column."""
     parts = []
     for cells, columns in zip(pattern.cells, tail_columns, strict=True):
