@@ -15,7 +15,7 @@ from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.estimates import THRESHOLDS, Estimates
 from canopy_stats.mixed.fit import Fit, make_fit
 from canopy_stats.mixed.formula import group_codes
-from canopy_stats.mixed.frame import take
+from canopy_stats.mixed.model_frame import take
 from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.mixed.simulation import simulate
 from canopy_stats.schema import UserError

@@ -11,7 +11,7 @@ from canopy_stats.mixed import blocks
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.formula import Design, FixedPart
-from canopy_stats.mixed.frame import ModelFrame
+from canopy_stats.mixed.model_frame import ModelFrame
 
 VarianceRow = tuple[str, str, str | None, float, float]
 THRESHOLDS = ("zero", "one")

@@ -8,8 +8,8 @@ from canopy_stats.mixed import laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
 from canopy_stats.mixed.covariance import boundary_slopes, vanished
-from canopy_stats.mixed.frame import ModelFrame
 from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.optimise import Optimum, make_positive, newton_step
 from canopy_stats.mixed.start import zero_theta
 

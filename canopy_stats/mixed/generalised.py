@@ -13,8 +13,8 @@ from canopy_stats.mixed.certificate import LAPLACE, Certificate
 from canopy_stats.mixed.covariance import canonical_theta
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.family import ordbeta_cutpoints, ordbeta_jacobian
-from canopy_stats.mixed.frame import ModelFrame
 from canopy_stats.mixed.laplace import Evaluation, Problem
+from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.optimise import Optimum, leave_saddle, make_positive, minimise, newton_step
 from canopy_stats.mixed.problems import make_problem
 from canopy_stats.mixed.satterthwaite import positive_inverse

@@ -17,8 +17,8 @@ from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vani
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.formula import Factor, fixed_part
-from canopy_stats.mixed.frame import ModelFrame
 from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.problems import make_problem
 from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
 from canopy_stats.mixed.ways import Uncertainty

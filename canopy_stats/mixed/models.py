@@ -7,9 +7,9 @@ from typing import Any
 
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit, make_fit, warned
-from canopy_stats.mixed.frame import make_frame
 from canopy_stats.mixed.generalised import Laplace
 from canopy_stats.mixed.linear import NORMAL, Engine, Linear
+from canopy_stats.mixed.model_frame import make_frame
 
 
 def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm",

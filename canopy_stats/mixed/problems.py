@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from canopy_stats.mixed import blocks, checks
-from canopy_stats.mixed.frame import ModelFrame
 from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.schema import UserError
 
 

@@ -15,9 +15,9 @@ from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit, make_fit
 from canopy_stats.mixed.formula import build_design
-from canopy_stats.mixed.frame import ModelFrame, dispersion_part
 from canopy_stats.mixed.generalised import Laplace
 from canopy_stats.mixed.linear import NORMAL, Linear
+from canopy_stats.mixed.model_frame import ModelFrame, dispersion_part
 from canopy_stats.schema import UserError
 
 
