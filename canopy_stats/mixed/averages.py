@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,8 @@ def average_over_random_effects(fit: Fit, grid: Grid) -> Estimated:
 def moved(fit: Fit, omega: Array) -> Estimates:
     """The estimates with other values of all parameters, everything else as it is."""
     p, d, c = len(fit.beta), len(fit.delta), len(fit.cut_parameters)
-    cuts = fit.frame.family.cuts.points(omega[p + d : p + d + c]) if c else fit.cutpoints
+    family: Any = fit.frame.family
+    cuts = family.cuts.points(omega[p + d : p + d + c]) if c else fit.cutpoints
     theta = omega[len(omega) - len(fit.theta) :]
     return replace(fit, beta=omega[:p], delta=omega[p : p + d], cutpoints=cuts, theta=theta)
 

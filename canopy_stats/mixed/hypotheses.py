@@ -95,7 +95,7 @@ def _checked_code(text: str, expression: str, names: Sequence[str]) -> CodeType:
             hint = nearest(node.id, names) or f" They are: {shown(names)}."
             raise UserError(f"{node.id} in {text!r} is no coefficient of this fit.{hint}")
         if not isinstance(node, ARITHMETIC) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-            raise UserError(f"Cannot read the hypothesis {text!r}; use names of coefficients, numbers and + - * / only.")
+            raise UserError(f"Cannot read the hypothesis {text!r}; use names of coefficients, numbers and + - * /.")
     return compile(tree, "<hypothesis>", "eval")
 
 

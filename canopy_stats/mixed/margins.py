@@ -54,7 +54,8 @@ def means(fit: Fit, factors: Names, *, by: Names | None = None, contrasts: Any =
         Average the mean of the response itself over the random effects (Gauss-Hermite) and the grid: the mean accuracy
         of the population, where the usual one is that of a typical item. Contrasts are then differences of means.
 
-    Columns: the factors (or those of ``by``), contrast, estimate, std_error, df, statistic, p_value, conf_low, conf_high.
+    Columns: the factors (or those of ``by`` and contrast), estimate, std_error, df, statistic, p_value, conf_low,
+    conf_high.
     What the data do not determine is NaN, named in a NotEstimableWarning and in ``attrs["not_estimable"]``.
     """
     check_choice("scale", scale, ("response", "link"))
@@ -88,18 +89,16 @@ def _tabulated(found: Estimated, cells: pd.DataFrame, within: list[str], kind: A
     """Cells with their estimates, or contrasts within each combination of ``within``."""
     if kind is None:
         table = pd.concat([cells, estimates_table(found)], axis=1)
-        named = [name for name in cells.columns]
         table.attrs["scale"] = "link" if found.back is None else "response"
-        return _with_lost(table, named)
+        return _with_lost(table, list(cells.columns))
     groups = cells.groupby(within, sort=False).indices if within else {(): np.arange(len(cells))}
     own = [name for name in cells.columns if name not in within]
     parts = []
     for rows in groups.values():
         labels = [" ".join(label(v) for v in cells.loc[row, own]) for row in rows]
         part = contrasts_table(found, kind, labels, np.asarray(rows), adjust)
-        for name in reversed(within):
-            part.insert(0, name, cells.loc[rows[0], name])
-        parts.append(part)
+        fixed = pd.DataFrame({name: [cells[name].iloc[rows[0]]] * len(part) for name in within})
+        parts.append(pd.concat([fixed, part], axis=1))
     table = pd.concat(parts, ignore_index=True)
     table.attrs["scale"] = contrast_scale(found)
     return _with_lost(table, [*within, "contrast"])

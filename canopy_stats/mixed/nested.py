@@ -42,7 +42,7 @@ def _same_rows(a: Fit, b: Fit) -> None:
 
 def _same_model(a: Fit, b: Fit) -> None:
     if a.family != b.family:
-        _refuse(f"they have different families ({a.family} and {b.family}), so their likelihoods are not of one measure")
+        _refuse(f"they have different families ({a.family} and {b.family})")
     for name in ("link", "quadrature"):
         one, other = (getattr(fit.frame.family, name, getattr(fit.frame, name, None)) for fit in (a, b))
         if one != other:
@@ -50,8 +50,7 @@ def _same_model(a: Fit, b: Fit) -> None:
 
 
 def _same_vector(a: Array | None, b: Array | None, usual: float, name: str) -> None:
-    one, other = (np.array([usual]) if v is None else v for v in (a, b))
-    if not np.array_equal(*np.broadcast_arrays(one, other)):
+    if not np.all((usual if a is None else a) == (usual if b is None else b)):
         _refuse(f"they have different {name}")
 
 

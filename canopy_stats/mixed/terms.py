@@ -8,6 +8,7 @@ from functools import reduce
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import solve_triangular
 
 from canopy_stats.mixed.checks import independent_columns
 from canopy_stats.mixed.expressions import formula_variables, model_matrix
@@ -65,13 +66,17 @@ def type_two(part: FixedPart, information: Array) -> dict[str, Array]:
 
 def _adjusted(term: Term, terms: list[Term], information: Array) -> Array:
     own = list(term.columns)
+    if not any(term.within(other) for other in terms):
+        return np.eye(len(information))[own]
     others = [c for other in terms if other is not term and not term.within(other) for c in other.columns]
     scale = 1.0 / np.sqrt(np.diag(information))
     unit = information * np.outer(scale, scale)
     ahead = np.linalg.lstsq(unit[np.ix_(others, others)], unit[np.ix_(others, own)])[0]
-    rows = (unit[own] - ahead.T @ unit[others]) / scale
+    rows = unit[own] - ahead.T @ unit[others]
     rows[:, others] = 0.0
-    return rows
+    # One after the other, as lmerTest's: the joint degrees of freedom depend on the rows, not on their span alone.
+    steps = solve_triangular(np.linalg.cholesky(rows[:, own]), rows, lower=True) / scale
+    return np.asarray(steps / np.diag(steps[:, own])[:, None])
 
 
 def type_three(part: FixedPart, data: pd.DataFrame) -> dict[str, Array]:
@@ -84,12 +89,13 @@ def type_three(part: FixedPart, data: pd.DataFrame) -> dict[str, Array]:
     if part.spec is None or not terms:
         return {}
     dummies, owners = _every_dummy(part, data)
-    scaled = dummies / np.maximum(np.linalg.norm(dummies, axis=0), ZERO)
+    norms = np.linalg.norm(dummies, axis=0)
+    scaled = dummies / np.where(norms > 0, norms, 1.0)
     keep = independent_columns(scaled)
-    basis = scaled[:, keep]
-    general = np.linalg.lstsq(basis, scaled)[0]
+    basis, size = scaled[:, keep], norms[keep][:, None]
+    general = np.linalg.lstsq(basis, scaled)[0] * norms / size
+    to_user = np.linalg.lstsq(basis, part.matrix)[0] / size
     mine = {term.name: np.flatnonzero(np.array(owners)[keep] == term.name) for term in terms}
-    to_user = np.linalg.lstsq(basis, part.matrix)[0]
     orthogonal = _orthogonalised(general.T, terms, mine)
     return {name: rows @ to_user for name, rows in _kept_rows(orthogonal[keep], mine).items() if len(rows)}
 
@@ -117,7 +123,9 @@ def _every_dummy(part: FixedPart, data: pd.DataFrame) -> tuple[Array, list[str]]
 
     def columns_of(expression: str) -> Array:
         if expression not in cached:
-            cached[expression] = np.asarray(model_matrix(f"0 + {_quoted(expression, data)}", frame), dtype=float)
+            values = np.asarray(model_matrix(f"0 + {_quoted(expression, data)}", frame), dtype=float)
+            # The first level last: it is the one that the others make redundant.
+            cached[expression] = np.roll(values, -1, axis=1) if _categorical(part, expression) else values
         return cached[expression]
 
     parts = [(term.name, _product(term.name, part, columns_of, len(data))) for term in terms_of(part)]
