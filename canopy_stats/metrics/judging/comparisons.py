@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy_stats.metrics.rollouts import prompt_codes
-from canopy_stats.metrics.texts import prepare
+from canopy_stats.metrics.texts import prepare, with_openings
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def draw_comparisons(run: Run, m: int, seed: int, think: str) -> list[Comparison
     code, ids = prompt_codes(table)
     groups = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
     _refuse_too_few(m, {i: len(rows) for i, rows in zip(ids, groups, strict=True)})
-    words, rollout = prepare(table["text"].to_pylist(), think), table["rollout"].to_numpy()
+    raw = table["text"].to_pylist()
+    raw = with_openings(run, raw, table["prompt_id"].to_pylist()) if think == "drop" else raw
+    words, rollout = prepare(raw, think), table["rollout"].to_numpy()
     prompts = {p.prompt_id: p for p in run.prompts()}
     comparisons = []
     for prompt_id, rows in zip(ids, groups, strict=True):
