@@ -65,18 +65,19 @@ def average_over_random_effects(fit: Fit, grid: Grid) -> Estimated:
     Errors by the delta method in all parameters, variances of the random effects included. Where the link is the
     identity they are the usual means.
     """
-    rows, fixed = grid_rows(fit, grid.frame), fit.design.fixed
-    columns = [np.hstack([encode_all(part, grid.frame)[:, part.keep] for part in f.parts]) for f in fit.design.factors]
-    inside = estimable(fixed, encode_all(fixed, grid.frame))
-    rows = replace(rows, x=np.where(inside[:, None], rows.x, 0.0))
-
-    def curve(omega: Array) -> Array:
-        return grid.weights @ _expected(moved(fit, omega), rows, columns)
-
-    lost = (grid.weights > 0) @ ~inside
+    curve = expected_means(fit, grid)
+    lost = (grid.weights > 0) @ ~estimable(fit.design.fixed, encode_all(fit.design.fixed, grid.frame))
     covariance = np.nan_to_num(fit.full_covariance)
     return Estimated(curve(fit.omega), _jacobian(curve, fit.omega, covariance), covariance,
                      lambda moves: np.full(len(moves), np.inf), lambda weights: ~((weights != 0) @ lost))
+
+
+def expected_means(fit: Fit, grid: Grid) -> Callable[[Array], Array]:
+    """All parameters omega to E(Y) of each cell; rows of the grid that are not estimable count as zero."""
+    rows = grid_rows(fit, grid.frame)
+    columns = [np.hstack([encode_all(part, grid.frame)[:, part.keep] for part in f.parts]) for f in fit.design.factors]
+    rows = replace(rows, x=np.nan_to_num(rows.x))
+    return lambda omega: np.asarray(grid.weights @ _expected(moved(fit, omega), rows, columns))
 
 
 def moved(fit: Fit, omega: Array) -> Estimates:

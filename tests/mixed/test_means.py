@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from r_references import GOLDEN
 from scipy import stats
+from scipy.special import expit
 
 from canopy_stats.mixed import AliasedWarning, NotEstimableWarning, anova, glmm, hypothesis, lmm, means, slopes
 from canopy_stats.mixed.checks import independent_columns
@@ -280,7 +281,7 @@ def test_marginal_means_average_over_the_random_effects(share, data):
                    for (_, a, b), value in rows.items())
     eta = means(share, "variant", scale="link")["estimate"][1]
     density = stats.norm(eta, np.sqrt(variance))
-    expected = density.expect(lambda e: 1 / (1 + np.exp(-e)))
+    expected = density.expect(expit)
     found = means(share, "variant", marginal=True)
     assert found["estimate"][1] == pytest.approx(expected, rel=1e-6)
     usual = means(share, "variant")
@@ -291,16 +292,14 @@ def test_marginal_means_average_over_the_random_effects(share, data):
 
 def test_errors_of_marginal_means_are_those_of_draws_from_the_estimates(share):
     """The delta method against means at parameters drawn from their normal distribution."""
-    from canopy_stats.mixed.averages import average_over_random_effects, moved
-    from canopy_stats.mixed.fit import Fit
+    from canopy_stats.mixed.averages import expected_means
     from canopy_stats.mixed.grid import reference_grid
 
     rng = np.random.default_rng(5)
     shrunk = share.full_covariance * 1e-2
     draws = rng.multivariate_normal(share.omega, shrunk, size=300)
-    grid = reference_grid(share, ["variant"])
-    values = [average_over_random_effects(moved(share, draw), grid).value for draw in draws]
-    assert isinstance(moved(share, share.omega), Fit)
+    curve = expected_means(share, reference_grid(share, ["variant"]))
+    values = [curve(draw) for draw in draws]
     errors = means(share, "variant", marginal=True)["std_error"]
     np.testing.assert_allclose(10 * np.std(values, axis=0), errors, rtol=0.15)
 
