@@ -241,7 +241,7 @@ def _scorer(model: Any, tokenizer: Any, dtype: str, device: str) -> _Scorer:
 
 
 def _scorer_in_memory(model: Any, tokenizer: Any) -> _Scorer:
-    from canopy_stats.generation.loading import tensors_sha256
+    from canopy_stats.generation.provenance import tensors_sha256
 
     if tokenizer is None or isinstance(tokenizer, (str, Path)) or not hasattr(model, "config"):
         raise UserError("A loaded reward model needs its loaded tokenizer beside it: reward(run, model, "

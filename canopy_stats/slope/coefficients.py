@@ -6,7 +6,6 @@ import numpy as np
 from scipy.special import digamma, expit, logit
 
 from canopy_stats.mixed import Fit
-from canopy_stats.mixed.lmm import test_df
 
 Array = np.ndarray
 
@@ -24,9 +23,7 @@ def covariance(fit: Fit) -> Array:
 
 def degrees_of_freedom(fit: Fit, rows: Array) -> Array:
     """Degrees of freedom (k,) of combinations (k, p): Satterthwaite's for linear models, infinite for beta models."""
-    if fit.family != "lmm" or not len(rows):
-        return np.full(len(rows), np.inf)
-    return np.asarray(test_df(fit, rows))
+    return fit.degrees_of_freedom(rows) if len(rows) else np.empty(0)
 
 
 def combined(fit: Fit, rows: Array) -> tuple[Array, Array, Array]:
