@@ -3,8 +3,9 @@
 Prompts whose reaction to tuning is alike in all families shift all these families' slopes at once, which a random
 intercept for each prompt does not say. A prompt's influence on the slopes is the slopes' Jacobian times the
 coefficients' covariance times the prompt's score; the sum of its products over prompts is the sandwich covariance
-(Liang & Zeger 1986). Of that only one number is taken, the mean correlation of two families' slopes within a task,
-which many prompts and pairs of families show well even where the whole sandwich is too rough to weigh cells by.
+(Liang & Zeger 1986). Of that only two numbers are taken, by how much it exceeds the model's variances on average, and
+the mean correlation of two families' slopes within a task: many prompts, cells and pairs of cells show these well even
+where the whole sandwich is too rough to weigh cells by.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from canopy_stats.slope.coefficients import covariance, scores
 
 Array = np.ndarray
 MOST = 0.95
+OWN = 3
+"""Coefficients that a cell has for itself, by which its prompts' scores are smaller than their errors."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,21 @@ class Influence:
     task: Array
 
     def clustered(self, rows: Array, model: Array) -> Array:
-        """The model's covariance (K, K) of ``rows`` (K, 2K) of the slopes, with the correlation of cells of one task
-        raised by what prompts show beyond it; never lowered."""
+        """The model's covariance (K, K) of ``rows`` (K, 2K) of the slopes, with its variances and the correlation of
+        cells of one task raised by what prompts show beyond them; never lowered."""
+        scaled = model * max(1.0, self.inflation(rows, model))
         extra = max(0.0, self.correlation(rows) - _mean_correlation(model, self._pairs))
         if extra == 0.0:
-            return model
-        sd = np.sqrt(np.diag(model))
-        return _nearest(model + min(extra, MOST) * np.outer(sd, sd) * self._pairs)
+            return scaled
+        sd = np.sqrt(np.diag(scaled))
+        return _nearest(scaled + min(extra, MOST) * np.outer(sd, sd) * self._pairs)
+
+    def inflation(self, rows: Array, model: Array) -> float:
+        """Mean ratio over cells of the variance that prompts show to the model's."""
+        moved = self.of_prompts @ rows.T
+        prompts = (moved != 0).sum(axis=0)
+        shown = (moved**2).sum(axis=0) * prompts / np.maximum(prompts - OWN, 1)
+        return float(np.mean(shown / np.diag(model)))
 
     def correlation(self, rows: Array) -> float:
         """Mean correlation over prompts of two cells of one task; zero where no task has two."""

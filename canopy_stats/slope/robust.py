@@ -106,8 +106,8 @@ def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, sl
     base, tuned, change, ratio = change_of(combined)
     response = dict(zip(PARTS, change_of(combined_slopes(slopes.response))[:3], strict=True))
     cells = _cell_table(slopes.link, combined["difference"])
-    notes = (*notes, *words.support_notes(support), *words.weight_notes(cells), *slopes.fit.notes,
-             *words.extreme_notes(slopes.fit), *uncertified(slopes.fit))
+    notes = (*notes, *words.support_notes(support), *words.weight_notes(cells),
+             *words.fit_notes(slopes.fit), *words.extreme_notes(slopes.fit), *uncertified(slopes.fit))
     return SlopeChange(
         "robust", base, tuned, change, ratio, True, words.verdict(change, ratio, combined["difference"], notes),
         words.estimand(support), notes, slopes.fit, unit=logit_unit(prepared.rate_sd), response=response, cells=cells,

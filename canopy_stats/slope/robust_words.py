@@ -112,6 +112,11 @@ def weight_notes(cells: pd.DataFrame) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def fit_notes(fit: Fit) -> tuple[str, ...]:
+    """The fit's own notes, but for the one that says that nothing was squeezed."""
+    return tuple(note for note in fit.notes if not note.startswith("0 of "))
+
+
 def extreme_notes(fit: Fit) -> tuple[str, ...]:
     """Diversities of exactly 0 or 1, and how they were modelled."""
     y = np.asarray(fit.design.y, dtype=float)

@@ -47,11 +47,21 @@ def test_correlation_of_cells_of_one_task():
     found = Influence(moved, np.array(["a", "a", "b", "c"]))
     eye = np.eye(4)
     assert found.correlation(eye) == pytest.approx(0.3, abs=0.1)  # only the two cells of task a are a pair
-    raised = found.clustered(eye, np.diag([1.0, 4.0, 1.0, 1.0]))
-    assert raised[0, 1] == pytest.approx(2 * found.correlation(eye)) and raised[0, 2] == 0
-    np.testing.assert_allclose(np.diag(raised), [1, 4, 1, 1])
-    already = np.eye(4) + 0.5 * (np.ones((4, 4)) - np.eye(4))
+    raised = found.clustered(eye, 1e3 * np.diag([1.0, 4.0, 1.0, 1.0]))
+    assert raised[0, 1] == pytest.approx(2e3 * found.correlation(eye)) and raised[0, 2] == 0
+    np.testing.assert_allclose(np.diag(raised), [1e3, 4e3, 1e3, 1e3])
+    already = 1e3 * (np.eye(4) + 0.5 * (np.ones((4, 4)) - np.eye(4)))
     np.testing.assert_array_equal(found.clustered(eye, already), already)
+
+
+def test_variances_rise_to_what_prompts_show():
+    moved = np.random.default_rng(1).standard_normal((200, 3)) * np.sqrt([1.0, 2.0, 3.0]) / np.sqrt(200)
+    found, eye = Influence(moved, np.array(["a", "b", "c"])), np.eye(3)
+    model = np.diag([0.5, 1.0, 1.5])
+    shown = (moved**2).sum(axis=0) * 200 / 197
+    assert found.inflation(eye, model) == pytest.approx(np.mean(shown / np.diag(model)))
+    np.testing.assert_allclose(found.clustered(eye, model), model * found.inflation(eye, model))
+    np.testing.assert_array_equal(found.clustered(eye, 4 * model), 4 * model)
 
 
 def test_reactions_that_families_share_widen_the_interval(monkeypatch):
