@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import GREY, Look, facets, legend, looks, shades, styled
+from canopy_stats.report.figures.style import GREY, Look, facets, legend, looks, shades, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

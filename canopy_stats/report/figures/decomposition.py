@@ -8,7 +8,19 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import BLACK, GREEN, GREY, PAGE, SKY, VERMILLION, facets, in_order, legend, looks, styled
+from canopy_stats.report.figures.style import (
+    BLACK,
+    GREEN,
+    GREY,
+    PAGE,
+    SKY,
+    VERMILLION,
+    facets,
+    in_order,
+    legend,
+    looks,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

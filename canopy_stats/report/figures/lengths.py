@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import GREY, Look, facets, label, legend, looks, styled
+from canopy_stats.report.figures.style import GREY, Look, facets, label, legend, looks, styled
 from canopy_stats.schema import LENGTH
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.report.figures.shared import need, of
-from canopy_stats.report.style import BLACK, GREY, PAGE, label, legend, looks, styled
+from canopy_stats.report.figures.style import BLACK, GREY, PAGE, label, legend, looks, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

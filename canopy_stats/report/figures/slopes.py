@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from canopy_stats.report.figures.shared import need
-from canopy_stats.report.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, legend, styled
+from canopy_stats.report.figures.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, legend, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
