@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel test browser lint clean
+.PHONY: demo demo-smollm demo-panel test quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -37,6 +37,10 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 browser:
 	command -v chromium && command -v chromedriver || { $(AS_ROOT) apt-get update -qq && $(AS_ROOT) env \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+
+# Lint and the tests that are not marked slow: for every save.
+quick: .venv-test/.ready lint
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not slow"
 
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check .

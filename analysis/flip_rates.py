@@ -18,7 +18,7 @@ from canopy_stats.generation.draw import block_masses, draw
 from canopy_stats.generation.policy import scaled
 from canopy_stats.generation.randomness import gumbels, rollout_key, uniforms
 from canopy_stats.generation.torch_engine import TorchEngine, load_engine
-from canopy_stats.schema import Prompt, Rollout, RunKey, SamplingPolicy
+from canopy_stats.schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy
 
 MODEL = Path(__file__).parents[1] / "data" / "models" / "alder" / "base"
 KEY = RunKey(0, "flips", "base")
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    engine = load_engine(args.model, variant="base")
+    engine = load_engine(ModelSource(args.model), variant="base")
     prompt = Prompt("0", "flips", TEXT, engine.encode(TEXT))
     rollouts: list[Rollout] = []
     while sum(len(r.token_ids) for r in rollouts) < args.tokens:

@@ -1,74 +1,12 @@
 """canopy_stats: how much a language model can say, and how fine-tuning changes it.
 
-Importing the package imports neither torch nor matplotlib; each public name is loaded on first use.
+Importing the package imports neither torch nor matplotlib; each public name is loaded on first use. The names and
+where they live stand once, in ``__init__.pyi``, which editors and type checkers read too.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "SamplingPolicy": "schema",
-    "UserError": "schema",
-    "generate": "runs",
-    "rescore": "runs",
-    "check": "checks",
-    "open_run": "store",
-    "embed": "metrics",
-    "measure": "metrics",
-    "paired_bootstrap": "metrics",
-    "judge": "metrics.judge",
-    "add_rse": "metrics.judge",
-    "EmbeddingJudge": "metrics.judge",
-    "OpenAIJudge": "metrics.judge",
-    "reward": "metrics.reward",
-    "keep_best": "metrics.reward",
-    "best_rollouts": "metrics.reward",
-    "rho": "metrics",
-    "panel": "panel",
-    "load_demo_panel": "panel",
-    "lmm": "mixed",
-    "glmm": "mixed",
-    "anova": "mixed",
-    "profile": "mixed",
-    "bootstrap": "mixed",
-    "slopes": "mixed",
-    "means": "mixed",
-    "variance_shares": "mixed",
-    "quantile_residuals": "mixed",
-    "load_fit": "mixed",
-    "slope_change": "slope",
-    "slope_table": "slope",
-    "specification_curve": "slope",
-    "power": "slope",
-    "slope_contrasts": "slope.contrasts",
-    "template_factorial": "slope.factorial",
-    "slope_scrutiny": "slope",
-    "simulate_panel": "slope",
-    "Scenario": "slope",
-    "read_study": "study",
-    "run_study": "study",
-}
-_MODULES = ("metrics", "mixed", "slope", "report")
-
-__all__ = ["__version__", *_EXPORTS, "metrics", "oracle"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-    elif name == "oracle":
-        value = import_module(f"{__name__}.generation.oracle")
-    elif name in _MODULES:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = ["__version__", *__all__]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from canopy_stats.drift import choose_some, measure_drift, stored_rollouts
 from canopy_stats.files import canonical_json
-from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, Engine, UserError
+from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, Engine, ModelSource, UserError
 from canopy_stats.store import Run, open_run
 
 if TYPE_CHECKING:
@@ -186,11 +186,12 @@ _WEIGHTS = ("weights_sha256", "revision", "adapter_sha256")
 def _rebuilt_prompts(run: Run, tokenizer: Any,
                      pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, tuple[int, ...]], Finding]:
     """The sampled rollouts' prompts as token ids made anew from their source, and how many differ from the stored."""
-    from canopy_stats.generation.plain import plain_prompt
+    from canopy_stats.generation.reference import plain_prompt
 
-    style: dict[str, Any] = {name: run.config.model.get(name) for name in ("chat", "system", "enable_thinking")}
+    source = _source(run)
     prompts, wanted = run.prompts(), sorted({index for index, _ in pairs})
-    rebuilt = {index: plain_prompt(tokenizer, prompts[index].source, **style) for index in wanted}
+    rebuilt = {index: plain_prompt(tokenizer, prompts[index].source, chat=source.chat, system=source.system,
+                                   arguments=source.template_arguments) for index in wanted}
     different = [prompts[i].prompt_id for i in wanted if rebuilt[i] != prompts[i].token_ids]
     detail = f"of {len(wanted)} prompts differ" + (f", first {different[0]!r}" if different else "")
     return rebuilt, Finding("prompts rebuilt", len(different), 0, not different, detail)
@@ -202,16 +203,19 @@ def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
 
     Steps at a filter boundary are left out and counted, except for the untruncated law's terms.
     """
-    from canopy_stats.generation.plain import law_terms, plain_end_ids, plain_logits
+    from canopy_stats.generation.pieces import token_bytes
+    from canopy_stats.generation.plain import plain_end_ids, plain_logits
+    from canopy_stats.generation.plain_law import law_terms
 
-    ends = plain_end_ids(engine.model, engine.tokenizer)
+    ends, law = plain_end_ids(engine.model, engine.tokenizer), run.config.policy
+    pieces = token_bytes(engine.tokenizer, engine.model.config.get_text_config().vocab_size) if law.stop_strings else ()
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in STEP_TERMS}
     near, total, misplaced = 0, 0, 0
     for (prompt, _), old in stored_rollouts(run, pairs).items():
         logits = plain_logits(engine.model, rebuilt[prompt], old["token_id"]).float().cpu().numpy()
-        terms = law_terms(logits, old["token_id"], ends, run.config.policy)
+        terms = law_terms(logits, old["token_id"], ends, law, prompt_ids=rebuilt[prompt], pieces=pieces)
         near, total = near + int(terms.near.sum()), total + len(terms.near)
-        misplaced += bool(np.isin(old["token_id"][:-1], list(ends)).any())
+        misplaced += bool(terms.ended[:-1].any())
         for name, size in _differences(old, terms.steps, ~terms.near):
             sizes[name].append(size)
     judged = [_judged(name, np.concatenate(parts), _coarse(run)) for name, parts in sizes.items()]
@@ -258,14 +262,20 @@ def _coarse(run: Run) -> bool:
 
 def _engine(run: Run, model: Any, tokenizer: Any) -> Any:
     """The model with the prompts' dress that the manifest names; None where it says nothing of where the model is."""
-    origin, described = run.manifest["origin"], run.config.model
+    origin = run.manifest["origin"]
     if model is None and origin.get("model") is None:
         return None
     from canopy_stats.generation.torch_engine import load_engine
 
-    moved = model is not None
-    return load_engine(
-        model if moved else origin["model"], tokenizer=tokenizer if moved else tokenizer or origin["tokenizer"],
-        chat=bool(described.get("chat")), system=described.get("system"),
-        enable_thinking=described.get("enable_thinking"), adapter=None if moved else origin["adapter"],
-        revision=None if moved else origin["revision"], dtype=str(described.get("dtype", "auto")))
+    source = _source(run)
+    if model is not None:
+        return load_engine(replace(source, model=model, tokenizer=tokenizer, adapter=None, revision=None))
+    return load_engine(replace(source, tokenizer=tokenizer or source.tokenizer))
+
+
+def _source(run: Run) -> ModelSource:
+    """Where the manifest says that the model is, and how its prompts were put to it."""
+    said = run.config.model
+    return ModelSource(**{"model": None, **run.manifest["origin"]}, chat=said.get("chat") or False,
+                       system=said.get("system"), enable_thinking=said.get("enable_thinking"),
+                       template_kwargs=said.get("template_kwargs") or {}, dtype=str(said.get("dtype", "auto")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from canopy_stats.schema import (
     STEP_TERMS,
     STOP,
     Engine,
+    ModelSource,
     Prompt,
     Rollout,
     RunConfig,
@@ -50,9 +51,10 @@ def generate(
     seed: int = 0,
     engine: str | Engine = "torch",
     tokenizer: Any = None,
-    chat: bool | None = None,
+    chat: bool | str | None = None,
     system: str | None = None,
     enable_thinking: bool | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
     adapter: str | Path | None = None,
     revision: str | None = None,
     dtype: str = "auto",
@@ -76,8 +78,11 @@ def generate(
         Names for the panel: which models belong together, which checkpoint this is, what the prompts ask.
     n_rollouts : int
         Rollouts of each prompt; at least 2, because every metric compares rollouts of one prompt.
-    chat : bool, optional
+    chat : bool or "rendered-text", optional
         Whether the chat template is applied; None means for every variant but ``base``.
+    template_kwargs : mapping, optional
+        Arguments of the chat template. They, ``tokenizer``, ``system``, ``enable_thinking``, ``adapter``, ``revision``,
+        ``dtype`` and ``device`` are those of :class:`canopy_stats.schema.ModelSource`.
     batch_size : int or "auto"
         Rollouts decoded at once. It decides the rounding, so it is part of the configuration.
     drift_tokens : int
@@ -85,18 +90,17 @@ def generate(
     """
     _refuse_few_rollouts(n_rollouts)
     policy = policy or SamplingPolicy()
+    source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
+                         dtype, device)
     if isinstance(engine, str):
-        engine = _load_engine(engine, model, variant=variant, tokenizer=tokenizer, chat=chat, system=system,
-                              enable_thinking=enable_thinking, adapter=adapter, revision=revision, dtype=dtype,
-                              device=device)
+        engine = _load_engine(engine, source, variant)
     encoded = encoded_prompts(prompts, engine)
     _refuse_long_prompts(encoded, engine, policy)
     size = _batch_size(batch_size, engine, encoded, policy, out)
     config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
                        policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
                        model=engine.describe(), code_version=code_version())
-    origin = {"model": _named(model), "tokenizer": _named(tokenizer), "adapter": _named(adapter), "revision": revision}
-    with RunWriter(out, config, encoded, versions=versions(), origin=origin) as writer:
+    with RunWriter(out, config, encoded, versions=versions(), origin=source.origin) as writer:
         _draw_missing(writer, engine, config, progress)
         if not writer.finished:
             writer.finish(_drift_stamp(writer.run(), engine, drift_tokens))
@@ -109,17 +113,12 @@ def _refuse_few_rollouts(n_rollouts: int) -> None:
                         "covariance and correlation compare rollouts of one prompt (the paper draws 100).")
 
 
-def _load_engine(name: str, model: Any, **options: Any) -> Engine:
+def _load_engine(name: str, source: ModelSource, variant: str) -> Engine:
     if name != "torch":
         raise UserError(f"There is no engine {name!r}. Use 'torch', or pass an object with the Engine methods.")
     from canopy_stats.generation.torch_engine import load_engine
 
-    return load_engine(model, **options)
-
-
-def _named(thing: Any) -> str | None:
-    """A name or path as it was given; None for an object, which cannot be found again."""
-    return str(thing) if isinstance(thing, str | Path) else None
+    return load_engine(source, variant=variant)
 
 
 def encoded_prompts(prompts: Any, engine: Engine) -> list[Prompt]:
@@ -189,8 +188,8 @@ def _drift_stamp(run: Run, engine: Engine, tokens: int) -> dict[str, Any] | None
 
 def code_version() -> str:
     """The package's version and a hash of the sources that decide what is drawn and which terms are stored."""
-    # plain.py only scores what others drew.
-    sources = sorted(p for p in (Path(__file__).parent / "generation").glob("*.py") if p.name != "plain.py")
+    only_looking = ("plain.py", "reference.py")
+    sources = sorted(p for p in (Path(__file__).parent / "generation").glob("*.py") if p.name not in only_looking)
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return f"{__version__}+{digest[:12]}"
 
@@ -215,9 +214,10 @@ def rescore(
     by: str = "tokens",
     variant: str | None = None,
     tokenizer: Any = None,
-    chat: bool | None = None,
+    chat: bool | str | None = None,
     system: str | None = None,
     enable_thinking: bool | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
     adapter: str | Path | None = None,
     revision: str | None = None,
     dtype: str = "auto",
@@ -243,9 +243,9 @@ def rescore(
     """
     run = run_or_texts if isinstance(run_or_texts, Run) else None
     law = policy or (run.config.policy if run else SamplingPolicy())
-    engine = _load_engine("torch", model, variant=variant or (run.config.variant if run else "base"),
-                          tokenizer=tokenizer, chat=chat, system=system, enable_thinking=enable_thinking,
-                          adapter=adapter, revision=revision, dtype=dtype, device=device)
+    source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
+                         dtype, device)
+    engine = _load_engine("torch", source, variant or (run.config.variant if run else "base"))
     given = [p.source for p in run.prompts()] if run else prompts
     encoded = encoded_prompts(given, engine)
     if run:
@@ -264,11 +264,14 @@ def _rollouts_of(run: Run, engine: Any, by: str) -> Iterator[tuple[int, int, lis
     if by not in ("tokens", "text"):
         raise UserError(f"by is {by!r}; choose 'tokens' (the stored ids) or 'text' (tokenised anew).")
     rows = run.rollouts(["rollout", "token_ids", "text", "finish_reason"]).to_pylist()
+    # An end token is no part of the text; a token that completed a stop string is.
+    ends = run.config.model.get("end_token_ids")
     for i, row in enumerate(rows):
         if by == "tokens" and engine.decode(row["token_ids"]) != row["text"]:
             raise UserError("The model's tokenizer reads the stored token ids as other texts than the run holds; pass "
                             "by='text' to tokenise the texts anew.")
-        ids = row["token_ids"] if by == "tokens" else _tokenised(engine, row["text"], row["finish_reason"] == STOP)
+        ended = row["finish_reason"] == STOP and (ends is None or row["token_ids"][-1] in ends)
+        ids = row["token_ids"] if by == "tokens" else _tokenised(engine, row["text"], ended)
         if ids:
             yield i // run.config.n_rollouts, row["rollout"], ids
 
@@ -301,9 +304,10 @@ def _end_id(engine: Any) -> int:
 def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence[int], law: SamplingPolicy) -> Rollout:
     from canopy_stats.generation.plain import score
 
-    _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids)))
-    terms = score(engine.model, prompt.token_ids, ids, engine.end_ids, law)
-    reason = STOP if ids[-1] in engine.end_ids else LENGTH
+    _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids), min_new_tokens=0))
+    endings = engine.endings(law)
+    terms = score(engine.model, prompt.token_ids, ids, endings, law)
+    reason = STOP if endings.ended([*prompt.token_ids, *ids[:-1]], ids[-1]) else LENGTH
     return Rollout(index, rollout, np.array(ids, dtype=np.int32), reason, dict(zip(STEP_TERMS, terms.T, strict=True)))
 
 

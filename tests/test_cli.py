@@ -72,6 +72,8 @@ def test_version(capsys):
         ([*GENERATE, "--max-new-tokens", "0"], "max_new_tokens is 0; it must be"),
         ([*GENERATE, "--rollouts", "1"], "n_rollouts is 1; at least 2 rollouts a prompt are needed"),
         ([*GENERATE, "--batch-size", "many"], "'many' is neither 'auto' nor a whole number"),
+        ([*GENERATE, "--chat", "m"], "'m' is not 'rendered-text'; --chat alone applies the template"),
+        ([*GENERATE, "--template-kwargs", "[1]"], "'[1]' is not a JSON object such as"),
         (["check", "nowhere"], "There is no run folder nowhere."),
         (["embed", "nowhere"], "There is no run folder nowhere."),
         (["measure", "nowhere"], "There is no run folder nowhere."),

@@ -14,7 +14,7 @@ from tiny_models import save_tiny_llama
 import canopy_stats as cs
 from canopy_stats.report import catalogue
 from canopy_stats.schema import UserError
-from canopy_stats.slope.change import MODELS
+from canopy_stats.slope.models import MODELS
 from canopy_stats.study import (
     Checkpoint,
     Embedder,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+from typing import Any
+
+from canopy_stats.schema import RENDERED_TEXT
 
 
 def runs_argument(command: argparse.ArgumentParser) -> None:
@@ -35,6 +39,25 @@ def batch_size(text: str) -> int | str:
     if text == "auto" or text.isdigit():
         return text if text == "auto" else int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
+
+
+def chat_format(text: str) -> str:
+    """The one value that ``--chat`` takes; alone it means the template."""
+    if text != RENDERED_TEXT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {RENDERED_TEXT!r}; --chat alone applies the template (give "
+                                         "the model before it)")
+    return text
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"""{text!r} is not a JSON object such as '{{"name": "value"}}'""")
+    return value
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_runs
-from canopy_stats.cli.options import batch_size, runs_argument
+from canopy_stats.cli.options import batch_size, chat_format, json_object, runs_argument, whole_numbers
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 def _generate(options: argparse.Namespace) -> int:
     from canopy_stats.runs import generate
 
-    policy = SamplingPolicy(options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens)
+    policy = SamplingPolicy(
+        options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens,
+        stop_token_ids=options.stop_token_ids, stop_strings=options.stop_string,
+        repetition_penalty=options.repetition_penalty, min_new_tokens=options.min_new_tokens,
+        suppress_tokens=options.suppress_tokens)
     run = generate(
         options.model, options.prompts, options.out, family=options.family, variant=options.variant, task=options.task,
         n_rollouts=options.rollouts, policy=policy, seed=options.seed, tokenizer=options.tokenizer, chat=options.chat,
-        system=options.system, enable_thinking=options.thinking, adapter=options.adapter, revision=options.revision,
-        dtype=options.dtype, device=options.device, batch_size=options.batch_size, drift_tokens=options.drift_tokens,
-        progress=not options.quiet)
+        system=options.system, enable_thinking=options.thinking, template_kwargs=options.template_kwargs,
+        adapter=options.adapter, revision=options.revision, dtype=options.dtype, device=options.device,
+        batch_size=options.batch_size, drift_tokens=options.drift_tokens, progress=not options.quiet)
     print(_run_summary(run))
     return OK
 
@@ -58,21 +62,33 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
 
 def _law_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the sampling law (in this order; ties are kept)").add_argument
+    add("--repetition-penalty", type=float, metavar="R",
+        help="divide positive logits of tokens that prompt or rollout hold by R, multiply negative ones")
+    add("--min-new-tokens", type=int, default=0, metavar="N", help="no end token before N tokens (default 0)")
+    add("--suppress-tokens", type=whole_numbers, default=[], metavar="IDS", help="token ids never drawn, as 5,17")
     add("--temperature", type=float, default=1.0, help="divides the logits (default 1)")
     add("--top-k", type=int, metavar="K", help="keep the K most likely tokens")
     add("--top-p", type=float, metavar="P", help="keep the most likely tokens whose mass reaches P")
     add("--min-p", type=float, metavar="P", help="keep tokens at least P times as likely as the most likely one")
     add("--max-new-tokens", type=int, default=4000, metavar="N", help="length cap, part of the law (default 4000)")
+    add("--stop-token-ids", type=whole_numbers, default=[], metavar="IDS",
+        help="token ids that end a rollout beside the model's own end tokens, as 5,17")
+    add("--stop-string", action="append", default=[], metavar="TEXT",
+        help="end a rollout at the token that completes this text; may be given several times")
 
 
 def _model_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the model").add_argument
     add("--tokenizer", help="name or folder, where it is not the model's own")
-    add("--chat", action=argparse.BooleanOptionalAction, default=None,
-        help="apply the tokenizer's chat template (default: for every variant but base)")
+    add("--chat", nargs="?", const=True, type=chat_format, metavar="rendered-text",
+        help="apply the tokenizer's chat template (default: for every variant but base); with 'rendered-text' its text "
+             "is tokenised once more, so that Llama and Gemma get a second BOS, as the paper ran it")
+    add("--no-chat", dest="chat", action="store_const", const=False, help="prompts are plain text")
     add("--system", metavar="TEXT", help="system prompt of the chat template")
     add("--thinking", action=argparse.BooleanOptionalAction, default=None,
         help="pass enable_thinking to the chat template")
+    add("--template-kwargs", type=json_object, default={}, metavar="JSON",
+        help="""arguments of the chat template, such as '{"reasoning_effort": "low"}'""")
     add("--adapter", metavar="FOLDER", help="LoRA adapter (peft)")
     add("--revision", help="commit or tag on the hub")
     add("--dtype", default="auto", help="float32, bfloat16, float16, or auto (default)")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..schema import UserError
+from ..schema import RENDERED_TEXT, UserError
 
 Source = str | list[dict[str, str]] | list[int]
 
@@ -94,16 +94,16 @@ def _distinct(entries: list[tuple[str, str, Source]], what: str) -> list[tuple[s
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How sources become token ids: with the tokenizer's chat template, or as plain text."""
+    """How sources become token ids: with the tokenizer's chat template and its arguments, or as plain text."""
 
-    chat: bool
+    chat: bool | str
     system: str | None = None
-    enable_thinking: bool | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.chat and (self.system is not None or self.enable_thinking is not None):
-            raise UserError("A system prompt and enable_thinking only exist inside a chat template; drop them, or "
-                            "set chat=True.")
+        if not self.chat and (self.system is not None or self.arguments):
+            raise UserError("A system prompt, enable_thinking and template_kwargs only exist inside a chat template; "
+                            "drop them, or set chat=True.")
 
 
 def check_template(tokenizer: Any, style: ChatFormat) -> None:
@@ -118,7 +118,8 @@ def encode(source: Source, tokenizer: Any, style: ChatFormat) -> tuple[int, ...]
     """A source as token ids. Lists of token ids pass through as they are.
 
     Plain text is tokenised by the tokenizer's own rule (its BOS where it adds one). A chat is tokenised by the chat
-    template in one go: text rendered from a template is never tokenised again, so no second BOS can appear.
+    template in one go: text rendered from a template is never tokenised again, so no second BOS can appear, except
+    where ``style.chat`` asks for it by name (schema.RENDERED_TEXT).
     """
     if isinstance(source, list) and source and isinstance(source[0], int):
         return tuple(i for i in source if isinstance(i, int))
@@ -143,10 +144,14 @@ def _templated(source: Any, tokenizer: Any, style: ChatFormat) -> list[int]:
         if messages[0]["role"] == "system":
             raise UserError("A prompt brings its own system message and a system prompt was given too; drop one.")
         messages = [{"role": "system", "content": style.system}, *messages]
-    options = {} if style.enable_thinking is None else {"enable_thinking": style.enable_thinking}
+    if style.chat == RENDERED_TEXT:
+        return list(tokenizer(_applied(messages, tokenizer, style, tokenize=False))["input_ids"])
+    return list(_applied(messages, tokenizer, style, tokenize=True, return_dict=True)["input_ids"])
+
+
+def _applied(messages: list[dict[str, str]], tokenizer: Any, style: ChatFormat, **how: bool) -> Any:
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=True,
-                                             **options)["input_ids"]
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, **how, **style.arguments)
     except Exception as error:  # templates are programs, and refuse in their own words
         raise UserError(f"The chat template refuses the prompt ({error}); change its messages, or set chat=False "
                         "for plain text.") from error

@@ -6,15 +6,15 @@ import gc
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from ..schema import Prompt, Rollout, RunKey, SamplingPolicy, UserError
+from ..schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy, UserError
 from . import prompts as prompting
 from .decoding import Decoder, choose_decoder, text_config
+from .ending import Endings, endings_of, refuse_impossible
 from .loading import Loaded, load
 from .sampler import ShardSampler
 
@@ -22,16 +22,12 @@ _CPU_BATCH = 32
 _GPU_BATCH = 256
 
 
-def load_engine(model: str | Path | PreTrainedModel, *, variant: str = "", tokenizer: Any = None,
-                chat: bool | None = None, system: str | None = None, enable_thinking: bool | None = None,
-                adapter: str | Path | None = None, revision: str | None = None, dtype: str = "auto",
-                device: str = "auto") -> TorchEngine:
+def load_engine(source: ModelSource, *, variant: str = "") -> TorchEngine:
     """A ready engine. ``chat`` None means the chat template for variants other than ``base``; a model without a
     tokenizer takes token ids and has no template. For the rest see :func:`.loading.load`."""
-    loaded = load(model, tokenizer=tokenizer, adapter=adapter, revision=revision, dtype=dtype, device=device)
-    if chat is None:
-        chat = variant != "base" and loaded.tokenizer is not None
-    return TorchEngine(loaded, prompting.ChatFormat(chat, system, enable_thinking))
+    loaded = load(source)
+    chat = variant != "base" and loaded.tokenizer is not None if source.chat is None else source.chat
+    return TorchEngine(loaded, prompting.ChatFormat(chat, source.system, source.template_arguments))
 
 
 class TorchEngine:
@@ -42,10 +38,12 @@ class TorchEngine:
     def __init__(self, loaded: Loaded, style: prompting.ChatFormat):
         prompting.check_template(loaded.tokenizer, style)
         self.model, self.tokenizer, self.style = loaded.model, loaded.tokenizer, style
-        self._provenance = loaded.provenance
+        self._provenance = {**loaded.provenance, **({"cautions": list(loaded.cautions)} if loaded.cautions else {})}
+        self.cautions = loaded.cautions
         self.end_ids = end_token_ids(loaded.model, loaded.tokenizer)
         self.batch_size_used: int | None = None
         """Batch size of the latest shard; smaller than asked for when memory ran out."""
+        self._endings: dict[tuple[Any, ...], Endings] = {}
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -55,9 +53,10 @@ class TorchEngine:
     def describe(self) -> dict[str, Any]:
         """Provenance; see :class:`canopy_stats.schema.Engine`."""
         template = getattr(self.tokenizer, "chat_template", None) if self.style.chat else None
+        arguments = dict(self.style.arguments)
         return {**self._provenance, "cache": self.decoder.cache, "end_token_ids": list(self.end_ids),
                 "chat": self.style.chat, "chat_template": template, "system": self.style.system,
-                "enable_thinking": self.style.enable_thinking,
+                "enable_thinking": arguments.pop("enable_thinking", None), "template_kwargs": arguments,
                 "tokenizer": type(self.tokenizer).__name__ if self.tokenizer is not None else None}
 
     def encode(self, source: Any) -> tuple[int, ...]:
@@ -78,8 +77,18 @@ class TorchEngine:
             return " ".join(map(str, ids))
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def endings(self, policy: SamplingPolicy) -> Endings:
+        """What ends a rollout under a law; refuses a law that this model or its tokenizer cannot follow."""
+        vocabulary = text_config(self.model).vocab_size
+        refuse_impossible(policy, self.end_ids, vocabulary, self.tokenizer)
+        named = (self.end_ids, policy.stop_token_ids, policy.stop_strings)
+        if named not in self._endings:
+            self._endings[named] = endings_of(policy, self.end_ids, vocabulary, self.tokenizer)
+        return self._endings[named]
+
     def check_length(self, prompt: Prompt, policy: SamplingPolicy) -> None:
-        """Refuse a prompt whose rollouts may not fit the model's context."""
+        """Refuse a law that the model cannot follow, and a prompt whose rollouts may not fit its context."""
+        self.endings(policy)
         context = getattr(text_config(self.model), "max_position_embeddings", None)
         if context is None or len(prompt.token_ids) + policy.max_new_tokens <= context:
             return
@@ -99,7 +108,8 @@ class TorchEngine:
         remaining, size = list(rollouts), batch_size
         while remaining:
             self.batch_size_used = size
-            sampler = ShardSampler(self.decoder, prompts, remaining, policy, key, size, self.end_ids, self.model.device)
+            sampler = ShardSampler(self.decoder, prompts, remaining, policy, key, size, self.endings(policy),
+                                   self.model.device)
             done = set()
             try:
                 for rollout in sampler.run():

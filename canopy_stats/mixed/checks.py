@@ -22,34 +22,44 @@ def name_rows(data: pd.DataFrame, bad: np.ndarray) -> str:
     return word + " and ".join(filter(None, [", ".join(labels[:-1]), labels[-1]]))
 
 
-def used_columns(data: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """The named columns of ``data``, complete and finite; else UserError naming what is unknown or missing."""
+def used_columns(data: pd.DataFrame, names: Iterable[str], what: str = "The formula") -> pd.DataFrame:
+    """The named columns of ``data``, complete and finite; else UserError naming what is unknown or missing.
+
+    ``what`` uses the columns, for messages.
+    """
     wanted = list(dict.fromkeys(names))
     unknown = [name for name in wanted if name not in data.columns]
     if unknown:
-        raise UserError(_unknown(unknown, [str(column) for column in data.columns]))
+        raise UserError(_unknown(unknown, [str(column) for column in data.columns], what))
     if len(data) == 0:
         raise UserError("The data have no rows.")
-    for name in wanted:
-        _check_complete(data, name)
+    _check_complete(data[wanted])
     return data[wanted]
 
 
-def _unknown(unknown: Sequence[str], columns: Sequence[str]) -> str:
+def _unknown(unknown: Sequence[str], columns: Sequence[str], what: str) -> str:
     hints = [match for name in unknown for match in difflib.get_close_matches(name, columns, 1)]
     hint = f" Did you mean {', '.join(hints)}?" if hints else f" The columns are: {', '.join(columns)}."
-    return f"The formula uses {', '.join(unknown)}, which the data do not have." + hint
+    return f"{what} uses {', '.join(unknown)}, which the data do not have." + hint
 
 
-def _check_complete(data: pd.DataFrame, name: str) -> None:
-    column = data[name]
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise UserError(f"{name} is missing (NaN) in {name_rows(data, missing)}. Mend or drop these rows first.")
-    if pd.api.types.is_numeric_dtype(column):
-        infinite = np.isinf(column.to_numpy(dtype=float))
-        if infinite.any():
-            raise UserError(f"{name} is infinite in {name_rows(data, infinite)}. Mend or drop these rows first.")
+def _check_complete(data: pd.DataFrame) -> None:
+    """Refuse missing and infinite values, all columns in one message: rows are never dropped unasked."""
+    found, complete = [], np.ones(len(data), dtype=bool)
+    for name in data.columns:
+        for kind, bad in (("missing (NaN)", data[name].isna().to_numpy()), ("infinite", _infinite(data[name]))):
+            if bad.any():
+                found.append(f"{name} is {kind} in {name_rows(data, bad)}")
+                complete &= ~bad
+    if found:
+        lost = int(np.sum(~complete))
+        raise UserError(f"{'; '.join(found)}. Mend or drop these rows first ({lost} of {len(data)}).")
+
+
+def _infinite(column: pd.Series) -> np.ndarray:
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return np.zeros(len(column), dtype=bool)
+    return np.isinf(column.to_numpy(dtype=float, na_value=np.nan))
 
 
 def check_response(y: np.ndarray, name: str) -> None:

@@ -15,9 +15,11 @@ from canopy_stats.mixed.certificate import TOLERANCE, Certificate
 from canopy_stats.mixed.covariance import canonical_theta
 from canopy_stats.mixed.family import get_family, ordbeta_cutpoints, ordbeta_jacobian
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.formula import Design, FixedPart, build_design, fixed_part, formula_variables
+from canopy_stats.mixed.formula import Design, FixedPart, build_design, fixed_part, formula_variables, refuse_unread
+from canopy_stats.mixed.frames import as_pandas, row_vector
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Optimum, leave_saddle, make_positive, minimise, newton_step
+from canopy_stats.mixed.parse import parse_right
 from canopy_stats.mixed.satterthwaite import positive_inverse
 from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_theta, step_limit, zero_theta
 from canopy_stats.schema import UserError
@@ -72,12 +74,16 @@ def glmm(formula: str, data: pd.DataFrame, *, family: str = "beta", dispersion: 
     certify : bool
         Also fit from a second start and compare (about doubles the time).
     """
-    design = build_design(formula, data, reference=reference)
+    data = as_pandas(data, formula)
+    others = formula_variables(parse_right(dispersion, "dispersion model"))
+    design = build_design(formula, data, reference=reference, other_columns=others)
+    refuse_unread(design, family)
     design, notes = _squeezed(design, squeeze)
-    part = dispersion_part(dispersion, data, dict(reference or {}))
+    part = dispersion_part(dispersion, data, design.reference)
     design = replace(design, data=data[list({*design.data.columns, *formula_variables(part.formula)})])
-    extra = {name: _vector(value, data, name) for name, value in (("weights", weights), ("offset", offset))}
-    fit = fit_design(design, part, family=family, notes=notes, certify=certify, **extra)
+    fit = fit_design(design, part, family=family, notes=notes, certify=certify,
+                     weights=row_vector(weights, data, "weights", positive=True),
+                     offset=row_vector(offset, data, "offset"))
     return replace(fit, offset_name=offset if isinstance(offset, str) else None)
 
 
@@ -123,9 +129,7 @@ def restart(fit: Fit) -> Array:
 
 def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
     """Design of the dispersion model, from '~ x' or 'x'."""
-    right = text.strip().removeprefix("~").strip()
-    if "|" in right:
-        raise UserError(f"The dispersion model {text!r} has a random term; only fixed terms are possible there.")
+    right = parse_right(text, "dispersion model")
     return fixed_part(right, checks.used_columns(data, formula_variables(right)), reference)
 
 
@@ -135,18 +139,6 @@ def _squeezed(design: Design, squeeze: float | None) -> tuple[Design, tuple[str,
     y = np.clip(design.y, squeeze, 1 - squeeze)
     moved = int(np.sum(y != design.y))
     return replace(design, y=y), (f"{moved} of {len(y)} responses were moved into [{squeeze:g}, 1 - {squeeze:g}].",)
-
-
-def _vector(value: Array | str | None, data: pd.DataFrame, name: str) -> Array | None:
-    """Weights or offset as an array (n,), complete and finite."""
-    if value is None:
-        return None
-    column = checks.used_columns(data, [value])[value] if isinstance(value, str) else value
-    array = np.asarray(column, dtype=float)
-    if array.shape != (len(data),) or not np.all(np.isfinite(array)) or (name == "weights" and np.any(array <= 0)):
-        kind = "positive numbers" if name == "weights" else "finite numbers"
-        raise UserError(f"{name} must be {len(data)} {kind}, one for each row.")
-    return array
 
 
 def fit_design(design: Design, dispersion: FixedPart, *, family: str, weights: Array | None = None,

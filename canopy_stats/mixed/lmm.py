@@ -16,7 +16,7 @@ from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vanished
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.formula import Design, Factor, build_design
+from canopy_stats.mixed.formula import Design, Factor, build_design, refuse_unread
 from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
 from canopy_stats.schema import UserError
 
@@ -41,8 +41,9 @@ def lmm(formula: str, data: pd.DataFrame, *, reml: bool = True, engine: Engine =
     Parameters
     ----------
     formula : str
-        lme4's syntax, as in ``"D ~ R_bar * model_variant + (1 | prompt_uid)"``.
-    data : DataFrame
+        lme4's syntax, as in ``"D ~ R_bar * model_variant + (1 | prompt_uid)"``, ``^`` with R's meaning. ``log(x)``,
+        ``I(x^2)`` and other calls are evaluated as Python code: run a stranger's formula only as you would their code.
+    data : pandas, polars or pyarrow table, or dict of columns
         One row per observation; rows with missing or infinite values are refused by name.
     reml : bool
         Restricted maximum likelihood (default) or maximum likelihood.
@@ -52,6 +53,7 @@ def lmm(formula: str, data: pd.DataFrame, *, reml: bool = True, engine: Engine =
         Reference level by column; otherwise the first category, or the first in sorted order.
     """
     design = build_design(formula, data, reference=reference)
+    refuse_unread(design, "the linear mixed model")
     return fit_design(design, reml=reml, engine=engine)
 
 

@@ -59,12 +59,27 @@ def _stirling(z: Array, out: Array) -> None:
     inverse = 1.0 / z
     square = inverse * inverse
     log = np.log(z)
-    out[0] = (z - 0.5) * log - z + HALF_LOG_2PI + _horner(_SERIES[0], square) * inverse
-    out[1] = log - 0.5 * inverse + _horner(_SERIES[1], square) * square
+    out[:] = stirling_series(z, order)
+    out[0] += (z - 0.5) * log - z + HALF_LOG_2PI
+    out[1] += log - 0.5 * inverse
     if order > 1:
-        out[2] = inverse + 0.5 * square + _horner(_SERIES[2], square) * square * inverse
+        out[2] += inverse + 0.5 * square
     if order > 2:
-        out[3] = -square - square * inverse + _horner(_SERIES[3], square) * square * square
+        out[3] += -square - square * inverse
+
+
+def stirling_series(z: Array, order: int) -> Array:
+    """The part of lgamma(z), z >= 7, beyond (z - 1/2) log z - z + log(2 pi) / 2, and its derivatives (order + 1, n)."""
+    inverse = 1.0 / z
+    square = inverse * inverse
+    out = np.empty((order + 1, *z.shape))
+    out[0] = _horner(_SERIES[0], square) * inverse
+    out[1] = _horner(_SERIES[1], square) * square
+    if order > 1:
+        out[2] = _horner(_SERIES[2], square) * square * inverse
+    if order > 2:
+        out[3] = _horner(_SERIES[3], square) * square * square
+    return out
 
 
 def _horner(coefficients: Array, x: Array) -> Array:

@@ -63,10 +63,8 @@ def _unpack(values: np.ndarray, how: dict[str, Any]) -> Any:
     if how["kind"] == "number":
         return values
     categories = pd.Categorical.from_codes(values.tolist(), dtype=pd.CategoricalDtype(how["levels"]))
-    if how["kind"] == "category":
-        return categories
-    text = np.asarray(how["levels"], dtype=object)[values]
-    return text == "True" if how["kind"] == "bool" else text
+    # Text comes back as categories, in the same order: what the fit took as labels may look like numbers.
+    return np.asarray(how["levels"], dtype=object)[values] == "True" if how["kind"] == "bool" else categories
 
 
 def load_fit(path: str | Path) -> Fit:
@@ -89,7 +87,8 @@ def _restore(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
         name: _unpack(arrays[f"column{i}"], how) for i, (name, how) in enumerate(meta["columns"].items())
     })
     # The dispersion formula may use columns that the mean's does not: all of them are the fit's data.
-    design = replace(build_design(meta["formula"], data, reference=meta["reference"]), y=arrays["y"], data=data)
+    design = replace(build_design(meta["formula"], data, reference=meta["reference"],
+                                  other_columns=list(data.columns)), y=arrays["y"], data=data)
     certificate = Certificate(**(meta["certificate"] | {"culprits": tuple(meta["certificate"]["culprits"])}))
     if meta["family"] == "lmm":
         search = Search(None, certificate.returned, certificate.evaluations)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 PARTS = ("mean", "dispersion", "random", "slope", "response", "fit")
 """The blocks of a coefficient table, from top to bottom."""
+ESTIMATE = ("estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high")
+"""What every table calls an estimate and what goes with it."""
 
 
 def coefficients(changes: Mapping[str, SlopeChange]) -> pd.DataFrame:
     """Every number of a coefficient table, long: a row per model, part and term.
 
-    Columns: ``model part term estimate std_error p_value low high kind unit``. Parts are 'mean' and 'dispersion'
+    Columns: model, part, term, those of :data:`ESTIMATE`, kind and unit. Parts are 'mean' and 'dispersion'
     (coefficients), 'random' (standard deviations, correlations), 'slope' (base, tuned, difference, ratio with
     Fieller's set, whose ``kind`` says how to read it), 'response' (the slopes on the response scale, where that is
     another) and 'fit' (rows, groups, log-likelihood; AIC by maximum likelihood only: restricted likelihoods of
@@ -29,8 +31,7 @@ def coefficients(changes: Mapping[str, SlopeChange]) -> pd.DataFrame:
     if not changes:
         raise UserError("There is no model to tabulate: name at least one.")
     rows = [{"model": name, **row} for name, change in changes.items() for row in _rows(change)]
-    table = pd.DataFrame(rows, columns=["model", "part", "term", "estimate", "std_error", "p_value", "low", "high",
-                                        "kind", "unit"])
+    table = pd.DataFrame(rows, columns=["model", "part", "term", *ESTIMATE, "kind", "unit"])
     table.attrs["notes"] = [*_by_models({name: (change.unit + ".",) for name, change in changes.items()}, "Slopes of "),
                             *_by_models({name: change.notes for name, change in changes.items()})]
     return table
@@ -59,15 +60,12 @@ def _rows(change: SlopeChange) -> Iterator[dict[str, Any]]:
 
 
 def _estimate(one: Estimate) -> dict[str, Any]:
-    return {"estimate": one.estimate, "std_error": one.se, "p_value": one.pvalue, "low": one.interval[0],
-            "high": one.interval[1], "kind": one.kind}
+    return {**one.row(), "kind": one.kind}
 
 
 def _coefficient_rows(fit: Fit) -> Iterator[dict[str, Any]]:
     for row in fit.tidy().to_dict("records"):
-        yield {"part": row["component"], "term": row["term"], "estimate": row["estimate"],
-               "std_error": row["std_error"], "p_value": row["p_value"], "low": row["conf_low"],
-               "high": row["conf_high"]}
+        yield {"part": row["component"], "term": row["term"], **{name: row[name] for name in ESTIMATE}}
 
 
 def _random_rows(fit: Fit) -> Iterator[dict[str, Any]]:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.report import figures, frames
-from canopy_stats.report.curves import fit_and_rows, model_curve
 from canopy_stats.report.source import BASE, Source, identity
+from canopy_stats.slope.mean_curve import rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def curves(models: Mapping[str, str], by: str = "task") -> Callable[[Source], Fi
         for variant in source.variants:
             drawn = [variant] if parts else [BASE, variant]
             found = source.slope_changes(list(models), [variant])
-            made = [model_curve(change, source.pair(variant), by, source.fitter).assign(model=models[change.model])
+            made = [change.curve(by, source.pair(variant)).assign(model=models[change.model])
                     for change in found.changes.values() if change.fit is not None]
             parts += [curve[curve["model_variant"].isin(drawn)] for curve in made]
         return figures.diversity_against_rate(source.panel, by=by, curves=pd.concat(parts, ignore_index=True))
@@ -73,12 +73,11 @@ def residuals(models: Sequence[str]) -> Callable[[Source], Figure]:
 
         panel, parts, tests = source.pair(source.first_tuned), [], {}
         changes = source.slope_changes(models, [source.first_tuned]).changes.values()
-        for model, change in ((c.model, c) for c in changes if c.fit is not None):
-            fit, rows = fit_and_rows(change, panel, source.fitter)
+        for model, fit in ((c.model, c.fit) for c in changes if c.fit is not None):
             found = quantile_residuals(fit, seed=0)
             tests[model] = found.tests
-            parts.append(rows[["R_bar", "model_variant"]].assign(model=model, residual=found.residuals,
-                                                                 fitted=found.fitted))
+            rows = rows_of(fit.design.data.reset_index(drop=True), panel)[["R_bar", "model_variant"]]
+            parts.append(rows.assign(model=model, residual=found.residuals, fitted=found.fitted))
         return figures.residual_diagnostics(pd.concat(parts, ignore_index=True), tests)
 
     return draw

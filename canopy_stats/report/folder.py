@@ -25,6 +25,12 @@ MAIN = "main"
 """The study itself, as against one of its ablations."""
 
 
+_FORMER = {"base_se": "base_std_error", "tuned_se": "tuned_std_error", "difference": "estimate",
+           "difference_se": "std_error", "difference_p": "p_value", "ratio_low": "ratio_conf_low",
+           "ratio_high": "ratio_conf_high"}
+"""Columns of slope tables that were written under other names."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """The folder ``root`` of a study."""
@@ -102,7 +108,7 @@ class Folder:
     @cached_property
     def slopes(self) -> pd.DataFrame:
         """The slope table of the fit stage."""
-        table = pd.read_csv(self.root / "fits" / "slopes.csv")
+        table = pd.read_csv(self.root / "fits" / "slopes.csv").rename(columns=_FORMER)
         table.attrs["notes"] = json.loads((self.root / "fits" / "notes.json").read_bytes())
         return table
 
@@ -116,7 +122,7 @@ class Folder:
     def changes(self) -> dict[tuple[str, str], SlopeChange]:
         """Every slope change by (model, tuned variant), with its fit."""
         from canopy_stats.mixed import load_fit
-        from canopy_stats.slope.stored import change_from_dict
+        from canopy_stats.slope import change_from_dict
 
         fitted = [entry for entry in self.entries if "failed" not in entry]
         fits = [load_fit(self.inside("fits", entry["fit"])) if "fit" in entry else None for entry in fitted]

@@ -98,19 +98,9 @@ def scrutiny(source: Source) -> pd.DataFrame:
     return table
 
 
-def change_row(change: SlopeChange) -> dict[str, Any]:
-    """A slope change as numbers, under the names of ``slope.slope_table``."""
-    ratio = change.ratio
-    return {"model": change.model, "base_slope": change.base.estimate, "base_se": change.base.se,
-            "tuned_slope": change.tuned.estimate, "tuned_se": change.tuned.se,
-            "difference": change.difference.estimate, "difference_se": change.difference.se,
-            "difference_p": change.difference.pvalue, "ratio": ratio.estimate, "ratio_low": ratio.interval[0],
-            "ratio_high": ratio.interval[1], "ratio_kind": ratio.kind, "unit": change.unit}
-
-
 def changes(found: Sequence[tuple[Mapping[str, Any], SlopeChange]]) -> pd.DataFrame:
     """Slope changes of several panels or models, a row each: what tells them apart, then the numbers."""
-    return pd.DataFrame([{**label, **change_row(change)} for label, change in found])
+    return pd.DataFrame([{**label, **change.row()} for label, change in found])
 
 
 # --- parts of the panel, and other choices ----------------------------------------------------------------------

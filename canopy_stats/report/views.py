@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from canopy_stats.mixed.ratio import set_in_words
 from canopy_stats.report.coefficients import PARTS
 from canopy_stats.report.printed import MISSING, formatted, interval, number, p_value, precision, stars, with_error
+from canopy_stats.slope.change import ROW
 
 # --- changes on the same prompts --------------------------------------------------------------------------------
 
@@ -54,9 +56,9 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _slope_cells(row: Mapping[Any, Any]) -> dict[str, str]:
-    return {"base slope": with_error(row["base_slope"], row["base_se"]),
-            "tuned slope": with_error(row["tuned_slope"], row["tuned_se"]),
-            "difference": with_error(row["difference"], row["difference_se"]), "p": p_value(row["difference_p"]),
+    return {"base slope": with_error(row["base_slope"], row["base_std_error"]),
+            "tuned slope": with_error(row["tuned_slope"], row["tuned_std_error"]),
+            "difference": with_error(row["estimate"], row["std_error"]), "p": p_value(row["p_value"]),
             "ratio": number(row["ratio"], "{:.2f}"), "95% set of the ratio": ratio_set(row)}
 
 
@@ -68,26 +70,17 @@ def scrutiny(table: pd.DataFrame) -> pd.DataFrame:
 
 def ratio_set(row: Mapping[Any, Any]) -> str:
     """Fieller's set in words: an interval, all but an interval, or no bound at all."""
-    low, high, kind = row["ratio_low"], row["ratio_high"], row["ratio_kind"]
-    if kind == "whole":
-        return "any number"
-    if not np.isfinite([low, high]).all():
-        return MISSING
-    return f"outside ({low:.2f}, {high:.2f})" if kind == "exclusive" else interval(low, high, "{:.2f}")
+    return set_in_words(row["ratio_conf_low"], row["ratio_conf_high"], row["ratio_kind"], "{:.2f}")
 
 
 def printed_changes(table: pd.DataFrame) -> pd.DataFrame:
     """What :func:`changes` gives, as a paper prints it: the labels and sizes as they are, then slopes and ratio."""
-    labels = [name for name in table.columns if name not in _CHANGE_NAMES]
+    labels = [name for name in table.columns if name not in ROW]
     text = formatted(table[labels])
     rows = [{"model": row["model"], **_slope_cells(row)} for row in table.to_dict("records")]
     shown = pd.concat([text, pd.DataFrame(rows)], axis=1)
     shown.attrs.update(table.attrs)
     return shown
-
-
-_CHANGE_NAMES = ("model", "base_slope", "base_se", "tuned_slope", "tuned_se", "difference", "difference_se",
-                 "difference_p", "ratio", "ratio_low", "ratio_high", "ratio_kind", "unit")
 
 
 # --- coefficients of models side by side ------------------------------------------------------------------------
@@ -133,12 +126,7 @@ def _cell(part: str, row: Mapping[Any, Any] | None) -> str:
 
 
 def _set(row: Mapping[Any, Any] | None) -> str:
-    if row is None or row["kind"] == "not modelled":
-        return MISSING
-    if row["kind"] == "whole":
-        return "any number"
-    low, high = row["low"], row["high"]
-    return f"outside ({low:.2f}, {high:.2f})" if row["kind"] == "exclusive" else interval(low, high, "{:.2f}")
+    return MISSING if row is None else set_in_words(row["conf_low"], row["conf_high"], row["kind"], "{:.2f}")
 
 
 _WORDS = {"R_bar": "R", "R_c": "R (centred)", "R_c2": "R² (centred)", "N_bar": "N", "R_sc": "R (standardised)",

@@ -11,14 +11,13 @@ from canopy_stats import files, slope
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
-from canopy_stats.slope.change import MODELS
-from canopy_stats.slope.stored import change_to_dict
+from canopy_stats.slope.models import MODELS
 from canopy_stats.study.stamps import Key, code_hash, versions_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from canopy_stats.slope.change import AnyModel
+    from canopy_stats.slope.models import AnyModel
 
 Say = Callable[[str], None]
 FITTING = ("mixedlm", "numpy", "scipy", "pandas", "formulaic")
@@ -73,7 +72,7 @@ def _changes(source: Source, folder: Path, say: Say) -> list[Path]:
         if change.fit is not None:
             made.append(change.fit.save(folder / f"{model}-{tuned}.npz"))
             entry["fit"] = made[-1].name
-        entries.append(entry | change_to_dict(change))
+        entries.append(entry | change.to_dict())
     files.write_json(folder / "changes.json", entries)
     return made
 

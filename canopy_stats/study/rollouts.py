@@ -54,7 +54,8 @@ def _identity(checkpoint: Checkpoint) -> Key:
     """A checkpoint with the content of its files in the place of their paths."""
     found = {name: stamps.model_identity(path) if path is not None else None
              for name in ("model", "adapter", "tokenizer") for path in [getattr(checkpoint, name)]}
-    return {**checkpoint.model_dump(), **found}
+    later = {"template_kwargs"} if not checkpoint.template_kwargs else set()  # stamps of before know no such key
+    return {**checkpoint.model_dump(exclude=later), **found}
 
 
 # --- stamps of runs ---------------------------------------------------------------------------------------------

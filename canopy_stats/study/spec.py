@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from canopy_stats.schema import SamplingPolicy, UserError
+from canopy_stats.schema import ModelSource, SamplingPolicy, UserError
 from canopy_stats.study.choices import Embedder, EmbedderOrName, FewShot, Judge, Law, LawKeys, Reward, RewardOrName
 from canopy_stats.study.values import (
     LONGEST_RUN,
@@ -48,12 +48,13 @@ class Checkpoint(Record):
 
     model: Annotated[Any, BeforeValidator(model_or_object)]
     variant: Name | None = None
-    chat: bool | None = None
+    chat: bool | Literal["rendered-text"] | None = None
     adapter: ModelName | None = None
     revision: str | None = None
     tokenizer: ModelName | None = None
     system: str | None = None
     enable_thinking: bool | None = None
+    template_kwargs: dict[str, Any] = {}
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     def settled(self, variant: str) -> Checkpoint:
@@ -61,9 +62,14 @@ class Checkpoint(Record):
         chat = variant != BASE if self.chat is None else self.chat
         return self.model_copy(update={"variant": variant, "chat": chat})
 
+    def source(self, device: str = "auto") -> ModelSource:
+        """The model, and how prompts are put to it."""
+        return ModelSource(self.model, self.tokenizer, self.adapter, self.revision, self.chat, self.system,
+                           self.enable_thinking, self.template_kwargs, self.dtype, device)
+
     def described(self) -> dict[str, Any]:
         """Plain values for provenance; of a path only its last part, since runs hold the weights' hashes."""
-        options = ("revision", "tokenizer", "system", "enable_thinking", "dtype")
+        options = ("revision", "tokenizer", "system", "enable_thinking", "template_kwargs", "dtype")
         asked = {name: getattr(self, name) for name in options
                  if getattr(self, name) != type(self).model_fields[name].default}
         return {"variant": self.variant, "model": shown(self.model), "chat": self.chat, "adapter": shown(self.adapter),
@@ -96,9 +102,11 @@ class ModelFamily(Record):
 
     def _refuse_words_for_no_template(self) -> None:
         for arm in self.arms:
-            if not arm.chat and (arm.system is not None or arm.enable_thinking is not None):
-                raise ValueError(f"gives {arm.variant!r} a 'system' or 'enable_thinking', which exist inside a chat "
-                                 "template only; drop them, or set 'chat: true'")
+            if not arm.chat and (arm.system is not None or arm.enable_thinking is not None or arm.template_kwargs):
+                raise ValueError(f"gives {arm.variant!r} a 'system', 'enable_thinking' or 'template_kwargs', which "
+                                 "exist inside a chat template only; drop them, or set 'chat: true'")
+            if arm.enable_thinking is not None and "enable_thinking" in arm.template_kwargs:
+                raise ValueError(f"gives {arm.variant!r} enable_thinking twice: also in template_kwargs")
 
     @cached_property
     def arms(self) -> tuple[Checkpoint, ...]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -49,13 +49,11 @@ def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
     planned = study.runs[name]
     checkpoint = planned.checkpoint
     key = rollouts.begin(study, out, name)
-    run = generate(
-        checkpoint.model, prompts_of(out, planned.task), out / "runs" / name, family=planned.family,
-        variant=str(checkpoint.variant), task=planned.task, n_rollouts=study.rollouts, policy=study.policy,
-        seed=study.seed, engine=study.engine, tokenizer=checkpoint.tokenizer, chat=checkpoint.chat,
-        system=checkpoint.system, enable_thinking=checkpoint.enable_thinking, adapter=checkpoint.adapter,
-        revision=checkpoint.revision, dtype=checkpoint.dtype, device=study.device, batch_size=study.batch_size,
-        drift_tokens=study.drift_tokens, progress=progress)
+    source = {f.name: getattr(made, f.name) for made in [checkpoint.source(study.device)] for f in fields(made)}
+    run = generate(prompts=prompts_of(out, planned.task), out=out / "runs" / name, family=planned.family,
+                   variant=str(checkpoint.variant), task=planned.task, n_rollouts=study.rollouts, policy=study.policy,
+                   seed=study.seed, engine=study.engine, batch_size=study.batch_size, drift_tokens=study.drift_tokens,
+                   progress=progress, **source)
     rollouts.finish(out, name, key, run)
     return run
 

@@ -7,10 +7,11 @@ import torch
 
 from canopy_stats.generation.cache import SlotCache
 from canopy_stats.generation.decoding import RecomputeDecoder, SlotDecoder, _slots_agree
-from canopy_stats.generation.plain import law_terms, plain_logits
+from canopy_stats.generation.plain import plain_logits
+from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.sampler import ShardSampler
 from canopy_stats.generation.torch_engine import TorchEngine, load_engine
-from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, Prompt, RunKey, SamplingPolicy, UserError
+from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, ModelSource, Prompt, RunKey, SamplingPolicy, UserError
 
 CAP = 40
 LAWS = [SamplingPolicy(max_new_tokens=CAP), SamplingPolicy(temperature=0.8, top_k=25, max_new_tokens=CAP),
@@ -157,7 +158,7 @@ def test_the_generation_config_never_changes_the_law(engines):
 
 
 def test_bfloat16_runs_and_says_so():
-    engine = load_engine(tiny.model("llama"), dtype="bfloat16")
+    engine = load_engine(ModelSource(tiny.model("llama"), dtype="bfloat16"))
     drawn = tiny.draw(engine, tiny.prompts(engine, (5,)), tiny.pairs(1, 4), LAWS[1], 4)
     assert engine.describe()["dtype"] == "bfloat16" and engine.describe()["cache"] == "slots"
     assert all(np.isfinite(r.steps["logprob"]).all() for r in drawn.values())
@@ -200,7 +201,7 @@ def test_other_errors_pass_through(engines, monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "advice"), [("float32", "weights are damaged"), ("float16", "dtype='bfloat16'")])
 def test_logits_that_are_not_numbers(dtype, advice):
-    engine = load_engine(tiny.model("llama"), dtype=dtype)
+    engine = load_engine(ModelSource(tiny.model("llama"), dtype=dtype))
     assert engine.decoder  # tried out before the weights go bad
     with torch.no_grad():
         engine.model.lm_head.weight[11] = torch.nan
@@ -244,7 +245,7 @@ def test_encoder_decoder_models_are_refused():
 
     net = T5ForConditionalGeneration(T5Config(vocab_size=50, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     with pytest.raises(UserError, match="encoder-decoder"):
-        load_engine(net).describe()
+        load_engine(ModelSource(net)).describe()
 
 
 def test_work_arrays_do_not_grow_with_the_rollout(engines):

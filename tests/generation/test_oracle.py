@@ -9,7 +9,7 @@ import torch
 
 from canopy_stats.generation.oracle import MarkovLM
 from canopy_stats.generation.torch_engine import load_engine
-from canopy_stats.schema import Prompt, RunKey, SamplingPolicy, UserError
+from canopy_stats.schema import ModelSource, Prompt, RunKey, SamplingPolicy, UserError
 
 M = 1500
 
@@ -77,7 +77,7 @@ def test_geometric_length():
 def test_the_engine_agrees_within_four_standard_errors(seed, cap):
     p = table(seed, states=30, hazard=(0.02, 0.2), zeros=seed == 2)
     oracle = MarkovLM(p, 29)
-    engine = load_engine(oracle)
+    engine = load_engine(ModelSource(oracle))
     asked = [Prompt("0", f"{seed}", [4, 3], engine.encode([4, 3]))]
     drawn = tiny.draw(engine, asked, tiny.pairs(1, M), SamplingPolicy(max_new_tokens=cap), 200, RunKey(1, "o", "b"))
     n = np.array([len(r.token_ids) for r in drawn.values()])
@@ -91,7 +91,7 @@ def test_the_engine_agrees_within_four_standard_errors(seed, cap):
 
 def test_terms_are_the_table_rows():
     p = table(3, states=50, zeros=True)
-    engine = load_engine(MarkovLM(p, 49))
+    engine = load_engine(ModelSource(MarkovLM(p, 49)))
     asked = [Prompt("0", "x", [7], engine.encode([7]))]
     entropy = -np.sum(np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0), axis=1)
     for rollout in tiny.draw(engine, asked, tiny.pairs(1, 40), SamplingPolicy(max_new_tokens=50), 7).values():
@@ -111,7 +111,7 @@ def test_is_a_transformers_model():
 
 
 def test_text_is_the_ids_without_the_end():
-    assert load_engine(MarkovLM(table(5), 5)).decode([3, 1, 5]) == "3 1"
+    assert load_engine(ModelSource(MarkovLM(table(5), 5))).decode([3, 1, 5]) == "3 1"
 
 
 @pytest.mark.parametrize(("transition", "end", "message"), [
@@ -131,7 +131,7 @@ def test_a_start_in_the_end_state_is_refused():
     with pytest.raises(UserError, match="end state 5"):
         oracle.exact(5)
     with pytest.raises(UserError, match="end state 5"):
-        load_engine(oracle).encode([1, 5])
+        load_engine(ModelSource(oracle)).encode([1, 5])
     with pytest.raises(UserError, match="start state is 9"):
         oracle.exact(9)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from canopy_stats.generation.prompts import ChatFormat, check_template, encode, read_prompts
-from canopy_stats.schema import UserError
+from canopy_stats.generation.reference import plain_prompt
+from canopy_stats.schema import RENDERED_TEXT, UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import make_tokenizer
@@ -102,8 +103,16 @@ def test_enable_thinking_passes_through(thinking, last):
     words = make_tokenizer()
     words.chat_template = ("{% if enable_thinking is not defined %}cat{% elif enable_thinking %}dog{% else %}bird"
                            "{% endif %}")
-    ids = encode("the", words, ChatFormat(True, enable_thinking=thinking))
+    ids = encode("the", words, ChatFormat(True, arguments={} if thinking is None else {"enable_thinking": thinking}))
     assert words.convert_ids_to_tokens(list(ids)) == [last]
+
+
+def test_rendered_text_is_tokenised_once_more_where_that_is_asked_for_by_name(words):
+    """The tokenizer's own BOS comes before the one that the template writes."""
+    ids = encode("the cat", words, ChatFormat(RENDERED_TEXT))
+    assert words.convert_ids_to_tokens(list(ids)) == ["<s>", "<s>", "<u>", "the", "cat", "</u>", "<a>"]
+    assert plain_prompt(words, "the cat", chat=RENDERED_TEXT) == ids
+    assert plain_prompt(words, "the cat", chat=True) == encode("the cat", words, CHAT)
 
 
 def test_token_ids_pass_through(words):

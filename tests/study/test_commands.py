@@ -13,7 +13,7 @@ import pytest
 
 from canopy_stats import cli
 from canopy_stats.report.folder import Folder
-from canopy_stats.slope.stored import change_from_dict, change_to_dict
+from canopy_stats.slope import change_from_dict
 from canopy_stats.study import pipeline, read_study
 from canopy_stats.study.parts import parts_of
 from canopy_stats.study.result import content_hash
@@ -57,7 +57,7 @@ def test_slope_changes_survive_the_disk(make_study, tmp_path):
     changes = Folder(tmp_path / "out").changes
     assert ("interaction", "instruct") in changes
     for change in changes.values():
-        again = change_from_dict(change_to_dict(change), change.fit)
+        again = change_from_dict(change.to_dict(), change.fit)
         assert repr(again) == repr(change) and again.ratio.interval.kind == change.ratio.interval.kind
     fit = changes["interaction", "instruct"].fit
     assert fit is not None and fit.params["R_bar"] == pytest.approx(changes["interaction", "instruct"].base.estimate)

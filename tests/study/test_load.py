@@ -78,7 +78,7 @@ WRONG = [
     (family(tuned={"model": "org/x", "variant": "base"}),
      "families[0] has the variants base, base; it needs 'base' and at least one other"),
     (family(base={"model": "org/x", "system": "Be brief."}),
-     "families[0] gives 'base' a 'system' or 'enable_thinking'"),
+     "families[0] gives 'base' a 'system', 'enable_thinking' or"),
     (family(base="./nowhere"), "families[0].base.model is './nowhere', but there is nothing at"),
     ({"law": {"top_k": 0}}, "law has a wrong value: top_k is 0; it must be a whole number of at least 1"),
     ({"law": {"temprature": 1.0}}, "law.temprature is not a known key; did you mean 'temperature'?"),
