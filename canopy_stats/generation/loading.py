@@ -37,10 +37,12 @@ def load(source: ModelSource) -> Loaded:
     tokens saved beside an adapter go before the base's. Code from a checkpoint is never run (``trust_remote_code``
     stays off).
     """
-    net, said, cautions = _taken(source) if isinstance(source.model, torch.nn.Module) else _read(source)
+    in_memory = isinstance(source.model, torch.nn.Module)
+    net, said, cautions = _taken(source) if in_memory else _read(source)
     words = _tokenizer(source)
     if words is not None:
-        _refuse_a_larger_vocabulary(net, words)
+        if not in_memory:
+            _refuse_a_larger_vocabulary(net, words)
         said["tokenizer_sha256"] = tokenizer_sha256(words)
     return Loaded(net.eval(), words, {**said, **surroundings(net)}, tuple(cautions))
 
@@ -49,7 +51,7 @@ def _read(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any], list[st
     """The model of a name or path with its adapter, and which weights it is made of."""
     name, device = str(source.model), _device(source.device)
     net = read_checkpoint(name, source.revision, _dtype(source.dtype), device)
-    said, cautions = _named(name, net, source.revision), []
+    said, cautions = _named(name, net, source.revision), list[str]()
     if source.adapter is not None:
         net, cautions = adapters.merged(net, source.adapter, name)
         adapters.adopt_end_tokens(net, source.adapter)

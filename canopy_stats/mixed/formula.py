@@ -22,7 +22,7 @@ from canopy_stats.schema import UserError
 Array = np.ndarray
 
 __all__ = ["AliasedWarning", "Design", "Factor", "FixedPart", "build_design", "encode_fixed", "encode_groups",
-           "fixed_part", "formula_variables", "group_codes", "offset_values", "refuse_unread"]
+           "fixed_part", "formula_variables", "group_codes", "offset_values"]
 
 
 @dataclass(frozen=True)
@@ -127,16 +127,6 @@ def _with_response(design: Design, parsed: Parsed) -> Design:
         categories = sorted_levels(frame[text])
         return replace(design, y=1.0 + level_codes(frame[text], categories), categories=categories)
     return replace(design, y=response_values(text, frame))
-
-
-def refuse_unread(design: Design, what: str) -> None:
-    """Refuse responses and offsets that ``what`` (a family in words) does not read."""
-    if design.trials is not None:
-        raise UserError(f"{design.response} counts successes and failures, which {what} does not read.")
-    if design.categories:
-        raise UserError(f"{design.response} is not numeric but ordered categories, which {what} does not read.")
-    if design.offsets:
-        raise UserError(f"offset({design.offsets[0]}): {what} does not read offsets in the formula yet.")
 
 
 def response_values(text: str, data: pd.DataFrame) -> Array:

@@ -232,5 +232,5 @@ def test_resized_embeddings_are_said_with_the_whole_cause(base, tmp_path):
     net = AutoModelForCausalLM.from_pretrained(base)
     net.resize_token_embeddings(len(words))
     get_peft_model(net, LoraConfig(r=2, target_modules=TWO)).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(UserError, match=r"mismatch for .*embed_tokens\.weight.*\[29, 32\].*\[27, 32\].*resize the base"):
+    with pytest.raises(UserError, match=r"embed_tokens\.weight.*\[29, 32\].*\[27, 32\].*resize the base"):
         load(ModelSource(base, adapter=tmp_path / "adapter"))

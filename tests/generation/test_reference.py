@@ -53,8 +53,9 @@ def test_drift_is_that_of_the_two_laws():
     texts = [([10, 11, 12], np.array([20, 30, 40])), ([13], [50])]
     drift = dtype_drift(short, net, texts)
     with torch.no_grad():
-        low, high = (torch.log_softmax(torch.cat([m(torch.tensor([[10, 11, 12, 20, 30]])).logits[0, 2:],
-                                                  m(torch.tensor([[13]])).logits[0]]).double(), -1) for m in (short, net))
+        first, second = torch.tensor([[10, 11, 12, 20, 30]]), torch.tensor([[13]])
+        low, high = (torch.log_softmax(torch.cat([m(first).logits[0, 2:], m(second).logits[0]]).double(), -1)
+                     for m in (short, net))
     drawn = torch.tensor([20, 30, 40, 50])[:, None]
     assert drift.steps == 4
     divergence = torch.nn.functional.kl_div(low, high, log_target=True, reduction="sum") / 4

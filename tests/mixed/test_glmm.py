@@ -363,7 +363,7 @@ def test_bad_input(change, options, message):
 def test_intervals_are_normal():
     fit = glmm("y ~ x + (1|g)", simulated(15))
     half = stats.norm.ppf(0.975) * fit.bse["x"]
-    assert fit.conf_int().loc["x", "upper"] == pytest.approx(fit.params["x"] + half)
+    assert fit.conf_int().loc["x", "conf_high"] == pytest.approx(fit.params["x"] + half)
     assert fit.pvalues["x"] == pytest.approx(2 * stats.norm.sf(abs(fit.tvalues["x"])))
 
 
