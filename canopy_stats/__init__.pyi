@@ -20,6 +20,7 @@ from .mixed import (
     lmm as lmm,
     load_fit as load_fit,
     means as means,
+    power as power,
     profile as profile,
     quantile_residuals as quantile_residuals,
     slopes as slopes,

@@ -9,6 +9,7 @@ from canopy_stats.mixed.fixed import AliasedWarning, NotEstimableWarning
 from canopy_stats.mixed.hypotheses import hypothesis
 from canopy_stats.mixed.margins import means, slopes
 from canopy_stats.mixed.models import glmm, lmm
+from canopy_stats.mixed.power_study import power
 from canopy_stats.mixed.profiles import profile
 from canopy_stats.mixed.ratios import RatioSet, ratio
 from canopy_stats.mixed.storage import load_fit
@@ -30,6 +31,7 @@ __all__ = [
     "lmm",
     "load_fit",
     "means",
+    "power",
     "profile",
     "quantile_residuals",
     "ratio",
