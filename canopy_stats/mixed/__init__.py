@@ -4,6 +4,7 @@ from canopy_stats.mixed.bootstraps import Bootstrap, bootstrap
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.compare import anova
 from canopy_stats.mixed.diagnostics import QuantileResiduals, quantile_residuals
+from canopy_stats.mixed.effect_plots import plot_effects
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.fixed import AliasedWarning, NotEstimableWarning
 from canopy_stats.mixed.hypotheses import hypothesis
@@ -31,6 +32,7 @@ __all__ = [
     "lmm",
     "load_fit",
     "means",
+    "plot_effects",
     "power",
     "profile",
     "quantile_residuals",

@@ -104,7 +104,7 @@ def _plan(fit: Fit, effect: dict[int, float], sizes: dict[str, int], rng: np.ran
     if lost.any():
         names = [name for name, gone in zip(frame.design.fixed.names, lost, strict=True) if gone]
         where = ", ".join(f"{size} levels of {name}" for name, size in sizes.items())
-        raise UserError(f"With {where} these coefficients cannot be estimated: {', '.join(names)}; ask for more levels.")
+        raise UserError(f"With {where} some coefficients cannot be estimated: {', '.join(names)}; ask for more levels.")
     place = list(effect)
     with_effect, without = fit.beta.copy(), fit.beta.copy()
     with_effect[place], without[place] = list(effect.values()), 0.0

@@ -77,5 +77,5 @@ def test_too_few_levels_for_a_coefficient():
     rng = np.random.default_rng(6)
     data = pd.DataFrame({"item": np.repeat(np.arange(9), 4), "k": np.repeat(list("abc") * 3, 4)})
     between = lmm("y ~ k + (1|item)", data.assign(y=rng.normal(size=36) + rng.normal(size=9)[data["item"]]))
-    with pytest.raises(UserError, match="cannot be estimated"):
+    with pytest.raises(UserError, match="some coefficients cannot be estimated"):
         power(between, "k[T.b]", {"item": [2]}, n=10)
