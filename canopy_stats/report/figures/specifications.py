@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.figures.style import BLACK, BLUE, GREY, ORANGE, PAGE, VERMILLION, styled
+from canopy_stats.figure_style import BLACK, BLUE, GREY, ORANGE, PAGE, VERMILLION, styled
 from canopy_stats.schema import UserError
 from canopy_stats.slope.curve import SCALE, agreement
 from canopy_stats.slope.specifications import DIMENSIONS

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from canopy_stats.figure_style import BLUE, GREY, ORANGE, VERMILLION
 from canopy_stats.report.figures.specifications import headline, shortened, specification_figure
-from canopy_stats.report.figures.style import BLUE, GREY, ORANGE, VERMILLION, save
+from canopy_stats.report.figures.style import save
 from canopy_stats.schema import UserError
 
 
