@@ -62,6 +62,7 @@ def test_derivatives(name, link, inflated, seed):
     for field in ("value", "d1", "d2", "fisher"):
         np.testing.assert_allclose(getattr(two, field), getattr(at, field), rtol=1e-12, atol=1e-13)
     assert np.all(at.fisher >= 0)
+    assert two.d3 is None or all((getattr(two, f) is None) == (getattr(at, f) is None) for f in at.__slots__)
     for field, before in (("d1", "value"), ("d2", "d1"), ("d3", "d2")):
         close(getattr(at, field), lambda h, before=before: getattr(family.bind(y, rest)(eta + h, 3), before))
     moved = lambda part, h, field: getattr(  # noqa: E731
