@@ -40,8 +40,9 @@ def main() -> None:
     args = parser.parse_args()
     panel = read_panel(args.panel) if args.panel else cs.load_demo_panel()
     model, method = ("interaction", "closed") if args.quick else (args.model, "simulation")
-    found = cs.power(panel, effect=args.effect, prompts=args.prompts, rollouts=args.rollouts, families=args.families,
-                     model=model, method=method, n_sim=args.sims, seed=args.seed, workers=args.workers)
+    found = cs.slope_power(panel, effect=args.effect, prompts=args.prompts, rollouts=args.rollouts,
+                           families=args.families, model=model, method=method, replicates=args.sims, seed=args.seed,
+                           workers=args.workers)
     make_folder(args.out.parent)
     write_atomic(args.out.with_suffix(".csv"), found.table.to_csv(index=False).encode())
     save(power_figure(found.table), args.out)

@@ -32,7 +32,7 @@ from canopy_stats.metrics.association import RHOS, correlations
 from canopy_stats.metrics.excess import Coefficients, coefficients
 from canopy_stats.metrics.profile import PromptSteps
 from canopy_stats.metrics.rho import pool_quantities, prompt_coefficients, rho
-from canopy_stats.slope import rollouts as laws
+from canopy_stats.slope import rollout_law as laws
 
 SIZES = {"20 x 50": (20, 50), "100 x 24": (100, 24), "100 x 10": (100, 10)}
 GEOMETRIC, SPREAD = laws.geometric(60), laws.negative_binomial(80, 3)

@@ -2,13 +2,15 @@
 
 from . import metrics as metrics, mixed as mixed, oracle as oracle, report as report, slope as slope
 from .checks import check as check
-from .metrics import embed as embed, measure as measure, paired_bootstrap as paired_bootstrap, rho as rho
+from .metrics import measure as measure, paired_bootstrap as paired_bootstrap
+from .metrics.embed import embed as embed
 from .metrics.judge import (
     EmbeddingJudge as EmbeddingJudge,
     OpenAIJudge as OpenAIJudge,
     add_rse as add_rse,
     judge as judge,
 )
+from .metrics.rho import rho as rho
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward
 from .mixed import (
     anova as anova,
@@ -27,9 +29,9 @@ from .runs import generate as generate, rescore as rescore
 from .schema import SamplingPolicy as SamplingPolicy, UserError as UserError
 from .slope import (
     Scenario as Scenario,
-    power as power,
     simulate_panel as simulate_panel,
     slope_change as slope_change,
+    slope_power as slope_power,
     slope_scrutiny as slope_scrutiny,
     slope_table as slope_table,
     specification_curve as specification_curve,

@@ -203,16 +203,19 @@ def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
 
     Steps at a filter boundary are left out and counted, except for the untruncated law's terms.
     """
-    from canopy_stats.generation.plain import law_terms, plain_end_ids, plain_logits
+    from canopy_stats.generation.pieces import token_bytes
+    from canopy_stats.generation.plain import plain_end_ids, plain_logits
+    from canopy_stats.generation.plain_law import law_terms
 
-    ends = plain_end_ids(engine.model, engine.tokenizer)
+    ends, law = plain_end_ids(engine.model, engine.tokenizer), run.config.policy
+    pieces = token_bytes(engine.tokenizer, engine.model.config.get_text_config().vocab_size) if law.stop_strings else ()
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in STEP_TERMS}
     near, total, misplaced = 0, 0, 0
     for (prompt, _), old in stored_rollouts(run, pairs).items():
         logits = plain_logits(engine.model, rebuilt[prompt], old["token_id"]).float().cpu().numpy()
-        terms = law_terms(logits, old["token_id"], ends, run.config.policy)
+        terms = law_terms(logits, old["token_id"], ends, law, prompt_ids=rebuilt[prompt], pieces=pieces)
         near, total = near + int(terms.near.sum()), total + len(terms.near)
-        misplaced += bool(np.isin(old["token_id"][:-1], list(ends)).any())
+        misplaced += bool(terms.ended[:-1].any())
         for name, size in _differences(old, terms.steps, ~terms.near):
             sizes[name].append(size)
     judged = [_judged(name, np.concatenate(parts), _coarse(run)) for name, parts in sizes.items()]

@@ -264,11 +264,14 @@ def _rollouts_of(run: Run, engine: Any, by: str) -> Iterator[tuple[int, int, lis
     if by not in ("tokens", "text"):
         raise UserError(f"by is {by!r}; choose 'tokens' (the stored ids) or 'text' (tokenised anew).")
     rows = run.rollouts(["rollout", "token_ids", "text", "finish_reason"]).to_pylist()
+    # An end token is no part of the text; a token that completed a stop string is.
+    ends = run.config.model.get("end_token_ids")
     for i, row in enumerate(rows):
         if by == "tokens" and engine.decode(row["token_ids"]) != row["text"]:
             raise UserError("The model's tokenizer reads the stored token ids as other texts than the run holds; pass "
                             "by='text' to tokenise the texts anew.")
-        ids = row["token_ids"] if by == "tokens" else _tokenised(engine, row["text"], row["finish_reason"] == STOP)
+        ended = row["finish_reason"] == STOP and (ends is None or row["token_ids"][-1] in ends)
+        ids = row["token_ids"] if by == "tokens" else _tokenised(engine, row["text"], ended)
         if ids:
             yield i // run.config.n_rollouts, row["rollout"], ids
 
@@ -301,9 +304,10 @@ def _end_id(engine: Any) -> int:
 def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence[int], law: SamplingPolicy) -> Rollout:
     from canopy_stats.generation.plain import score
 
-    _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids)))
-    terms = score(engine.model, prompt.token_ids, ids, engine.end_ids, law)
-    reason = STOP if ids[-1] in engine.end_ids else LENGTH
+    _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids), min_new_tokens=0))
+    endings = engine.endings(law)
+    terms = score(engine.model, prompt.token_ids, ids, endings, law)
+    reason = STOP if endings.ended([*prompt.token_ids, *ids[:-1]], ids[-1]) else LENGTH
     return Rollout(index, rollout, np.array(ids, dtype=np.int32), reason, dict(zip(STEP_TERMS, terms.T, strict=True)))
 
 

@@ -11,7 +11,7 @@ from fake_engine import END, TABLE, FakeEngine
 import canopy_stats as cs
 from canopy_stats import files, open_run
 from canopy_stats.checks import check
-from canopy_stats.generation.plain import law_terms
+from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.runs import generate
 from canopy_stats.schema import SamplingPolicy, UserError
 from canopy_stats.store import run_id

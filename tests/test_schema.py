@@ -1,5 +1,6 @@
 """The sampling law's ranges, and columns declared once."""
 
+import numpy as np
 import pytest
 
 from canopy_stats.schema import (
@@ -41,6 +42,38 @@ def test_label_names_the_law():
 def test_columns_are_declared_once_with_a_meaning(columns):
     assert len(set(names(columns))) == len(columns)
     assert all(c.meaning for c in columns)
+
+
+@pytest.mark.parametrize("values", [
+    {"repetition_penalty": 0}, {"repetition_penalty": float("inf")}, {"min_new_tokens": -1}, {"min_new_tokens": 1.5},
+    {"min_new_tokens": 11, "max_new_tokens": 10}, {"stop_token_ids": 3}, {"stop_token_ids": [1.0]},
+    {"stop_token_ids": [-1]}, {"suppress_tokens": "12"}, {"suppress_tokens": [True]}, {"stop_strings": "end"},
+    {"stop_strings": [""]}, {"stop_strings": [3]}, {"stop_strings": ["a\ud800"]}], ids=str)
+def test_ends_and_processors_out_of_range_are_refused_by_name(values):
+    with pytest.raises(UserError, match=f"^{next(iter(values))} is .*; it must be "):
+        SamplingPolicy(**values)
+
+
+def test_lists_are_kept_as_tuples():
+    policy = SamplingPolicy(stop_token_ids=np.array([3, 1]), stop_strings=["b", "a"], suppress_tokens={9, 2})
+    assert policy == SamplingPolicy(stop_token_ids=(3, 1), stop_strings=("b", "a"), suppress_tokens=(2, 9))
+    assert hash(policy) == hash(SamplingPolicy(**policy.to_dict()))
+
+
+def test_a_law_without_later_fields_keeps_its_dictionary():
+    """Runs stored before these fields were known are the same runs."""
+    assert SamplingPolicy(top_k=5).to_dict() == {"temperature": 1.0, "top_k": 5, "top_p": None, "min_p": None,
+                                                 "max_new_tokens": 4000}
+    policy = SamplingPolicy(stop_strings=["\n"], min_new_tokens=2)
+    assert policy.to_dict()["stop_strings"] == ["\n"] and "suppress_tokens" not in policy.to_dict()
+    assert SamplingPolicy(**policy.to_dict()) == policy
+
+
+def test_labels_tell_laws_apart():
+    laws = [{}, {"repetition_penalty": 1.1}, {"min_new_tokens": 2}, {"suppress_tokens": [2]}, {"stop_token_ids": [2]},
+            {"stop_strings": ["2"]}, {"suppress_tokens": range(100)}, {"suppress_tokens": range(1, 101)}]
+    assert len({SamplingPolicy(**law).label() for law in laws}) == len(laws)
+    assert SamplingPolicy(stop_strings=["\n\n"], top_k=5).label() == 'T=1 top-k=5 stop=["\\n\\n"] cap=4000'
 
 
 def test_a_source_says_where_it_came_from_and_what_the_template_gets(tmp_path):

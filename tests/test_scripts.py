@@ -103,7 +103,7 @@ def tolerance(table: pd.DataFrame, stored: pd.DataFrame, column: str) -> np.ndar
         return np.asarray(0.3 * (stored["percent_high"] - stored["percent_low"]).to_numpy(float) / 3.92)
     if column in ("se", "std_error"):
         return (0.08 if column == "se" else 0.01) * size
-    if column in ("p", "q", "p_value", "difference_p", "lrt_p"):
+    if column in ("p", "q", "p_value", "lrt_p"):
         return 1e-2 * size + 1e-6
     return 1e-3 * size + 1e-7
 
@@ -329,6 +329,6 @@ def test_the_readme_shows_the_stored_scrutiny():
     for model in ("paper_beta", "robust"):
         row = stored.loc[[name for name in stored.index if name.startswith(model)][0]]
         shown = next(line for line in readme.splitlines() if line.startswith(f"| {model}"))
-        for slope, error in (("base_slope", "base_se"), ("tuned_slope", "tuned_se")):
+        for slope, error in (("base_slope", "base_std_error"), ("tuned_slope", "tuned_std_error")):
             assert f"{row[slope]:.3f} ({row[error]:.3f})" in shown
-        assert f"{row['difference']:.3f}" in shown
+        assert f"{row['estimate']:.3f}" in shown

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _embed(options: argparse.Namespace) -> int:
-    from canopy_stats.metrics import embed
+    from canopy_stats.metrics.embed import embed
 
     for run in open_runs(options.runs):
         made = embed(run, options.embedder, think=options.think)
@@ -199,7 +199,7 @@ JUDGE = Command(
 def _rho(options: argparse.Namespace) -> int:
     import pandas as pd
 
-    from canopy_stats.metrics import rho
+    from canopy_stats.metrics.rho import rho
 
     runs = open_runs(options.runs)
     found = {label_of(run): rho(run, n_boot=options.replicates, seed=options.seed, resample=options.resample,

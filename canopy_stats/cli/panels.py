@@ -15,7 +15,7 @@ from canopy_stats.cli.printing import label_of, note, paragraph, show, write_csv
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
-    from canopy_stats.slope import Interval, SlopeChange
+    from canopy_stats.slope import SlopeChange
     from canopy_stats.store import Run
 
 
@@ -90,22 +90,15 @@ def _show_change(change: SlopeChange, csv: str | None) -> None:
     for name in ("base", "tuned", "difference", "ratio"):
         e = getattr(change, name)
         error = f"se {e.se:.4f}" if e.kind == "bounded" else " " * 9
-        print(f"{name:<11}{e.estimate:>9.4f}  {error}  95% {_set(e.interval)}")
+        print(f"{name:<11}{e.estimate:>9.4f}  {error}  95% {e.interval.words()}")
         if name in change.intervals:
-            print(f"{'':<11}{'bootstrap':>9}             95% {_set(change.intervals[name])}")
+            print(f"{'':<11}{'bootstrap':>9}             95% {change.intervals[name].words()}")
     if change.cells is not None:
         print("\nSlopes by family and task, over the shared rates:")
         show(change.cells)
     print("\n".join(["", paragraph(change.estimand), "", paragraph(change.verdict), *map(note, change.notes)]))
     if change.fit is not None:
         write_csv(change.fit.tidy(), csv)
-
-
-def _set(interval: Interval) -> str:
-    """A confidence set in words, as the tables print it."""
-    low, high = interval
-    return {"exclusive": f"outside ({low:.4f}, {high:.4f})", "whole": "any number"}.get(
-        interval.kind, f"[{low:.4f}, {high:.4f}]")
 
 
 def _fit_options(command: argparse.ArgumentParser) -> None:
@@ -230,13 +223,14 @@ CURVE = Command(
 
 
 def _power(options: argparse.Namespace) -> int:
-    from canopy_stats.slope import power
+    from canopy_stats.slope import slope_power
 
     method = "closed" if options.quick else "simulation"
-    found = power(open_panel(options.panel), effect=options.effect, prompts=options.prompts, rollouts=options.rollouts,
-                  families=options.families, model="interaction" if options.quick else options.model, method=method,
-                  n_sim=options.sims, seed=options.seed, workers=options.workers)
-    show(found.table.drop(columns=["sd_z", "mean_estimate", "n_sim"]), options.csv, whole=found.table)
+    found = slope_power(
+        open_panel(options.panel), effect=options.effect, prompts=options.prompts, rollouts=options.rollouts,
+        families=options.families, model="interaction" if options.quick else options.model, method=method,
+        replicates=options.sims, seed=options.seed, workers=options.workers)
+    show(found.table.drop(columns=["sd_z", "mean_estimate", "replicates"]), options.csv, whole=found.table)
     print(f"\n{paragraph(found.words)}")
     if options.budget:
         print(paragraph(found.recommend(options.budget)))

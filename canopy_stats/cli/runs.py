@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_runs
-from canopy_stats.cli.options import batch_size, chat_format, json_object, runs_argument
+from canopy_stats.cli.options import batch_size, chat_format, json_object, runs_argument, whole_numbers
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def _generate(options: argparse.Namespace) -> int:
     from canopy_stats.runs import generate
 
-    policy = SamplingPolicy(options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens)
+    policy = SamplingPolicy(
+        options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens,
+        stop_token_ids=options.stop_token_ids, stop_strings=options.stop_string,
+        repetition_penalty=options.repetition_penalty, min_new_tokens=options.min_new_tokens,
+        suppress_tokens=options.suppress_tokens)
     run = generate(
         options.model, options.prompts, options.out, family=options.family, variant=options.variant, task=options.task,
         n_rollouts=options.rollouts, policy=policy, seed=options.seed, tokenizer=options.tokenizer, chat=options.chat,
@@ -58,11 +62,19 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
 
 def _law_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the sampling law (in this order; ties are kept)").add_argument
+    add("--repetition-penalty", type=float, metavar="R",
+        help="divide positive logits of tokens that prompt or rollout hold by R, multiply negative ones")
+    add("--min-new-tokens", type=int, default=0, metavar="N", help="no end token before N tokens (default 0)")
+    add("--suppress-tokens", type=whole_numbers, default=[], metavar="IDS", help="token ids never drawn, as 5,17")
     add("--temperature", type=float, default=1.0, help="divides the logits (default 1)")
     add("--top-k", type=int, metavar="K", help="keep the K most likely tokens")
     add("--top-p", type=float, metavar="P", help="keep the most likely tokens whose mass reaches P")
     add("--min-p", type=float, metavar="P", help="keep tokens at least P times as likely as the most likely one")
     add("--max-new-tokens", type=int, default=4000, metavar="N", help="length cap, part of the law (default 4000)")
+    add("--stop-token-ids", type=whole_numbers, default=[], metavar="IDS",
+        help="token ids that end a rollout beside the model's own end tokens, as 5,17")
+    add("--stop-string", action="append", default=[], metavar="TEXT",
+        help="end a rollout at the token that completes this text; may be given several times")
 
 
 def _model_options(command: argparse.ArgumentParser) -> None:

@@ -17,40 +17,54 @@ import torch
 
 from ..schema import LENGTH, STEP_TERMS, STOP, Prompt, Rollout, RunKey, SamplingPolicy
 from .decoding import Decoder
+from .ending import Endings
+from .processors import Past, TokenTable, padded
 from .randomness import rollout_key
 from .terms import Draws, Workspace, bad_logits, step_terms
 
 
 @dataclass(slots=True)
 class _Row:
-    """One rollout being drawn: where it belongs, its randomness key, and what it has drawn so far."""
+    """One rollout being drawn: where it belongs, its randomness key, and what it has drawn so far.
+
+    ``tail`` is what its text so far means to stop strings; ``ended`` whether its last token ended it."""
 
     prompt_index: int
     rollout: int
     key: tuple[int, int]
+    tail: bytes = b""
+    ended: bool = False
     token_ids: list[int] = field(default_factory=list)
     terms: list[np.ndarray] = field(default_factory=list)
 
-    def finish(self, reason: str) -> Rollout:
+    def add(self, token: int, terms: np.ndarray, endings: Endings) -> None:
+        self.token_ids.append(token)
+        self.terms.append(terms)
+        self.ended = endings.ends(self.tail, token)
+        self.tail = endings.after(self.tail, token)
+
+    def finish(self) -> Rollout:
         terms = np.stack(self.terms)
         steps = {name: np.ascontiguousarray(terms[:, i]) for i, name in enumerate(STEP_TERMS)}
-        return Rollout(self.prompt_index, self.rollout, np.array(self.token_ids, dtype=np.int32), reason, steps)
+        return Rollout(self.prompt_index, self.rollout, np.array(self.token_ids, dtype=np.int32),
+                       STOP if self.ended else LENGTH, steps)
 
 
 class ShardSampler:
     """The state of one shard's sampling. ``run`` yields rollouts as they end."""
 
     def __init__(self, decoder: Decoder, prompts: Sequence[Prompt], rollouts: Sequence[tuple[int, int]],
-                 policy: SamplingPolicy, key: RunKey, batch_size: int, end_ids: Sequence[int], device: torch.device):
+                 policy: SamplingPolicy, key: RunKey, batch_size: int, endings: Endings, device: torch.device):
         self.decoder, self.prompts, self.policy = decoder, prompts, policy
         self.waiting = deque(_Row(p, r, rollout_key(key, prompts[p].prompt_hash, r)) for p, r in rollouts)
         self.batch_size, self.device = min(batch_size, len(rollouts)), device
-        self.ends = frozenset(end_ids)
-        self.end_ids = torch.tensor(sorted(self.ends), dtype=torch.long, device=device)
+        self.endings = endings
+        self.end_ids = torch.tensor(endings.ids, dtype=torch.long, device=device)
         self.rows: list[_Row] = []
         longest = max(len(prompts[p].token_ids) for p, _ in rollouts)
         # The last token of a rollout is drawn and never fed.
         self.slots = decoder.batch(self.batch_size, longest + policy.max_new_tokens - 1)
+        self.texts = TokenTable(self.batch_size, longest + policy.max_new_tokens, device) if policy.penalises else None
         self._prefilled: tuple[int, Any] | None = None
         self._work: Workspace | None = None
 
@@ -61,8 +75,9 @@ class ShardSampler:
         while self.rows or self.waiting:
             logits = [self.decoder.step(self.slots, tokens)] if self.rows else []
             logits += self._admit()
-            tokens, terms = step_terms(logits[0] if len(logits) == 1 else torch.cat(logits), self.policy,
-                                       self.end_ids, draws=self._draws(), space=self._space(logits[0].shape[1]))
+            draws = self._draws()
+            tokens, terms = step_terms(logits[0] if len(logits) == 1 else torch.cat(logits), self.policy, self.end_ids,
+                                       draws=draws, past=self._past(draws), space=self._space(logits[0].shape[1]))
             del logits
             self._record(tokens, terms)
             finished = self._finished()
@@ -77,6 +92,10 @@ class ShardSampler:
             row = self.waiting.popleft()
             prompt = self._prefill(row.prompt_index)
             self.slots.load(len(self.rows), prompt)
+            token_ids = self.prompts[row.prompt_index].token_ids
+            row.tail = self.endings.start(token_ids)
+            if self.texts:
+                self.texts.load(len(self.rows), token_ids)
             self.rows.append(row)
             logits.append(prompt.logits)
         self.slots.active = len(self.rows)
@@ -99,22 +118,32 @@ class ShardSampler:
         numbers = torch.tensor([[*row.key, len(row.token_ids)] for row in self.rows], device=self.device)
         return Draws(numbers[:, :2], numbers[:, 2])
 
+    def _past(self, draws: Draws) -> Past | None:
+        """What the law looks at of each row's text so far; None where it looks at nothing."""
+        if not (self.policy.processes or self.endings.strings):
+            return None
+        completing = padded([self.endings.completing(row.tail) for row in self.rows], self.device)
+        texts = self.texts.first(len(self.rows)) if self.texts else None
+        return Past(draws.steps, texts, completing)
+
     def _record(self, tokens: torch.Tensor, terms: torch.Tensor) -> None:
         """Bring tokens and terms to the host in one transfer (the ids ride along as the bits of a float)."""
         packed = torch.cat([tokens.to(torch.int32)[:, None].view(torch.float32), terms], dim=1).cpu().numpy()
         ids, values = packed[:, 0].view(np.int32).tolist(), packed[:, 1:]
         if np.isnan(values[:, 0]).any():
             row = self.rows[int(np.flatnonzero(np.isnan(values[:, 0]))[0])]
-            raise bad_logits(self.prompts[row.prompt_index].prompt_id, len(row.token_ids), self.decoder.dtype)
+            raise bad_logits(self.prompts[row.prompt_index].prompt_id, len(row.token_ids), self.decoder.dtype,
+                             self.policy)
         for row, token, term in zip(self.rows, ids, values, strict=True):
-            row.token_ids.append(token)
-            row.terms.append(term)
+            row.add(token, term, self.endings)
+        if self.texts:
+            self.texts.append(tokens)
 
     def _finished(self) -> list[int]:
         """Slots whose rollout has ended, largest first."""
         cap = self.policy.max_new_tokens
         return [slot for slot in reversed(range(len(self.rows)))
-                if len(self.rows[slot].token_ids) >= cap or self.rows[slot].token_ids[-1] in self.ends]
+                if self.rows[slot].ended or len(self.rows[slot].token_ids) >= cap]
 
     def _keep(self, finished: list[int]) -> list[int]:
         """For each slot after retiring, the slot whose row it then holds."""
@@ -129,9 +158,11 @@ class ShardSampler:
         done = []
         for slot in finished:
             row, last = self.rows[slot], len(self.rows) - 1
-            done.append(row.finish(STOP if row.token_ids[-1] in self.ends else LENGTH))
+            done.append(row.finish())
             if slot != last:
                 self.slots.move(last, slot)
+                if self.texts:
+                    self.texts.move(last, slot)
                 self.rows[slot] = self.rows[last]
             self.rows.pop()
         self.slots.active = len(self.rows)

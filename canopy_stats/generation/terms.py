@@ -13,6 +13,7 @@ import torch
 from ..schema import STEP_TERMS, SamplingPolicy, UserError
 from .draw import block_masses, draw
 from .policy import apply_filters, scaled
+from .processors import Past, process
 
 _CHUNK_BYTES = {"cpu": 3 << 20, "cuda": 256 << 20}
 """Size of one float32 [rows, V] work array. Small on a CPU, so that one pass finds in the cache what the last left."""
@@ -24,6 +25,9 @@ class Draws:
 
     keys: torch.Tensor
     steps: torch.Tensor
+
+    def part(self, rows: slice) -> Draws:
+        return Draws(self.keys[rows], self.steps[rows])
 
 
 class Workspace:
@@ -65,37 +69,56 @@ class Law:
         """Log-probabilities (B,) of tokens with these z and weights (B,); minus infinity where the weight is 0."""
         return (z - self.total.log()).masked_fill_(weight == 0, -torch.inf)
 
-    def probability(self, weights: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Summed probability (B,) of some token ids."""
-        return weights.index_select(1, ids).sum(dim=-1) / self.total
+    def stopping(self, weights: torch.Tensor, end_ids: torch.Tensor, completing: torch.Tensor | None) -> torch.Tensor:
+        """Summed probability (B,) of the ids (E,) and of each row's own ids (B, K), where -1 stands for none."""
+        mass = weights.index_select(1, end_ids).sum(dim=-1)
+        if completing is not None:
+            mass = mass + (weights.gather(1, completing.clamp(min=0)) * (completing >= 0)).sum(dim=-1)
+        return mass / self.total
 
 
 def step_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tensor, *, draws: Draws | None = None,
-               tokens: torch.Tensor | None = None,
+               tokens: torch.Tensor | None = None, past: Past | None = None,
                space: Workspace | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (B,) int64 and terms (B, len(STEP_TERMS)) float32 of one step, from logits (B, V).
 
-    With ``draws`` the tokens are drawn; with ``tokens`` the given ones are scored. The terms of a row that holds NaN or
-    plus infinity, or nothing but minus infinity, are NaN: see :func:`bad_logits`.
+    With ``draws`` the tokens are drawn; with ``tokens`` the given ones are scored. ``end_ids`` (E,) are all ids that
+    end a rollout, the law's own among them. A law that looks at the text so far needs ``past`` (see :class:`.Past`).
+    The terms of a row that holds NaN or plus infinity, or nothing but minus infinity, are NaN: see :func:`bad_logits`.
     """
     space = space or Workspace(logits.shape[1], logits.device)
-    parts = [_chunk_terms(logits[i : i + space.rows], policy, end_ids, _slice(draws, i, space.rows),
-                          None if tokens is None else tokens[i : i + space.rows], space)
+    whole = _Rows(logits, draws, tokens, past)
+    parts = [_chunk_terms(whole.part(slice(i, i + space.rows)), policy, end_ids, space)
              for i in range(0, len(logits), space.rows)]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
-def _slice(draws: Draws | None, start: int, rows: int) -> Draws | None:
-    return draws and Draws(draws.keys[start : start + rows], draws.steps[start : start + rows])
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What :func:`step_terms` is given, for some rows."""
+
+    logits: torch.Tensor
+    draws: Draws | None
+    tokens: torch.Tensor | None
+    past: Past | None
+
+    def part(self, rows: slice) -> _Rows:
+        return _Rows(self.logits[rows], self.draws and self.draws.part(rows),
+                     None if self.tokens is None else self.tokens[rows], self.past and self.past.part(rows))
 
 
-def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tensor, draws: Draws | None,
-                 tokens: torch.Tensor | None, space: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+def _chunk_terms(rows: _Rows, policy: SamplingPolicy, end_ids: torch.Tensor,
+                 space: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+    logits, draws, tokens, past = rows.logits, rows.draws, rows.tokens, rows.past
     z, weights, scratch = space.first(len(logits))
+    if policy.processes:
+        assert past is not None, "this law looks at the text so far"
+        logits = process(logits, policy, end_ids, past, out=scratch)
+    completing = None if past is None else past.completing
     top = scaled(logits, policy.temperature, out=z)
     torch.exp(z, out=weights)
     full = law = Law.of(z, weights)
-    full_stop = full.probability(weights, end_ids)
+    full_stop = full.stopping(weights, end_ids, completing)
     if policy.truncates:
         apply_filters(z, weights, policy, scratch)
         law = Law.of(z, weights)
@@ -107,7 +130,7 @@ def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Te
         "entropy": law.entropy(),
         "surprisal_variance": law.surprisal_variance(z, weights, scratch),
         "logprob": law.logprob(chosen_z, chosen_weight),
-        "stop_probability": law.probability(weights, end_ids),
+        "stop_probability": law.stopping(weights, end_ids, completing),
         "kept_mass": (law.total / full.total).clamp_(max=1.0),
         "entropy_full_offpolicy": full.entropy(),
         "logprob_full_offpolicy": full.logprob(chosen_z, chosen_z.exp()),
@@ -118,11 +141,13 @@ def _chunk_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Te
     return tokens, terms.masked_fill_(~top.isfinite()[:, None], torch.nan)
 
 
-def bad_logits(prompt_id: str, step: int, dtype: torch.dtype) -> UserError:
+def bad_logits(prompt_id: str, step: int, dtype: torch.dtype, policy: SamplingPolicy) -> UserError:
     """The error of a row whose terms came back NaN."""
     advice = {
         torch.float16: "float16 overflows above 65,504: load the model with dtype='bfloat16' or 'float32'",
         torch.bfloat16: "try dtype='float32'; if it stays, the checkpoint's weights are damaged",
     }.get(dtype, "the checkpoint's weights are damaged, or the model does not suit this version of transformers")
+    if policy.suppress_tokens or policy.min_new_tokens > step:
+        advice = f"or min_new_tokens and suppress_tokens leave no token that the model can draw; else {advice}"
     return UserError(f"The model's logits are not numbers (NaN or infinite) at step {step} of prompt {prompt_id!r}, in "
                      f"{str(dtype).removeprefix('torch.')}; {advice}.")

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ..schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy, UserError
 from . import prompts as prompting
 from .decoding import Decoder, choose_decoder, text_config
+from .ending import Endings, endings_of, refuse_impossible
 from .loading import Loaded, load
 from .sampler import ShardSampler
 
@@ -37,10 +38,12 @@ class TorchEngine:
     def __init__(self, loaded: Loaded, style: prompting.ChatFormat):
         prompting.check_template(loaded.tokenizer, style)
         self.model, self.tokenizer, self.style = loaded.model, loaded.tokenizer, style
-        self._provenance = loaded.provenance
+        self._provenance = {**loaded.provenance, **({"cautions": list(loaded.cautions)} if loaded.cautions else {})}
+        self.cautions = loaded.cautions
         self.end_ids = end_token_ids(loaded.model, loaded.tokenizer)
         self.batch_size_used: int | None = None
         """Batch size of the latest shard; smaller than asked for when memory ran out."""
+        self._endings: dict[tuple[Any, ...], Endings] = {}
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -74,8 +77,18 @@ class TorchEngine:
             return " ".join(map(str, ids))
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def endings(self, policy: SamplingPolicy) -> Endings:
+        """What ends a rollout under a law; refuses a law that this model or its tokenizer cannot follow."""
+        vocabulary = text_config(self.model).vocab_size
+        refuse_impossible(policy, self.end_ids, vocabulary, self.tokenizer)
+        named = (self.end_ids, policy.stop_token_ids, policy.stop_strings)
+        if named not in self._endings:
+            self._endings[named] = endings_of(policy, self.end_ids, vocabulary, self.tokenizer)
+        return self._endings[named]
+
     def check_length(self, prompt: Prompt, policy: SamplingPolicy) -> None:
-        """Refuse a prompt whose rollouts may not fit the model's context."""
+        """Refuse a law that the model cannot follow, and a prompt whose rollouts may not fit its context."""
+        self.endings(policy)
         context = getattr(text_config(self.model), "max_position_embeddings", None)
         if context is None or len(prompt.token_ids) + policy.max_new_tokens <= context:
             return
@@ -95,7 +108,8 @@ class TorchEngine:
         remaining, size = list(rollouts), batch_size
         while remaining:
             self.batch_size_used = size
-            sampler = ShardSampler(self.decoder, prompts, remaining, policy, key, size, self.end_ids, self.model.device)
+            sampler = ShardSampler(self.decoder, prompts, remaining, policy, key, size, self.endings(policy),
+                                   self.model.device)
             done = set()
             try:
                 for rollout in sampler.run():

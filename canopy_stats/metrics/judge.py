@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.metrics.judging.cases import MISSING, SAME, Case, Judge, Sitting, Verdicts, draw_cases, expand
-from canopy_stats.metrics.judging.endpoint import OpenAIJudge
+from canopy_stats.metrics.judging.comparisons import (
+    MISSING,
+    SAME,
+    Comparison,
+    Judge,
+    JudgeContext,
+    Verdicts,
+    draw_comparisons,
+    expand,
+)
 from canopy_stats.metrics.judging.local import EmbeddingJudge, FunctionJudge
+from canopy_stats.metrics.judging.openai import OpenAIJudge
 from canopy_stats.metrics.rse import asymmetric_share, semantic_entropy
 from canopy_stats.schema import Column, UserError
 
@@ -62,13 +71,13 @@ def judge(run: Run, judge: JudgeLike, *, m: int = 20, seed: int = 0, think: str 
     """
     _refuse_options(m, seed, max_failed)
     chosen = judge if isinstance(judge, Judge) else FunctionJudge(judge)
-    sitting = Sitting(run, think, max_failed, _speaker(run) if progress else lambda line: None)
-    identity = chosen.identity(sitting)
+    context = JudgeContext(run, think, max_failed, _speaker(run) if progress else lambda line: None)
+    identity = chosen.identity(context)
     key = None if identity is None else {"judge": identity, "m": m, "seed": seed, "think": think}
     kept = None if key is None else run.read_table(_table_name(key))
     if kept is not None and kept[1].get("made_by") == key:
         return _frame(kept[0])
-    made = _judged(draw_cases(run, m, seed, think), chosen, sitting)
+    made = _judged(draw_comparisons(run, m, seed, think), chosen, context)
     if key is not None and not np.any(made["failed"]):
         _keep(run, key, made)
     return _frame(made)
@@ -170,33 +179,34 @@ def _refuse_strangers(panel: pd.DataFrame, runs: Iterable[Run]) -> None:
 # ------------------------------------------------------------------------------------------------ rows and keeping
 
 
-def _judged(cases: list[Case], chosen: Judge, sitting: Sitting) -> dict[str, list[Any]]:
+def _judged(comparisons: list[Comparison], chosen: Judge, context: JudgeContext) -> dict[str, list[Any]]:
     """The kept columns as lists: JUDGE_COLUMNS, then ``rollouts`` (m,) and ``verdicts`` (m·m,) of each prompt."""
-    compared = chosen.compare(cases, sitting)
-    _refuse_missing(cases, compared, sitting)
-    rows = [_row(case, verdicts) for case, verdicts in zip(cases, compared, strict=True)]
+    compared = chosen.compare(comparisons, context)
+    _refuse_missing(comparisons, compared, context)
+    rows = [_row(comparison, verdicts) for comparison, verdicts in zip(comparisons, compared, strict=True)]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _row(case: Case, verdicts: Verdicts) -> dict[str, Any]:
+def _row(comparison: Comparison, verdicts: Verdicts) -> dict[str, Any]:
     off = ~np.eye(len(verdicts), dtype=bool)
-    failed, whole = int((verdicts[off] == MISSING).sum()), expand(verdicts, case)
+    failed, whole = int((verdicts[off] == MISSING).sum()), expand(verdicts, comparison)
     found = semantic_entropy(whole == SAME)
     found["asymmetric_share"] = asymmetric_share(verdicts == SAME) if len(verdicts) else float("nan")
     if failed:
         found |= dict.fromkeys(("RSE", "RSE_cs", "clusters", "asymmetric_share"), float("nan"))
-    m = len(case.code)
-    equal = (case.code[:, None] == case.code[None, :]) & (case.code[:, None] >= 0)
-    return {"prompt_uid": case.prompt_uid, **found, "failed": failed,
-            "equal_share": float((equal.sum() - np.trace(equal)) / (m * (m - 1))), "empty": int((case.code < 0).sum()),
-            "rollouts": case.rollouts, "verdicts": whole.ravel()}
+    m = len(comparison.code)
+    code = comparison.code
+    equal = (code[:, None] == code[None, :]) & (code[:, None] >= 0)
+    return {"prompt_uid": comparison.prompt_uid, **found, "failed": failed,
+            "equal_share": float((equal.sum() - np.trace(equal)) / (m * (m - 1))), "empty": int((code < 0).sum()),
+            "rollouts": comparison.rollouts, "verdicts": whole.ravel()}
 
 
-def _refuse_missing(cases: list[Case], compared: list[Verdicts], sitting: Sitting) -> None:
-    asked = sum(case.asked for case in cases)
+def _refuse_missing(comparisons: list[Comparison], compared: list[Verdicts], context: JudgeContext) -> None:
+    asked = sum(comparison.asked for comparison in comparisons)
     failed = sum(int((v == MISSING).sum() - (np.diag(v) == MISSING).sum()) for v in compared)
-    if failed > sitting.max_failed * asked:
-        raise UserError(f"{failed:,} of {asked:,} verdicts are missing, more than max_failed={sitting.max_failed:.0%} "
+    if failed > context.max_failed * asked:
+        raise UserError(f"{failed:,} of {asked:,} verdicts are missing, more than max_failed={context.max_failed:.0%} "
                         "allows: mend the judge, or raise max_failed.")
 
 

@@ -198,7 +198,7 @@ class _Loaded:
 
     def _as_pair(self, source: Any, text: str, limit: int | None) -> _Encoded:
         """The tokenizer's pair of texts; where it is too long, the rollout's end is left out before the prompt's."""
-        from canopy_stats.metrics.judging.cases import in_words
+        from canopy_stats.metrics.judging.comparisons import in_words
 
         prompt = in_words(source)
         made = self.tokenizer(prompt, text, verbose=False)
@@ -241,7 +241,7 @@ def _scorer(model: Any, tokenizer: Any, dtype: str, device: str) -> _Scorer:
 
 
 def _scorer_in_memory(model: Any, tokenizer: Any) -> _Scorer:
-    from canopy_stats.generation.loading import tensors_sha256
+    from canopy_stats.generation.provenance import tensors_sha256
 
     if tokenizer is None or isinstance(tokenizer, (str, Path)) or not hasattr(model, "config"):
         raise UserError("A loaded reward model needs its loaded tokenizer beside it: reward(run, model, "

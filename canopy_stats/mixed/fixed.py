@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import formulaic
@@ -33,7 +33,8 @@ class FixedPart:
     """One linear predictor: matrix (n, p) of the independent columns, their names, and how to encode new data.
 
     ``all_names`` also holds the aliased columns, in the order of the formula; ``keep`` marks the independent ones, and
-    ``combination`` (p, aliased) holds the aliased columns' coefficients in them.
+    ``combination`` (p, aliased) holds the aliased columns' coefficients in them. ``skipped`` leading columns of the
+    formula (the intercept, where thresholds take its place) are in neither.
     """
 
     formula: str
@@ -44,6 +45,7 @@ class FixedPart:
     levels: Mapping[str, tuple[str, ...]]
     spec: formulaic.ModelSpec | None
     combination: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    skipped: int = 0
 
     @property
     def aliased(self) -> tuple[str, ...]:
@@ -82,14 +84,20 @@ def _constant(text: str, rows: int) -> FixedPart:
     return FixedPart(text, np.ones((rows, 1)), names, names, np.ones(1, dtype=bool), {}, None, np.zeros((1, 0)))
 
 
+def without_intercept(part: FixedPart) -> FixedPart:
+    """The same columns without the intercept (thresholds take its place); factors stay coded against a reference."""
+    if not part.all_names or part.all_names[0] != "Intercept":
+        return part
+    return replace(part, matrix=np.ascontiguousarray(part.matrix[:, 1:]), names=part.names[1:], keep=part.keep[1:],
+                   all_names=part.all_names[1:], combination=part.combination[1:], skipped=1)
+
+
 def encode_fixed(part: FixedPart, data: pd.DataFrame, *, warn: bool = True) -> Array:
     """Matrix (m, p) of new data in the encoding learnt at the fit.
 
     Unknown levels raise UserError. A row that the fitted rows say nothing about (an empty cell of an interaction) is
     NaN throughout, with a NotEstimableWarning that names the rows.
     """
-    if part.spec is None:
-        return np.ones((len(data), 1))
     values = encode_all(part, data)
     kept, lost = np.ascontiguousarray(values[:, part.keep]), ~estimable(part, values)
     if lost.any() and warn:
@@ -101,13 +109,13 @@ def encode_fixed(part: FixedPart, data: pd.DataFrame, *, warn: bool = True) -> A
 def encode_all(part: FixedPart, data: pd.DataFrame) -> Array:
     """Matrix (m, all columns) of new data, aliased columns too."""
     if part.spec is None:
-        return np.ones((len(data), 1))
+        return np.ones((len(data), 1 - part.skipped))
     names = formula_variables(part.formula)
     frame = with_levels(checks.used_columns(data, names), part.levels) if names else data[[]]
     values = encode(part.spec, frame)
     if not names and len(values) != len(data):
-        values = np.repeat(values[:1], len(data), axis=0) if len(values) else np.ones((len(data), len(part.all_names)))
-    return values
+        values = np.repeat(values[:1], len(data), axis=0) if len(values) else np.ones((len(data), values.shape[1]))
+    return values[:, part.skipped :]
 
 
 def estimable(part: FixedPart, rows: Array) -> Array:

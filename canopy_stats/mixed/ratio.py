@@ -35,6 +35,9 @@ class RatioSet:
         outside = value <= self.low or value >= self.high
         return {"bounded": inside, "exclusive": outside, "whole": True}[self.kind]
 
+    def __str__(self) -> str:
+        return f"{self.estimate:.4g}, 95% set {set_in_words(self.low, self.high, self.kind)}"
+
 
 def fieller(numerator: float, denominator: float, covariance: np.ndarray, critical: float) -> RatioSet:
     """Fieller's set: all rho that the test of numerator - rho * denominator = 0 does not reject (Fieller 1954).
@@ -51,6 +54,16 @@ def fieller(numerator: float, denominator: float, covariance: np.ndarray, critic
         return RatioSet(estimate, -np.inf, np.inf, "whole")
     ends = sorted(((b - np.sqrt(root)) / a, (b + np.sqrt(root)) / a))
     return RatioSet(estimate, float(ends[0]), float(ends[1]), "bounded" if a > 0 else "exclusive")
+
+
+def set_in_words(low: float, high: float, kind: str = "bounded", form: str = "{:.4g}") -> str:
+    """A confidence set as tables and sentences print it: an interval, all but an interval, any number, or nothing."""
+    if kind == "whole":
+        return "any number"
+    if not np.isfinite([low, high]).all():
+        return "–"
+    ends = f"{form.format(low)}, {form.format(high)}"
+    return f"outside ({ends})" if kind == "exclusive" else f"[{ends}]"
 
 
 def delta_se(numerator: float, denominator: float, covariance: np.ndarray) -> float:

@@ -38,7 +38,7 @@ def specification_figure(table: pd.DataFrame, *, level: float = 0.95, title: str
     Specifications without a usable fit stand at the right end, marked and counted. Beside each option are the median
     of its estimates and its share of significant ones. A diamond marks the paper's own models.
     """
-    missing = [c for c in ("estimate", "low", "high", "p", "usable", "paper") if c not in table.columns]
+    missing = [c for c in ("estimate", "conf_low", "conf_high", "p_value", "usable", "paper") if c not in table.columns]
     if missing:
         raise UserError(f"This figure needs the column{'s'[:len(missing) - 1]} {', '.join(missing)}; give it the table"
                         " of specification_curve().")
@@ -76,7 +76,7 @@ def _ordered(table: pd.DataFrame, level: float) -> pd.DataFrame:
     ordered = pd.concat([good, table[~table["usable"]]], ignore_index=True)
     gap = max(1.0, 0.015 * len(ordered)) * (~ordered["usable"])
     clear = np.where(ordered["estimate"] > 0, "larger", "smaller")
-    kind = np.where(ordered["p"] < 1 - level, clear, "unclear")
+    kind = np.where(ordered["p_value"] < 1 - level, clear, "unclear")
     return ordered.assign(at=np.arange(len(ordered)) + gap, kind=np.where(ordered["usable"], kind, "failed"))
 
 
@@ -89,7 +89,7 @@ def _draw_estimates(ax: Axes, ordered: pd.DataFrame) -> None:
             continue
         where = ax.get_xaxis_transform() if kind == "failed" else ax.transData
         if kind != "failed":
-            ax.vlines(rows["at"], rows["low"], rows["high"], color=colour, linewidth=0.6 * size, alpha=0.45)
+            ax.vlines(rows["at"], rows["conf_low"], rows["conf_high"], color=colour, linewidth=0.6 * size, alpha=0.45)
         height = np.full(len(rows), 0.05) if kind == "failed" else rows["estimate"]
         ax.plot(rows["at"], height, linestyle="", marker="x" if kind == "failed" else "o", transform=where,
                 markersize=max(2.0, size), color=colour, label=f"{text} ({len(rows)})")
@@ -119,8 +119,8 @@ def _limits(ordered: pd.DataFrame) -> tuple[float, float]:
     good = ordered[ordered["usable"]]
     if good.empty:
         return -1.0, 1.0
-    low = min(0.0, float(good["low"].quantile(0.01)), float(good["estimate"].min()))
-    high = max(0.0, float(good["high"].quantile(0.99)), float(good["estimate"].max()))
+    low = min(0.0, float(good["conf_low"].quantile(0.01)), float(good["estimate"].min()))
+    high = max(0.0, float(good["conf_high"].quantile(0.99)), float(good["estimate"].max()))
     return low - 0.06 * (high - low), high + 0.06 * (high - low)
 
 

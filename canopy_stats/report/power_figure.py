@@ -9,7 +9,8 @@ import pandas as pd
 
 from canopy_stats.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, facets, legend, save, styled
 from canopy_stats.schema import UserError
-from canopy_stats.slope.split import LEVEL, power_curve
+from canopy_stats.slope.estimates import ALPHA
+from canopy_stats.slope.split import power_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,13 +25,13 @@ USUAL = 0.8
 
 
 def power_figure(table: pd.DataFrame, *, title: str = "Power") -> Figure:
-    """``Power.table`` drawn: points with their Monte-Carlo standard errors and the smooth curve through them, a facet
-    for each effect and number of families. Crosses are the rates of rejection at effect zero."""
+    """``SlopePower.table`` drawn: points with their Monte-Carlo standard errors and the smooth curve through them, a
+    facet for each effect and number of families. Crosses are the rates of rejection at effect zero."""
     needed = ["prompts", "rollouts", "families", "effect", "power", "mc_error"]
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise UserError(f"This figure needs the column{'s'[:len(missing) - 1]} {', '.join(missing)}; give it the table"
-                        " of power().")
+                        " of slope_power().")
     real = table[table["effect"] != 0]
     if real.empty:
         raise UserError("This figure needs an effect other than zero.")
@@ -74,7 +75,7 @@ def _draw(ax: Axes, real: pd.DataFrame, effect: float, families: int) -> None:
 
 
 def _draw_null(ax: Axes, null: pd.DataFrame) -> None:
-    ax.axhline(LEVEL, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
+    ax.axhline(ALPHA, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)))
     if len(null):
         ax.errorbar(null["prompts"], null["power"], yerr=null["mc_error"], linestyle="", marker="x", markersize=5,
                     color=GREY, elinewidth=0.8, label="no effect (level 5%)")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.metrics.pooling import pool, three_level
+from canopy_stats.mixed.ratio import set_in_words
 from canopy_stats.report.printed import (
     MISSING,
     STYLES,
@@ -31,6 +32,7 @@ from canopy_stats.report.printed import (
     write,
 )
 from canopy_stats.schema import UserError
+from canopy_stats.slope.change import ROW
 
 if TYPE_CHECKING:
     from canopy_stats.slope import SlopeChange
@@ -126,9 +128,9 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _slope_cells(row: Mapping[Any, Any]) -> dict[str, str]:
-    return {"base slope": with_error(row["base_slope"], row["base_se"]),
-            "tuned slope": with_error(row["tuned_slope"], row["tuned_se"]),
-            "difference": with_error(row["difference"], row["difference_se"]), "p": p_value(row["difference_p"]),
+    return {"base slope": with_error(row["base_slope"], row["base_std_error"]),
+            "tuned slope": with_error(row["tuned_slope"], row["tuned_std_error"]),
+            "difference": with_error(row["estimate"], row["std_error"]), "p": p_value(row["p_value"]),
             "ratio": number(row["ratio"], "{:.2f}"), "95% set of the ratio": ratio_set(row)}
 
 
@@ -140,41 +142,23 @@ def scrutiny(table: pd.DataFrame) -> pd.DataFrame:
 
 def ratio_set(row: Mapping[Any, Any]) -> str:
     """Fieller's set in words: an interval, all but an interval, or no bound at all."""
-    low, high, kind = row["ratio_low"], row["ratio_high"], row["ratio_kind"]
-    if kind == "whole":
-        return "any number"
-    if not np.isfinite([low, high]).all():
-        return MISSING
-    return f"outside ({low:.2f}, {high:.2f})" if kind == "exclusive" else interval(low, high, "{:.2f}")
-
-
-def change_row(change: SlopeChange) -> dict[str, Any]:
-    """A slope change as numbers, under the names of ``slope.slope_table``."""
-    ratio = change.ratio
-    return {"model": change.model, "base_slope": change.base.estimate, "base_se": change.base.se,
-            "tuned_slope": change.tuned.estimate, "tuned_se": change.tuned.se,
-            "difference": change.difference.estimate, "difference_se": change.difference.se,
-            "difference_p": change.difference.pvalue, "ratio": ratio.estimate, "ratio_low": ratio.interval[0],
-            "ratio_high": ratio.interval[1], "ratio_kind": ratio.kind, "unit": change.unit}
+    return set_in_words(row["ratio_conf_low"], row["ratio_conf_high"], row["ratio_kind"], "{:.2f}")
 
 
 def changes(found: Sequence[tuple[Mapping[str, Any], SlopeChange]]) -> pd.DataFrame:
     """Slope changes of several panels or models, a row each: what tells them apart, then the numbers."""
-    return pd.DataFrame([{**label, **change_row(change)} for label, change in found])
+    return pd.DataFrame([{**label, **change.row()} for label, change in found])
 
 
 def printed_changes(table: pd.DataFrame) -> pd.DataFrame:
     """What :func:`changes` gives, as a paper prints it: the labels and sizes as they are, then slopes and ratio."""
-    labels = [name for name in table.columns if name not in _CHANGE_NAMES]
+    labels = [name for name in table.columns if name not in ROW]
     text = formatted(table[labels])
     rows = [{"model": row["model"], **_slope_cells(row)} for row in table.to_dict("records")]
     shown = pd.concat([text, pd.DataFrame(rows)], axis=1)
     shown.attrs.update(table.attrs)
     return shown
 
-
-_CHANGE_NAMES = ("model", "base_slope", "base_se", "tuned_slope", "tuned_se", "difference", "difference_se",
-                 "difference_p", "ratio", "ratio_low", "ratio_high", "ratio_kind", "unit")
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from scipy.special import expit
 
 from canopy_stats.mixed import AliasedWarning, Fit, glmm
 from canopy_stats.mixed.formula import encode_fixed
-from canopy_stats.slope.prepare import BASE, SQUEEZE
+from canopy_stats.slope.coefficients import covariance
+from canopy_stats.slope.prepare import SQUEEZE
 
 Array = np.ndarray
 LENGTH_DF = 3
@@ -24,7 +25,7 @@ STEP = 1e-4
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellSlopes:
     """Slopes of K cells: ``values`` (2K,), base's then tuned's, and their sampling covariance (2K, 2K).
 
     ``names`` has task, model_name and the number of rows within the shared rates.
@@ -48,11 +49,10 @@ def curve_df(tasks: int) -> int:
 
 
 def with_terms(data: pd.DataFrame, centre: float, scale: float) -> pd.DataFrame:
-    """Columns of the joint model: cell, tun (0 or 1), x (standardised rate), x_tun."""
-    tun = (data["model_variant"] != BASE).astype(float)
+    """Columns of the joint model beside ``tun``: cell, x (the rate in SDs of the observed one), x_tun."""
     x = (data["R_cal"] - centre) / scale
     cell = data["task"].astype(str) + " / " + data["model_name"].astype(str)
-    return data.assign(cell=cell, tun=tun, x=x, x_tun=x * tun)
+    return data.assign(cell=cell, x=x, x_tun=x * data["tun"])
 
 
 def fit_cells(data: pd.DataFrame) -> Fit:
@@ -66,7 +66,7 @@ def fit_cells(data: pd.DataFrame) -> Fit:
         return glmm(f"D_cal ~ {' + '.join(mean)} + (1|prompt_uid)", data, dispersion=dispersion, squeeze=SQUEEZE)
 
 
-def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float) -> tuple[Cells, Cells]:
+def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float) -> tuple[CellSlopes, CellSlopes]:
     """Average derivative in x of the linear predictor, and of the mean, over ``rows``, by cell, for each variant.
 
     Every row is taken once as base and once as tuned, so that both are averaged over the same rates and lengths.
@@ -88,12 +88,12 @@ def _designs(fit: Fit, rows: pd.DataFrame, tun: float, centre: float, scale: flo
 
 
 def _averaged(fit: Fit, names: pd.DataFrame, average: Array, designs: list[tuple[Array, Array]],
-              response: bool) -> Cells:
+              response: bool) -> CellSlopes:
     """Cell averages of the rows' derivatives, with their covariance by the delta method."""
     parts = [_derivative(x, dx, fit.beta, response) for x, dx in designs]
-    jacobian, p = np.vstack([average @ gradient for _, gradient in parts]), len(fit.beta)
+    jacobian = np.vstack([average @ gradient for _, gradient in parts])
     values = np.concatenate([average @ value for value, _ in parts])
-    return Cells(names, values, jacobian @ fit.covariance[:p, :p] @ jacobian.T)
+    return CellSlopes(names, values, jacobian @ covariance(fit) @ jacobian.T)
 
 
 def _as_variant(rows: pd.DataFrame, tun: float, centre: float, scale: float, move: float) -> pd.DataFrame:

@@ -16,11 +16,13 @@ from scipy import stats
 from scipy.special import expit
 
 from canopy_stats.mixed import Fit
-from canopy_stats.mixed.lmm import test_df
+from canopy_stats.slope.coefficients import covariance as covariance_of
+from canopy_stats.slope.coefficients import degrees_of_freedom, names
+from canopy_stats.slope.models import TABLE
 from canopy_stats.slope.paper import fit_model
 from canopy_stats.slope.pilot import Pilot
 from canopy_stats.slope.planned import (
-    Design,
+    StudySize,
     Truth,
     draw_errors,
     draw_truth,
@@ -51,10 +53,10 @@ class Expected:
         return float(above + below if effect == 0 else above if effect > 0 else below)
 
 
-def expected_interaction(pilot: Pilot, design: Design, effect: float, stream: np.random.SeedSequence) -> Expected:
+def expected_interaction(pilot: Pilot, size: StudySize, effect: float, stream: np.random.SeedSequence) -> Expected:
     """Draw a study's rates and lengths, and expect its estimate."""
     rng = np.random.default_rng(stream)
-    truth = draw_truth(pilot, design, effect, rng)
+    truth = draw_truth(pilot, size, effect, rng)
     error = draw_errors(pilot, truth, rng)
     mean, noise = response_moments(pilot, truth, error)
     slope = expit(truth.eta) * expit(-truth.eta)
@@ -67,8 +69,9 @@ def expected_interaction(pilot: Pilot, design: Design, effect: float, stream: np
     variance = float(weights**2 @ noise)
     for codes, column in loadings(pilot, truth):
         variance += float(np.sum(np.bincount(codes, weights * slope * column) ** 2))
-    df = float(test_df(fit, np.eye(len(fit.beta))[[place]])[0])
-    return Expected(float(weights @ mean), float(np.sqrt(variance)), float(np.sqrt(fit.covariance[place, place])), df)
+    df = float(degrees_of_freedom(fit, np.eye(len(fit.beta))[[place]])[0])
+    se = float(np.sqrt(covariance_of(fit)[place, place]))
+    return Expected(float(weights @ mean), float(np.sqrt(variance)), se, df)
 
 
 def response_moments(pilot: Pilot, truth: Truth, error: Array) -> tuple[Array, Array]:
@@ -90,12 +93,12 @@ def response_moments(pilot: Pilot, truth: Truth, error: Array) -> tuple[Array, A
 def _interaction(panel: pd.DataFrame) -> Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return fit_model(prepare(panel), "interaction")
+        return fit_model(prepare(panel), TABLE["interaction"])
 
 
 def contrast_weights(fit: Fit, tuned: str) -> tuple[Array, int]:
     """Weights (n,) whose product with the response is the interaction's estimate, and its place among coefficients."""
-    place = fit.design.fixed.names.index(f"R_bar:model_variant[T.{tuned}]")
+    place = names(fit).index(f"R_bar:model_variant[T.{tuned}]")
     x, codes = fit.design.fixed.matrix, fit.design.factors[0].codes
     squared = float(fit.theta[0] ** 2)
     share = squared / (1 + squared * np.bincount(codes))

@@ -17,7 +17,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Layout:
+class CellGrid:
     """The family and the task of each of K cells, and the covariances (K, K) that sources of variation add."""
 
     family: Array
@@ -50,17 +50,17 @@ class Combined:
     spread: dict[str, float]
 
 
-def combine(values: Array, sampling: Array, layout: Layout, weights: Array | None = None) -> Combined:
+def combine(values: Array, sampling: Array, grid: CellGrid, weights: Array | None = None) -> Combined:
     """Mean of cell estimates (K,) with sampling covariance (K, K); ``weights`` (K,) None: generalised least squares."""
-    patterns = list(layout.sources.values())
+    patterns = list(grid.sources.values())
     variances = _reml(values, sampling, patterns)
     total = _total(sampling, patterns, variances)
     inverse = np.linalg.inv(total)
     if weights is None:
         weights = inverse.sum(axis=0) / inverse.sum()
     variance = float(weights @ total @ weights)
-    df = max(_satterthwaite(weights, total, inverse, patterns), layout.least_df)
-    spread = dict(zip(layout.sources, map(float, np.sqrt(variances)), strict=True))
+    df = max(_satterthwaite(weights, total, inverse, patterns), grid.least_df)
+    spread = dict(zip(grid.sources, map(float, np.sqrt(variances)), strict=True))
     return Combined(float(weights @ values), float(np.sqrt(variance)), df, weights, spread)
 
 

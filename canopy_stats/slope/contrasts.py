@@ -16,20 +16,21 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit
-from canopy_stats.mixed.lmm import test_df
 from canopy_stats.schema import UserError
-from canopy_stats.slope.change import slope_change
+from canopy_stats.slope.coefficients import combined, slope_row, uncertified
+from canopy_stats.slope.columns import BASE
 from canopy_stats.slope.estimates import LEVEL, Estimate, estimate, missing
-from canopy_stats.slope.paper import LINEAR, RESPONSES, Model, fit_model, with_response
-from canopy_stats.slope.prepare import BASE, PreparedPanel, prepare
+from canopy_stats.slope.front import slope_change
+from canopy_stats.slope.models import TABLE, PaperModel, check_model, logit_unit
+from canopy_stats.slope.paper import fit_model
+from canopy_stats.slope.prepare import PreparedPanel, prepare
 
 ContrastModel = Literal["interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse", "robust"]
-Adjustment = Literal["holm", "bonferroni", "bh", "none"]
+Adjustment = Literal["holm", "bonferroni", "fdr_bh", "none"]
 Pair = tuple[str, str]
 Weights = Mapping[str, float]
 Contrasts = Literal["base", "all", "consecutive"] | Mapping[str, Pair | Weights]
 
-METHODS: dict[Adjustment, str] = {"holm": "holm", "bonferroni": "bonferroni", "bh": "fdr_bh"}
 FAMILYWISE: tuple[Adjustment, ...] = ("holm", "bonferroni")
 
 
@@ -44,19 +45,19 @@ def slope_contrasts(panel: pd.DataFrame, *, model: ContrastModel = "robust", con
         which these two share: its rows need not add up (dpo − base is not sft − base plus dpo − sft)
     contrasts : "base" (each variant against ``reference``), "all" pairs, "consecutive" ones in ``order``, or a mapping
         from names to pairs (reference, variant) or, for the paper's models, to weights of variants that sum to zero
-    adjust : "holm" or "bonferroni" (chance of any false difference), "bh" (share of false ones among those found,
-        Benjamini and Hochberg), "none"
+    adjust : "holm" or "bonferroni" (chance of any false difference), "fdr_bh" (share of false ones among those
+        found, Benjamini and Hochberg), "none"
     order : the variants in the order of training; an ordered categorical column has its own
     correct : measurement error in the robust model, see :func:`canopy_stats.slope_change`
 
     Returns
     -------
     DataFrame
-        contrast, estimate (of variant − reference), se, df, low, high (95%, of this one alone), p, p_adjusted,
-        simultaneous_low and _high (Bonferroni's, over all rows that are identified; NaN where ``adjust`` does not
-        control the chance of any error), unit, notes. ``attrs``: model, adjust.
+        contrast, estimate (of variant − reference), std_error, df, statistic, p_value, conf_low, conf_high (95%, of
+        this one alone), p_adjusted, simultaneous_low and _high (Bonferroni's, over all rows that are identified; NaN
+        where ``adjust`` does not control the chance of any error), unit, notes. ``attrs``: model, adjust.
     """
-    _check_choice("model", model, get_args(ContrastModel))
+    check_model(model, get_args(ContrastModel))
     _check_choice("adjust", adjust, get_args(Adjustment))
     if correct is not None and model != "robust":
         raise UserError(f"correct= belongs to model='robust'; {model} does not correct for measurement error.")
@@ -149,7 +150,7 @@ def _robust_rows(panel: pd.DataFrame, wanted: Mapping[str, dict[str, float]],
             raise UserError(f"The robust model compares two variants at the rates they share; the contrast {name} "
                             f"weighs {len(weights)}. Use a pair, or one of the paper's models.")
     spread = float(panel["R_bar"].std()) if "R_bar" in panel else float("nan")
-    unit, rows, errors = f"log-odds per SD of R ({spread:.4g} nats/token)", [], []
+    unit, rows, errors = logit_unit(spread), [], []
     for name, weights in wanted.items():
         try:
             found, notes = _robust_difference(panel, weights, spread, correct)
@@ -176,8 +177,7 @@ def _robust_difference(panel: pd.DataFrame, weights: Mapping[str, float], spread
 
 
 def _row(name: str, found: Estimate, unit: str, notes: Sequence[str]) -> dict[str, Any]:
-    return {"contrast": name, "estimate": found.estimate, "se": found.se, "df": found.df, "low": found.interval[0],
-            "high": found.interval[1], "p": found.pvalue, "unit": unit, "notes": " ".join(notes)}
+    return {"contrast": name, **found.row(), "unit": unit, "notes": " ".join(notes)}
 
 
 # --- all variants at once ---------------------------------------------------------------------------------------
@@ -195,36 +195,22 @@ class JointFit:
     notes: tuple[str, ...]
 
     def combinations(self, weights: np.ndarray) -> list[Estimate]:
-        """Linear combinations of slopes for weights (k, variants), with Satterthwaite's degrees of freedom for linear
-        models; missing where one of the slopes is."""
+        """Linear combinations of slopes for weights (k, variants); missing where one of the slopes is."""
         known = ~(np.abs(weights) @ np.isnan(self.rows).any(axis=1) > 0)
-        rows, p = weights[known] @ np.nan_to_num(self.rows), len(self.fit.beta)
-        errors = np.sqrt(np.einsum("ka,ab,kb->k", rows, self.fit.covariance[:p, :p], rows))
-        linear = self.fit.family == "lmm" and len(rows) > 0
-        df = test_df(self.fit, rows) if linear else np.full(len(rows), np.inf)
-        found = iter([estimate(*one) for one in zip(rows @ self.fit.beta, errors, df, strict=True)])
+        values, joint, df = combined(self.fit, weights[known] @ np.nan_to_num(self.rows))
+        found = iter([estimate(*one) for one in zip(values, np.sqrt(np.diag(joint)), df, strict=True)])
         return [next(found) if ok else missing() for ok in known]
 
 
-def joint_fit(panel: pd.DataFrame, model: Model, variants: Sequence[str]) -> JointFit:
+def joint_fit(panel: pd.DataFrame, name: PaperModel, variants: Sequence[str]) -> JointFit:
     """Fit one of the paper's models to all variants; the base, or else the first of them, is the reference level."""
     first = BASE if BASE in variants else variants[0]
-    prepared = prepare_all(with_response(panel, model), first, RESPONSES.get(model, "D"))
+    model = TABLE[name]
+    prepared = prepare_all(model.response.added_to(panel, name), first, model.response.column)
     fit = fit_model(prepared, model)
-    rate = "R_c" if model == "quadratic" else "R_bar" if model in LINEAR else "R_sc"
-    rows = np.stack([slope_row(fit, rate, None if v == first else v) for v in variants])
-    unit = "D per nat/token" if model in LINEAR else f"log-odds per SD of R ({prepared.rate_sd:.4g} nats/token)"
-    uncertified = () if fit.converged else (f"The fit is not certified: {fit.certificate}",)
-    return JointFit(fit, list(variants), rows, unit, (*prepared.notes, *fit.notes, *uncertified))
-
-
-def slope_row(fit: Fit, rate: str, variant: str | None) -> np.ndarray:
-    """Weights (p,) of the coefficients in a variant's slope (None: the reference level's); NaN if one is aliased."""
-    names = list(fit.design.fixed.names)
-    terms = [rate, *([f"{rate}:model_variant[T.{variant}]"] if variant is not None else [])]
-    if not set(terms) <= set(names):
-        return np.full(len(names), np.nan)
-    return np.isin(names, terms).astype(float)
+    rows = np.stack([slope_row(fit, model.rate, None if v == first else v) for v in variants])
+    notes = (*prepared.notes, *fit.notes, *uncertified(fit))
+    return JointFit(fit, list(variants), rows, model.unit(prepared.rate_sd), notes)
 
 
 def prepare_all(panel: pd.DataFrame, first: str, response: str) -> PreparedPanel:
@@ -234,7 +220,7 @@ def prepare_all(panel: pd.DataFrame, first: str, response: str) -> PreparedPanel
     return replace(prepared, data=prepared.data.assign(model_variant=labels.where(labels != first, BASE)))
 
 
-def _joint_rows(panel: pd.DataFrame, model: Model, wanted: Mapping[str, Weights],
+def _joint_rows(panel: pd.DataFrame, model: PaperModel, wanted: Mapping[str, Weights],
                 variants: list[str]) -> list[dict[str, Any]]:
     joint = joint_fit(panel, model, variants)
     found = joint.combinations(np.array([[weights.get(v, 0.0) for v in variants] for weights in wanted.values()]))
@@ -248,13 +234,13 @@ def adjusted(table: pd.DataFrame, adjust: Adjustment) -> pd.DataFrame:
     """Add p_adjusted and simultaneous intervals over the rows that have a p-value."""
     from statsmodels.stats.multitest import multipletests
 
-    known = table["p"].notna().to_numpy()
-    p = table["p"].to_numpy(float).copy()
+    known = table["p_value"].notna().to_numpy()
+    p = table["p_value"].to_numpy(float).copy()
     if adjust != "none" and known.any():
-        p[known] = multipletests(p[known], method=METHODS[adjust])[1]
+        p[known] = multipletests(p[known], method=adjust)[1]
     level = 1 - (1 - LEVEL) / max(int(known.sum()), 1)
-    half = stats.t.ppf((1 + level) / 2, table["df"]) * table["se"] * (1.0 if adjust in FAMILYWISE else np.nan)
+    half = stats.t.ppf((1 + level) / 2, table["df"]) * table["std_error"] * (1.0 if adjust in FAMILYWISE else np.nan)
     out = table.assign(p_adjusted=p, simultaneous_low=table["estimate"] - half,
                        simultaneous_high=table["estimate"] + half)
-    return out[["contrast", "estimate", "se", "df", "low", "high", "p", "p_adjusted", "simultaneous_low",
-                "simultaneous_high", "unit", "notes"]]
+    return out[["contrast", "estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high",
+                "p_adjusted", "simultaneous_low", "simultaneous_high", "unit", "notes"]]

@@ -17,7 +17,8 @@ from canopy_stats.mixed.laplace_df import laplace_df
 from canopy_stats.mixed.lmm import test_df
 from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.schema import UserError
-from canopy_stats.slope.prepare import BASE, SQUEEZE
+from canopy_stats.slope.columns import BASE
+from canopy_stats.slope.prepare import SQUEEZE
 from canopy_stats.slope.specifications import (
     DIMENSIONS,
     Choices,
@@ -40,12 +41,13 @@ class SpecificationCurve:
     """Estimates of the slope's change, tuned minus base, under every specification of a grid.
 
     ``table`` has one row per specification, in the order of the grid: its number ``spec``, a column for each choice,
-    ``estimate``, ``se``, ``low``, ``high`` on a common scale (standard deviations of the response per standard
-    deviation of the rate), ``p``, ``df`` and ``z`` (= estimate/se), ``native`` and ``native_se`` on the model's own
-    ``native_scale``, ``usable``, ``reason`` (why not), ``converged``, ``distance`` to the optimum in standard errors,
-    ``singular``, ``certificate``, ``n`` rows, ``squeezed`` responses, ``paper`` (the paper's own model), ``formula``,
-    ``dispersion`` and ``seconds``. Usable are the certified fits and those within a hundredth of a standard error of
-    their optimum. Intervals and p-values are Student's, with Satterthwaite's degrees of freedom.
+    ``estimate``, ``std_error``, ``conf_low``, ``conf_high`` on a common scale (standard deviations of the response per
+    standard deviation of the rate), ``df``, ``statistic`` (estimate over error) and ``p_value``, ``native`` and
+    ``native_std_error`` on the model's own ``native_scale``, ``usable``, ``reason`` (why not), ``converged``,
+    ``distance`` to the optimum in standard errors, ``singular``, ``certificate``, ``n`` rows, ``squeezed`` responses,
+    ``paper`` (the paper's own model), ``formula``, ``dispersion`` and ``seconds``. Usable are the certified fits and
+    those within a hundredth of a standard error of their optimum. Intervals and p-values are Student's, with
+    Satterthwaite's degrees of freedom.
 
     Slopes of beta models are converted to the response by its mean y(1 - y). That makes models comparable; it does not
     make one estimand of two: on the logit scale a difference of slopes depends on where base and tuned stand.
@@ -137,7 +139,8 @@ def _row(grid: Grid, number: int, level: float) -> dict[str, Any]:
 
 _NAN = float("nan")
 _NOTHING: dict[str, Any] = {
-    **dict.fromkeys(["estimate", "se", "low", "high", "p", "df", "z", "native", "native_se"], _NAN), "native_scale": "",
+    **dict.fromkeys(["estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high", "native",
+                     "native_std_error"], _NAN), "native_scale": "",
     "usable": False, "reason": "", "converged": False, "distance": _NAN, "singular": False, "certificate": "",
     "n": 0, "squeezed": 0}
 
@@ -152,9 +155,11 @@ def _found(fit: Fit, source: Source, spec: Specification, level: float) -> dict[
     reason = _reason(fit, error, certificate)
     squeezed = int(((y[fit.design.data.index] - fit.design.y).abs() > 0).sum())
     return {
-        "estimate": factor * value, "se": factor * error, "low": factor * (value - half),
-        "high": factor * (value + half), "p": float(2 * stats.t.sf(abs(value / error), df)) if error > 0 else _NAN,
-        "df": df, "z": value / error if error > 0 else _NAN, "native": value, "native_se": error,
+        "estimate": factor * value, "std_error": factor * error, "df": df,
+        "statistic": value / error if error > 0 else _NAN,
+        "p_value": float(2 * stats.t.sf(abs(value / error), df)) if error > 0 else _NAN,
+        "conf_low": factor * (value - half), "conf_high": factor * (value + half),
+        "native": value, "native_std_error": error,
         "native_scale": LINEAR if spec.dispersion is None else LOGIT, "usable": not reason, "reason": reason,
         "converged": fit.converged, "distance": fit.certificate.distance, "singular": fit.singular,
         "certificate": certificate, "n": fit.nobs, "squeezed": squeezed,
@@ -214,7 +219,7 @@ def _sign(table: pd.DataFrame) -> float:
 
 def _counts(rows: pd.DataFrame, sign: float, level: float) -> dict[str, Any]:
     good = rows[rows["usable"]]
-    estimate, clear = good["estimate"], good["p"] < 1 - level
+    estimate, clear = good["estimate"], good["p_value"] < 1 - level
     return {
         "n": len(rows), "usable": len(good), "positive": int((estimate > 0).sum()),
         "negative": int((estimate < 0).sum()), "significant_positive": int(((estimate > 0) & clear).sum()),

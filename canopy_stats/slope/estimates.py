@@ -1,18 +1,22 @@
-"""What every slope model answers with: estimates, their intervals, and the change of the slope."""
+"""What every slope model answers with: an estimate, its interval, and how both are made from coefficients."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
-from canopy_stats.mixed import Fit
-from canopy_stats.slope.ratio import delta_se, fieller
+from canopy_stats.mixed.ratio import Kind, delta_se, fieller, set_in_words
 
 Array = np.ndarray
 LEVEL = 0.95
+"""Level of every interval."""
+ALPHA = 0.05
+"""Level of every test, 1 - LEVEL."""
 
 
 class Interval(tuple[float, float]):
@@ -20,13 +24,17 @@ class Interval(tuple[float, float]):
 
     kind: str
 
-    def __new__(cls, low: float, high: float, kind: str = "bounded") -> Interval:
+    def __new__(cls, low: float, high: float, kind: Kind | str = "bounded") -> Interval:
         interval = super().__new__(cls, (float(low), float(high)))
         interval.kind = kind
         return interval
 
     def __repr__(self) -> str:
         return f"Interval({self[0]:.6g}, {self[1]:.6g}, {self.kind})"
+
+    def words(self, form: str = "{:.4f}") -> str:
+        """The set as a table prints it."""
+        return set_in_words(self[0], self[1], self.kind, form)
 
 
 @dataclass(frozen=True)
@@ -47,44 +55,16 @@ class Estimate:
         """How to read the interval."""
         return self.interval.kind
 
+    def row(self) -> dict[str, float]:
+        """The estimate under the names that every table has."""
+        statistic = self.estimate / self.se if self.se > 0 else float("nan")
+        return {"estimate": self.estimate, "std_error": self.se, "df": self.df, "statistic": statistic,
+                "p_value": self.pvalue, "conf_low": self.interval[0], "conf_high": self.interval[1]}
 
-@dataclass(frozen=True, repr=False)
-class SlopeChange:
-    """Slope of diversity on entropy rate in the base and the fine-tuned variant, their difference and ratio.
-
-    ``unit`` says what the slopes are per. ``response`` has the slopes on the response scale where the model is not
-    linear (of the robust model: at matched rates). For the robust model ``cells`` has a row per family and task,
-    ``support`` the share of rows within the common rates by task, ``calibration`` the reliabilities. ``replicates``
-    and ``intervals`` hold a bootstrap over prompts, when one was asked for.
-    """
-
-    model: str
-    base: Estimate
-    tuned: Estimate
-    difference: Estimate
-    ratio: Estimate
-    identified: bool
-    verdict: str
-    estimand: str
-    notes: tuple[str, ...] = ()
-    fit: Fit | None = field(default=None, repr=False)
-    unit: str = "D per nat/token"
-    response: dict[str, Estimate] = field(default_factory=dict, repr=False)
-    cells: pd.DataFrame | None = field(default=None, repr=False)
-    support: pd.DataFrame | None = field(default=None, repr=False)
-    calibration: pd.DataFrame | None = field(default=None, repr=False)
-    replicates: pd.DataFrame | None = field(default=None, repr=False)
-    intervals: dict[str, Interval] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        if not self.identified:
-            return f"<SlopeChange {self.model}: not identified>"
-        change, (low, high) = self.difference, self.difference.interval
-        return (f"<SlopeChange {self.model}: base {self.base.estimate:.3g}, tuned {self.tuned.estimate:.3g}, "
-                f"difference {change.estimate:.3g} [{low:.3g}, {high:.3g}], p = {change.pvalue:.3g} ({self.unit})>")
-
-    def __str__(self) -> str:
-        return "\n".join([repr(self)[1:-1], self.verdict])
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold; :func:`estimate_from_dict` reads them."""
+        return {name: plain(getattr(self, name)) for name in ("estimate", "se", "pvalue", "df")} | interval_to_dict(
+            self.interval)
 
 
 def missing() -> Estimate:
@@ -100,17 +80,43 @@ def estimate(value: float, error: float, df: float = np.inf) -> Estimate:
     return Estimate(float(value), float(error), Interval(value - half, value + half), p, float(df))
 
 
-def ratio_of(tuned: float, base: float, covariance: Array, df: float, pvalue: float) -> Estimate:
-    """Tuned over base slope with Fieller's set; ``covariance`` (2, 2) is that of (tuned, base)."""
-    found = fieller(tuned, base, covariance, float(stats.t.ppf((1 + LEVEL) / 2, df)))
+def ratio_of(top: float, bottom: float, covariance: Array, df: float, pvalue: float) -> Estimate:
+    """A ratio with Fieller's set; ``covariance`` (2, 2) is that of (top, bottom)."""
+    found = fieller(top, bottom, covariance, float(stats.t.ppf((1 + LEVEL) / 2, df)))
     interval = Interval(found.low, found.high, found.kind)
-    return Estimate(float(found.estimate), delta_se(tuned, base, covariance), interval, pvalue, df)
+    return Estimate(float(found.estimate), delta_se(top, bottom, covariance), interval, pvalue, df)
 
 
-def four(rows: Array, beta: Array, covariance: Array, df: Array) -> tuple[Estimate, Estimate, Estimate, Estimate]:
-    """Base, tuned, difference and ratio from contrasts ``rows`` (3, p) of coefficients, each with its df (3,)."""
-    values = rows @ beta
-    joint = rows @ covariance @ rows.T
+def four(values: Array, joint: Array, df: Array) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+    """Base, tuned, difference and ratio from the first three's values (3,), covariance (3, 3) and df (3,)."""
     base, tuned, change = (estimate(v, np.sqrt(e), d) for v, e, d in zip(values, np.diag(joint), df, strict=True))
     pair = joint[np.ix_([1, 0], [1, 0])]
     return base, tuned, change, ratio_of(values[1], values[0], pair, float(min(df[:2])), change.pvalue)
+
+
+# --- as JSON ----------------------------------------------------------------------------------------------------
+
+
+def estimate_from_dict(values: Mapping[str, Any]) -> Estimate:
+    """The estimate that ``to_dict`` wrote."""
+    numbers = {name: float(number(values[name])) for name in ("estimate", "se", "pvalue", "df")}
+    return Estimate(**numbers, interval=interval_from_dict(values))
+
+
+def interval_to_dict(interval: Interval) -> dict[str, Any]:
+    return {"low": plain(interval[0]), "high": plain(interval[1]), "kind": interval.kind}
+
+
+def interval_from_dict(values: Mapping[str, Any]) -> Interval:
+    return Interval(float(number(values["low"])), float(number(values["high"])), values["kind"])
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it, which knows no number that is not finite."""
+    value = value.item() if hasattr(value, "item") else value
+    return {"number": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: Any) -> Any:
+    """What :func:`plain` wrote."""
+    return float(value["number"]) if isinstance(value, Mapping) else value

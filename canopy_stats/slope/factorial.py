@@ -14,14 +14,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from canopy_stats.mixed import Fit, lmm
 from canopy_stats.schema import UserError
+from canopy_stats.slope.coefficients import combined, names
+from canopy_stats.slope.columns import BASE
 from canopy_stats.slope.contrasts import JointFit, joint_fit, prepare_all
-from canopy_stats.slope.estimates import LEVEL, Estimate, Interval
-from canopy_stats.slope.prepare import BASE, PreparedPanel
-from canopy_stats.slope.ratio import delta_se, fieller
+from canopy_stats.slope.estimates import ALPHA, Estimate, ratio_of
+from canopy_stats.slope.prepare import PreparedPanel
 
 FactorialModel = Literal["interaction", "quadratic", "paper_beta"]
 Levels = str | Mapping[str, str]
@@ -45,8 +45,9 @@ CAVEAT = ("Families and tasks are taken as they are: where effects differ betwee
 class TemplateFactorial:
     """Main effects of weights and template, their interaction, the total change and the template's share of it.
 
-    ``table``: quantity ("slope", or "mean D"), effect (:data:`EFFECTS` and the share), estimate, se, df, low, high,
-    kind, p, unit. ``cells``: the slope and the mean of D in each of the four cells, with standard errors.
+    ``table``: quantity ("slope", or "mean D"), effect (:data:`EFFECTS` and the share), estimate, std_error, df,
+    statistic, p_value, conf_low, conf_high, kind, unit. ``cells``: the slope and the mean of D in each of the four
+    cells, with standard errors.
     """
 
     table: pd.DataFrame
@@ -143,9 +144,9 @@ def _means(panel: pd.DataFrame, cells: list[str]) -> JointFit:
     factors = [name for name in ("task", "model_name") if name not in prepared.single]
     fit = lmm(f"D ~ {' + '.join(['model_variant', *factors])} + (1|prompt_uid)", prepared.data,
               reference={"model_variant": BASE})
-    names = list(fit.design.fixed.names)
-    others = np.array([0.0 if n.startswith("model_variant[") else 1.0 for n in names]) * _average_row(fit)
-    rows = np.stack([others + np.isin(names, [f"model_variant[T.{cell}]"]) for cell in cells])
+    known = names(fit)
+    others = np.array([0.0 if n.startswith("model_variant[") else 1.0 for n in known]) * _average_row(fit)
+    rows = np.stack([others + np.isin(known, [f"model_variant[T.{cell}]"]) for cell in cells])
     return JointFit(fit, cells, rows, "D", prepared.notes)
 
 
@@ -157,24 +158,22 @@ def _average_row(fit: Fit) -> np.ndarray:
 def _effects(quantity: str, joint: JointFit) -> pd.DataFrame:
     found = dict(zip(EFFECTS, joint.combinations(np.array(list(EFFECTS.values()))), strict=True))
     found[SHARE] = _share(joint, found["template"], found["total"])
-    return pd.DataFrame([{"quantity": quantity, "effect": name, "estimate": e.estimate, "se": e.se, "df": e.df,
-                          "low": e.interval[0], "high": e.interval[1], "kind": e.kind, "p": e.pvalue,
+    return pd.DataFrame([{"quantity": quantity, "effect": name, **e.row(), "kind": e.kind,
                           "unit": "share" if name == SHARE else joint.unit} for name, e in found.items()])
 
 
 def _share(joint: JointFit, template: Estimate, total: Estimate) -> Estimate:
     """The template's main effect over the total change, with Fieller's set."""
-    pair, p = np.array([EFFECTS["template"], EFFECTS["total"]]) @ joint.rows, len(joint.fit.beta)
-    covariance, df = pair @ joint.fit.covariance[:p, :p] @ pair.T, min(template.df, total.df)
-    found = fieller(template.estimate, total.estimate, covariance, float(stats.t.ppf((1 + LEVEL) / 2, df)))
-    error = delta_se(template.estimate, total.estimate, covariance)
-    return Estimate(found.estimate, error, Interval(found.low, found.high, found.kind), template.pvalue, df)
+    pair = np.array([EFFECTS["template"], EFFECTS["total"]]) @ joint.rows
+    _, covariance, df = combined(joint.fit, pair)
+    return ratio_of(template.estimate, total.estimate, covariance, float(df.min()), template.pvalue)
 
 
 def _cell_table(cells: Mapping[str, Cell], slopes: JointFit, means: JointFit) -> pd.DataFrame:
     found = zip(cells.values(), slopes.combinations(np.eye(4)), means.combinations(np.eye(4)), strict=True)
-    return pd.DataFrame([{"weights": weights, "template": template, "slope": slope.estimate, "slope_se": slope.se,
-                          "mean_D": mean.estimate, "mean_D_se": mean.se} for (weights, template), slope, mean in found])
+    return pd.DataFrame([{"weights": weights, "template": template, "slope": slope.estimate,
+                          "slope_std_error": slope.se, "mean_D": mean.estimate, "mean_D_std_error": mean.se}
+                         for (weights, template), slope, mean in found])
 
 
 def _verdict(table: pd.DataFrame) -> str:
@@ -184,11 +183,11 @@ def _verdict(table: pd.DataFrame) -> str:
 
 def _sentence(quantity: str, rows: pd.DataFrame) -> str:
     share, total = rows.loc[SHARE], rows.loc["total"]
-    text = f"The total change of the {quantity} is {total['estimate']:.3g} (p = {total['p']:.3g}); "
+    text = f"The total change of the {quantity} is {total['estimate']:.3g} (p = {total['p_value']:.3g}); "
     if share["kind"] != "bounded":
         return text + "it is too uncertain for the template's share to have a bounded interval: read the two effects."
-    text += (f"the template's share of it is {share['estimate']:.0%} (95% set {share['low']:.0%} to "
-             f"{share['high']:.0%}).")
-    if rows["p"].to_dict()["interaction"] < 1 - LEVEL:
+    text += (f"the template's share of it is {share['estimate']:.0%} (95% set {share['conf_low']:.0%} to "
+             f"{share['conf_high']:.0%}).")
+    if rows["p_value"].to_dict()["interaction"] < ALPHA:
         text += " The template does not do the same to both weights: see the interaction and the four cells."
     return text

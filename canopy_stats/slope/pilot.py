@@ -19,7 +19,7 @@ import pandas as pd
 
 from canopy_stats.mixed import Fit, glmm
 from canopy_stats.schema import UserError
-from canopy_stats.slope.prepare import BASE, SQUEEZE, PreparedPanel, prepare
+from canopy_stats.slope.prepare import SQUEEZE, PreparedPanel, prepare
 
 Array = np.ndarray
 JACKKNIFE = ("se_D", "se_R", "se_N", "cov_DR", "cov_DN", "cov_RN")
@@ -59,7 +59,7 @@ class Pilot:
 def estimate_pilot(panel: pd.DataFrame) -> Pilot:
     """The law of a panel. Its rates must be positive; see the module."""
     prepared = prepare(panel)
-    data = _with_terms(prepared)
+    data = _positive_rates(prepared)
     tasks = tuple(sorted(data["task"].astype(str).unique()))
     codes = _codes(data, tasks)
     error = _errors(data, codes, len(tasks)) if _has_jackknife(data) else None
@@ -73,15 +73,12 @@ def estimate_pilot(panel: pd.DataFrame) -> Pilot:
                  float(fit.params["R_tuned"]), fit, _notes(prepared, fit, error))
 
 
-def _with_terms(prepared: PreparedPanel) -> pd.DataFrame:
+def _positive_rates(prepared: PreparedPanel) -> pd.DataFrame:
     data = prepared.data
     if (data["R_bar"] <= 0).any():
         raise UserError(f"{int((data['R_bar'] <= 0).sum())} rows have an entropy rate of zero, whose logarithm the "
                         "law needs; leave these prompts out by name.")
-    rate = (data["R_bar"] - data["R_bar"].mean()) / data["R_bar"].std()
-    length = np.log(data["N_bar"])
-    tun = (data["model_variant"].astype(str) != BASE).astype(float)
-    return data.assign(R_sc=rate, tun=tun, R_tuned=rate * tun, logN_sc=(length - length.mean()) / length.std())
+    return data
 
 
 def _codes(data: pd.DataFrame, tasks: tuple[str, ...]) -> tuple[Array, Array, Array]:

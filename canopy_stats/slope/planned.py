@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.special import betaincinv, expit, logit
 
 from canopy_stats.mixed.formula import encode_fixed
+from canopy_stats.slope.columns import BASE
 from canopy_stats.slope.pilot import JACKKNIFE, LEAST, Pilot
-from canopy_stats.slope.prepare import BASE, SQUEEZE
+from canopy_stats.slope.prepare import SQUEEZE
 
 Array = np.ndarray
 Index = dict[str, Array]
@@ -18,7 +19,7 @@ Index = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
-class Design:
+class StudySize:
     """Size of a study: prompts of each task, rollouts of each prompt, families."""
 
     prompts: int
@@ -31,7 +32,7 @@ class Truth:
     """The true rates and lengths (n,) of one study, what the law makes of them without random effects (``eta``), and
     ``x`` (n,), the rate less its task's and variant's usual one: what slope deviations are multiplied by."""
 
-    design: Design
+    size: StudySize
     index: Index
     frame: pd.DataFrame
     rate: Array
@@ -40,13 +41,13 @@ class Truth:
     x: Array
 
 
-def draw_panel(pilot: Pilot, design: Design, effect: float, rng: np.random.Generator) -> pd.DataFrame:
+def draw_panel(pilot: Pilot, size: StudySize, effect: float, rng: np.random.Generator) -> pd.DataFrame:
     """One panel of a study of this size whose true difference of slopes is ``effect`` (logit per SD of the rate).
 
     New families have the rates and lengths of families drawn from the pilot's. With the same stream, panels of
     different effects differ in nothing else.
     """
-    truth = draw_truth(pilot, design, effect, rng)
+    truth = draw_truth(pilot, size, effect, rng)
     mu = expit(truth.eta + _random_part(pilot, truth, rng))
     phi = np.maximum(mu * (1 - mu) / true_variance(pilot, truth, mu) - 1, 1e-2)
     # By inversion: one uniform number a row, whatever mu is.
@@ -54,10 +55,10 @@ def draw_panel(pilot: Pilot, design: Design, effect: float, rng: np.random.Gener
     return observe(pilot, truth, d, draw_errors(pilot, truth, rng), rng)
 
 
-def draw_truth(pilot: Pilot, design: Design, effect: float, rng: np.random.Generator) -> Truth:
+def draw_truth(pilot: Pilot, size: StudySize, effect: float, rng: np.random.Generator) -> Truth:
     """Rates and lengths of a study, and eta. The effect turns each cell around its usual rate: levels stay."""
-    index = _index(pilot, design)
-    rate, length = _true_rates(pilot, design, index, rng)
+    index = _index(pilot, size)
+    rate, length = _true_rates(pilot, size, index, rng)
     sc = (rate - pilot.rate[0]) / pilot.rate[1]
     usual = (np.exp(pilot.centre[..., 0]).mean(axis=1) - pilot.rate[0]) / pilot.rate[1]
     x = sc - usual[index["task"], index["variant"]]
@@ -65,11 +66,11 @@ def draw_truth(pilot: Pilot, design: Design, effect: float, rng: np.random.Gener
         R_sc=sc, R_tuned=sc * index["variant"], tun=index["variant"].astype(float),
         logN_sc=(np.log(length) - pilot.log_length[0]) / pilot.log_length[1])
     eta = encode_fixed(pilot.fit.design.fixed, frame) @ pilot.fit.beta
-    return Truth(design, index, frame, rate, length, eta + (effect - pilot.difference) * x * index["variant"], x)
+    return Truth(size, index, frame, rate, length, eta + (effect - pilot.difference) * x * index["variant"], x)
 
 
-def _index(pilot: Pilot, design: Design) -> Index:
-    shape = (len(pilot.tasks), design.prompts, design.families, 2)
+def _index(pilot: Pilot, size: StudySize) -> Index:
+    shape = (len(pilot.tasks), size.prompts, size.families, 2)
     return dict(zip(("task", "prompt", "family", "variant"), np.indices(shape).reshape(4, -1), strict=True))
 
 
@@ -81,14 +82,14 @@ def _names(pilot: Pilot, index: Index) -> pd.DataFrame:
         "model_variant": np.array([BASE, pilot.tuned])[index["variant"]]})
 
 
-def _true_rates(pilot: Pilot, design: Design, index: Index, rng: np.random.Generator) -> tuple[Array, Array]:
+def _true_rates(pilot: Pilot, size: StudySize, index: Index, rng: np.random.Generator) -> tuple[Array, Array]:
     """True rates and lengths (n,) in nats per token and tokens."""
     task, variant = index["task"], index["variant"]
     pool = pilot.centre.shape[1]
     # Each pilot family as often as possible before one comes twice more than another.
-    like = np.concatenate([rng.permutation(pool) for _ in range(-(-design.families // pool))])[: design.families]
+    like = np.concatenate([rng.permutation(pool) for _ in range(-(-size.families // pool))])[: size.families]
     roots = np.stack([_root(s) for s in pilot.shared])
-    prompt = rng.standard_normal((len(pilot.tasks), design.prompts, 2))[task, index["prompt"]]
+    prompt = rng.standard_normal((len(pilot.tasks), size.prompts, 2))[task, index["prompt"]]
     own = np.stack([[_root(c) for c in by_variant] for by_variant in pilot.own])
     w = pilot.centre[task, like[index["family"]], variant]
     w = w + np.einsum("nij,nj->ni", roots[task], prompt)
@@ -105,7 +106,7 @@ def _root(covariance: Array) -> Array:
 def loadings(pilot: Pilot, truth: Truth) -> list[tuple[Array, Array]]:
     """Random effects of eta: for each kind its groups' codes (n,) and the columns (n,) its standard normals have."""
     i, s = truth.index, pilot.spread
-    prompt, moved = i["task"] * truth.design.prompts + i["prompt"], truth.x * i["variant"]
+    prompt, moved = i["task"] * truth.size.prompts + i["prompt"], truth.x * i["variant"]
     ones = np.ones(len(truth.x))
     return [(prompt, s["prompt"] * ones), (i["family"], s["family"] * ones),
             (i["task"], s["task_base"] * truth.x), (i["task"], s["task_difference"] * moved),
@@ -123,7 +124,7 @@ def true_variance(pilot: Pilot, truth: Truth, mu: Array) -> Array:
     total = mu * (1 - mu) / (1 + np.exp(encode_fixed(pilot.fit.dispersion, truth.frame) @ pilot.fit.delta))
     if pilot.error is None:
         return np.asarray(total)
-    error = error_of(pilot, truth)[:, 0, 0] * truth.design.rollouts / pilot.rollouts * squared_slope(mu, total)
+    error = error_of(pilot, truth)[:, 0, 0] * truth.size.rollouts / pilot.rollouts * squared_slope(mu, total)
     return np.maximum(total - error, LEAST * total)
 
 
@@ -136,7 +137,7 @@ def error_of(pilot: Pilot, truth: Truth) -> Array:
     """Covariance (n, 3, 3) of the observed means' errors in logit D, log rate and log length."""
     if pilot.error is None:
         return np.zeros((len(truth.x), 3, 3))
-    return pilot.error[truth.index["task"], truth.index["variant"]] / truth.design.rollouts
+    return pilot.error[truth.index["task"], truth.index["variant"]] / truth.size.rollouts
 
 
 def draw_errors(pilot: Pilot, truth: Truth, rng: np.random.Generator) -> Array:
@@ -144,7 +145,7 @@ def draw_errors(pilot: Pilot, truth: Truth, rng: np.random.Generator) -> Array:
     if pilot.error is None:
         return np.zeros((len(truth.x), 3))
     roots = np.stack([[_root(c) for c in v] for v in pilot.error])[truth.index["task"], truth.index["variant"]]
-    return np.einsum("nij,nj->ni", roots, rng.standard_normal((len(truth.x), 3))) / np.sqrt(truth.design.rollouts)
+    return np.einsum("nij,nj->ni", roots, rng.standard_normal((len(truth.x), 3))) / np.sqrt(truth.size.rollouts)
 
 
 def observe(pilot: Pilot, truth: Truth, d: Array, error: Array, rng: np.random.Generator) -> pd.DataFrame:
@@ -157,9 +158,9 @@ def observe(pilot: Pilot, truth: Truth, d: Array, error: Array, rng: np.random.G
     if pilot.error is None:
         return out.assign(M=round(pilot.rollouts))
     size = np.column_stack([seen[:, 0] * (1 - seen[:, 0]), seen[:, 1:]])
-    shown = _wishart(error_of(pilot, truth), truth.design.rollouts - 1, rng) * size[:, :, None] * size[:, None, :]
+    shown = _wishart(error_of(pilot, truth), truth.size.rollouts - 1, rng) * size[:, :, None] * size[:, None, :]
     columns = [np.sqrt(shown[:, k, k]) for k in range(3)] + [shown[:, 0, 1], shown[:, 0, 2], shown[:, 1, 2]]
-    return out.assign(M=truth.design.rollouts, **dict(zip(JACKKNIFE, columns, strict=True)))
+    return out.assign(M=truth.size.rollouts, **dict(zip(JACKKNIFE, columns, strict=True)))
 
 
 def _wishart(covariance: Array, df: int, rng: np.random.Generator) -> Array:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.schema import UserError
+from canopy_stats.slope.columns import BASE, with_columns
 
 NEEDED = ("task", "prompt_uid", "model_name", "model_variant", "D", "R_bar", "N_bar")
-BASE = "base"
 FEWEST_PROMPTS = 10
 SQUEEZE = 1e-6
 """Responses of the beta models are moved into [SQUEEZE, 1 - SQUEEZE]; the moved rows are counted."""
@@ -18,11 +18,8 @@ SQUEEZE = 1e-6
 
 @dataclass(frozen=True)
 class PreparedPanel:
-    """A checked panel, its tuned variant, what was left out, and the factors that have one level only.
-
-    Added columns: R_c, R_c2 (centred rate in nats per token and its square); R_sc, invN_sc (rate and 1/length in
-    standard deviations over the panel); ``rate_sd``, what R_sc divides by.
-    """
+    """A checked panel with the columns of :func:`~canopy_stats.slope.columns.with_columns`, its tuned variant, what was
+    left out, the factors that have one level only, and ``rate_sd`` (nats/token), what R_sc divides by."""
 
     data: pd.DataFrame
     tuned: str
@@ -39,16 +36,7 @@ def prepare(panel: pd.DataFrame, response: str = "D") -> PreparedPanel:
     _refuse_few_prompts(panel)
     single = frozenset(name for name in ("task", "model_name") if panel[name].nunique() == 1)
     notes = tuple(f"{name} has one level ({panel[name].iloc[0]}); its term is left out." for name in sorted(single))
-    rate = panel["R_bar"] - panel["R_bar"].mean()
-    data = panel.assign(R_c=rate, R_c2=rate**2, R_sc=standardised(panel["R_bar"]),
-                        invN_sc=standardised(1 / panel["N_bar"]))
-    return PreparedPanel(data, tuned, notes, single, float(panel["R_bar"].std()))
-
-
-def standardised(values: pd.Series) -> pd.Series:
-    """(x - mean) / sd (R's scale(): divisor n - 1); zero where nothing varies."""
-    spread = values.std()
-    return (values - values.mean()) / (spread if spread > 0 else 1.0)
+    return PreparedPanel(with_columns(panel), tuned, notes, single, float(panel["R_bar"].std()))
 
 
 def _refuse_columns(panel: pd.DataFrame, response: str) -> None:

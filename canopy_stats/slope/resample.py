@@ -15,7 +15,8 @@ import pandas as pd
 
 from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.schema import UserError
-from canopy_stats.slope.estimates import LEVEL, Interval, SlopeChange
+from canopy_stats.slope.change import SlopeChange
+from canopy_stats.slope.estimates import LEVEL, Interval
 
 Estimator = Callable[[pd.DataFrame], SlopeChange]
 PARTS = ("base", "tuned", "difference")

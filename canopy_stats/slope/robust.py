@@ -16,9 +16,12 @@ import pandas as pd
 
 from canopy_stats.mixed import Fit
 from canopy_stats.schema import UserError
-from canopy_stats.slope.cells import Cells, cell_slopes, fit_cells, with_terms
-from canopy_stats.slope.combine import Combined, Layout, combine
-from canopy_stats.slope.estimates import LEVEL, Estimate, SlopeChange, estimate, missing, ratio_of
+from canopy_stats.slope.cells import CellSlopes, cell_slopes, fit_cells, with_terms
+from canopy_stats.slope.change import SlopeChange
+from canopy_stats.slope.coefficients import uncertified
+from canopy_stats.slope.combine import CellGrid, Combined, combine
+from canopy_stats.slope.estimates import ALPHA, Estimate, estimate, missing, ratio_of
+from canopy_stats.slope.models import logit_unit
 from canopy_stats.slope.prepare import PreparedPanel, prepare
 from canopy_stats.slope.reliability import COLUMNS, Calibrated, calibrated, can_correct, uncorrected
 from canopy_stats.slope.support import LEAST_SHARE, TRIM, Support, common_support
@@ -53,8 +56,8 @@ class _Slopes:
     """The joint fit, and the cells' slopes on the link and on the response scale."""
 
     fit: Fit
-    link: Cells
-    response: Cells
+    link: CellSlopes
+    response: CellSlopes
 
 
 def _positive_rates(prepared: PreparedPanel) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -87,24 +90,24 @@ def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, sl
     base, tuned, change, ratio = change_of(combined)
     response = dict(zip(PARTS, change_of(combined_slopes(slopes.response))[:3], strict=True))
     is_corrected = len(corrected.table) > 0
-    notes = (*notes, *_support_notes(support), *_weight_note(combined["difference"]), *_fit_notes(slopes.fit),
+    notes = (*notes, *_support_notes(support), *_weight_note(combined["difference"]), *uncertified(slopes.fit),
              _error_note(corrected.table))
     return SlopeChange(
         "robust", base, tuned, change, ratio, True, _verdict(change, ratio, combined["difference"], is_corrected),
         _estimand(support), notes, slopes.fit,
-        unit=f"log-odds per SD of R ({prepared.rate_sd:.4g} nats/token)", response=response,
+        unit=logit_unit(prepared.rate_sd), response=response,
         cells=_cell_table(slopes.link, combined["difference"]), support=support.table,
-        calibration=corrected.table if is_corrected else None)
+        calibration=corrected.table if is_corrected else None, panel=prepared.data)
 
 
 # --- combining --------------------------------------------------------------------------------------------------
 
 
-def combined_slopes(cells: Cells) -> dict[str, Combined]:
+def combined_slopes(cells: CellSlopes) -> dict[str, Combined]:
     """Base, tuned and difference over the cells, all with the weights that suit the difference."""
-    layout = Layout(*(pd.factorize(cells.names[name])[0] for name in ("model_name", "task")))
-    change = combine(*cells.part("difference"), layout)
-    others = {which: combine(*cells.part(which), layout, change.weights) for which in ("base", "tuned")}
+    grid = CellGrid(*(pd.factorize(cells.names[name])[0] for name in ("model_name", "task")))
+    change = combine(*cells.part("difference"), grid)
+    others = {which: combine(*cells.part(which), grid, change.weights) for which in ("base", "tuned")}
     return {**others, "difference": change}
 
 
@@ -118,11 +121,12 @@ def change_of(combined: dict[str, Combined]) -> tuple[Estimate, Estimate, Estima
     return base, tuned, change, ratio_of(tuned.estimate, base.estimate, covariance, df, change.pvalue)
 
 
-def _cell_table(cells: Cells, change: Combined) -> pd.DataFrame:
+def _cell_table(cells: CellSlopes, change: Combined) -> pd.DataFrame:
     columns: dict[str, np.ndarray] = {}
     for which in PARTS:
         values, covariance = cells.part(which)
-        columns |= {which: values, f"{which}_se": np.sqrt(np.diag(covariance))}
+        value, error = ("estimate", "std_error") if which == "difference" else (f"{which}_slope", f"{which}_std_error")
+        columns |= {value: values, error: np.sqrt(np.diag(covariance))}
     return cells.names.assign(**columns, weight=change.weights)
 
 
@@ -140,7 +144,7 @@ def _estimand(support: Support) -> str:
 
 
 def _verdict(change: Estimate, ratio: Estimate, combined: Combined, corrected: bool) -> str:
-    word = "differ" if change.pvalue < 1 - LEVEL else "are not shown to differ"
+    word = "differ" if change.pvalue < ALPHA else "are not shown to differ"
     text = (f"At matched rates, with one curve shared by both variants, the slopes {word} "
             f"(difference {change.estimate:.3g}, 95% interval {change.interval[0]:.3g} to {change.interval[1]:.3g}, "
             f"p = {change.pvalue:.3g}, {change.df:.1f} degrees of freedom).")
@@ -175,10 +179,6 @@ def _weight_note(change: Combined) -> tuple[str, ...]:
             "least squares takes that off.",) if change.weights.min() < 0 else ()
 
 
-def _fit_notes(fit: Fit) -> tuple[str, ...]:
-    return () if fit.converged else (f"The fit is not certified: {fit.certificate}",)
-
-
 def _not_identified(prepared: PreparedPanel, support: Support, notes: tuple[str, ...]) -> SlopeChange:
     least = support.table[["base_share", "tuned_share"]].min(axis=1)
     shares = ", ".join(f"{task} {share:.0%}" for task, share in zip(support.table["task"], least, strict=True))
@@ -187,4 +187,4 @@ def _not_identified(prepared: PreparedPanel, support: Support, notes: tuple[str,
                "the tasks). A number here would rest on the shape of the curve alone.")
     nothing = missing()
     return SlopeChange("robust", nothing, nothing, nothing, nothing, False, verdict, _estimand(support), notes,
-                       unit=f"log-odds per SD of R ({prepared.rate_sd:.4g} nats/token)", support=support.table)
+                       unit=logit_unit(prepared.rate_sd), support=support.table, panel=prepared.data)

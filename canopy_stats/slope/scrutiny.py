@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from canopy_stats.slope.change import AnyModel, slope_change
-from canopy_stats.slope.estimates import LEVEL, SlopeChange
-from canopy_stats.slope.paper import row
-
-ALPHA = 1 - LEVEL
+from canopy_stats.slope.change import SlopeChange
+from canopy_stats.slope.estimates import ALPHA
+from canopy_stats.slope.front import slope_change
+from canopy_stats.slope.models import AnyModel
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def slope_scrutiny(panel: pd.DataFrame, *, paper: AnyModel = "paper_beta", boots
     first, second = (slope_change(panel, model=model, bootstrap=bootstrap, seed=seed, workers=workers)
                      for model in (paper, "robust"))
     agree = _agree(first, second)
-    table = pd.DataFrame([row(first), row(second)])
+    table = pd.DataFrame([first.row(), second.row()])
     return Scrutiny(first, second, agree, _verdict(first, second, agree), table)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.schema import UserError
-from canopy_stats.slope.paper import paper_dispersion
-from canopy_stats.slope.prepare import BASE, prepare, standardised
+from canopy_stats.slope import models
+from canopy_stats.slope.prepare import prepare
 from canopy_stats.slope.support import common_support
 
 Response = Callable[[pd.DataFrame], pd.Series]
@@ -20,11 +20,7 @@ Choices = Mapping[str, Sequence[str] | Mapping[str, Any]]
 DIMENSIONS = ("embedder", "response", "model", "rate", "length", "task", "family", "slopes", "support")
 """Every decision, in the order in which they are made: what is measured, how it is modelled, on which rows."""
 
-RESPONSES: Mapping[str, Response] = {
-    "D": lambda panel: panel["D"],
-    "Vendi": lambda panel: (panel["VS"] - 1) / (panel["M"] - 1),
-    "RSE": lambda panel: panel["RSE"] / np.log(panel["rse_m"]),
-}
+RESPONSES: Mapping[str, Response] = {"D": models.D.made, "Vendi": models.VENDI.made, "RSE": models.RSE.made}
 """Diversity on a scale from 0 to 1, from a panel. Vendi: (VS - 1)/(M - 1); RSE: over its maximum log m."""
 
 TERMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -56,8 +52,8 @@ class Specification:
 class Source:
     """One embedder's rows with the columns that formulas use, and its responses by name.
 
-    ``data`` gains R_sc, invN_sc, logN_sc (standardised rate, 1/N, log N), R_tuned (R_sc in tuned rows, else 0) and
-    ``shared`` (the rate lies where base and tuned overlap within the task).
+    ``data`` has the columns of :func:`~canopy_stats.slope.columns.with_columns` and ``shared`` (the rate lies where
+    base and tuned overlap within the task).
     """
 
     data: pd.DataFrame
@@ -134,7 +130,7 @@ def _sources(panels: Mapping[str, pd.DataFrame], responses: Mapping[str, Any], n
                 del found[same]
                 notes.append(f"embedder {name}, response {same}: the same values as under {earlier}.")
         if found:
-            sources[name] = Source(_with_terms(frame.data), frame.tuned, found)
+            sources[name] = Source(frame.data.assign(shared=shared_rates(frame.data)), frame.tuned, found)
     if not sources:
         raise UserError(f"None of the responses asked for can be computed from this panel. {' '.join(notes)}")
     return sources
@@ -165,13 +161,6 @@ def _found_responses(data: pd.DataFrame, asked: Mapping[str, Any], notes: list[s
 
 def _responses(sources: Mapping[str, Source]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for source in sources.values() for name in source.responses))
-
-
-def _with_terms(data: pd.DataFrame) -> pd.DataFrame:
-    rate = standardised(data["R_bar"])
-    return data.assign(
-        R_sc=rate, invN_sc=standardised(1 / data["N_bar"]), logN_sc=standardised(np.log(data["N_bar"])),
-        R_tuned=rate.where(data["model_variant"].astype(str) != BASE, 0.0), shared=shared_rates(data))
 
 
 def shared_rates(data: pd.DataFrame) -> np.ndarray:
@@ -206,7 +195,8 @@ def _specification(choices: dict[str, str], terms: Mapping[str, Mapping[str, tup
     used = [term for name in TERMS for term in terms[name].get(choices[name], ())
             if not any(column in term for column in single)]
     formula = f"y ~ {' + '.join([*used, '(1|prompt_uid)'])}"
-    paper = paper_dispersion("paper_vendi" if choices["response"] == "Vendi" else "paper_beta", frozenset(single))
+    paper = models.TABLE["paper_vendi" if choices["response"] == "Vendi" else "paper_beta"].dispersion_formula(
+        frozenset(single))
     return Specification(choices, formula, None if choices["model"] == "linear" else paper)
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 from scipy import optimize, stats
 
 from canopy_stats.schema import UserError
+from canopy_stats.slope.estimates import ALPHA
 
 Array = np.ndarray
 PowerCurve = Callable[[Array, Array, Array], Array]
 """Power (n,) of studies with so many prompts, rollouts and families (n,)."""
-LEVEL = 0.05
-LIMIT = float(stats.norm.isf(LEVEL / 2))
+LIMIT = float(stats.norm.isf(ALPHA / 2))
 NEAR = 0.005
 """Splits whose powers differ by less are as good as one another; the cheapest is recommended."""
 
@@ -58,12 +58,12 @@ def power_curve(table: pd.DataFrame, effect: float) -> PowerCurve:
     p, m, f = (rows[name].to_numpy(dtype=float) for name in ("prompts", "rollouts", "families"))
     x = np.column_stack([np.ones(len(rows)), np.log(p), -1 / m, np.log(f)])
     mean, sd = sign * rows["mean_z"].to_numpy(), rows["sd_z"].to_numpy()
-    error = sd / np.sqrt(rows["n_sim"].to_numpy() - rows["failed"].to_numpy())
+    error = sd / np.sqrt(rows["replicates"].to_numpy() - rows["failed"].to_numpy())
     start = np.array([np.log(max(float(mean.mean()), 0.05)), 0.0, 0.0, 0.0])
     found = optimize.least_squares(lambda b: (np.exp(x @ b) - mean) / error, start,
                                    bounds=([-20, 0, 0, 0], [20, 1, 200, 1]))
     spread = np.polyfit(np.log(p), np.log(sd), 1) if len(set(p)) > 2 else np.array([0.0, np.log(sd).mean()])
-    share = 1 - float(rows["failed"].sum() / rows["n_sim"].sum())
+    share = 1 - float(rows["failed"].sum() / rows["replicates"].sum())
 
     def curve(prompts: Array, rollouts: Array, families: Array) -> Array:
         at = np.stack([np.ones(np.shape(prompts)), np.log(prompts), -1 / np.asarray(rollouts, float), np.log(families)])

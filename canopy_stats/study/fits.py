@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from canopy_stats.slope import Estimate, Interval, SlopeChange
-    from canopy_stats.slope.change import AnyModel
+    from canopy_stats.slope.models import AnyModel
     from canopy_stats.study.catalogue import Material
 
 FITTING = ("mixedlm", "numpy", "scipy", "pandas", "formulaic")
@@ -87,7 +87,7 @@ def _changes(material: Material, folder: Path, say: Say) -> list[Path]:
 
 def _models(panel: pd.DataFrame) -> list[AnyModel]:
     """The slope models that the panel has the columns for: without a judge there is no RSE."""
-    from canopy_stats.slope.change import MODELS
+    from canopy_stats.slope.models import MODELS
 
     return [model for model in MODELS if model != "paper_rse" or "RSE" in panel]
 
@@ -185,6 +185,12 @@ def _number(value: Any) -> Any:
     return float(value["number"]) if isinstance(value, Mapping) else value
 
 
+_FORMER = {"base_se": "base_std_error", "tuned_se": "tuned_std_error", "difference": "estimate",
+           "difference_se": "std_error", "difference_p": "p_value", "ratio_low": "ratio_conf_low",
+           "ratio_high": "ratio_conf_high"}
+"""Columns of slope tables that were written under other names."""
+
+
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +198,7 @@ def read_slopes(out: Path) -> pd.DataFrame:
     """The slope table of a finished fit stage."""
     import pandas as pd
 
-    table = pd.read_csv(out / "fits" / "slopes.csv")
+    table = pd.read_csv(out / "fits" / "slopes.csv").rename(columns=_FORMER)
     table.attrs["notes"] = json.loads((out / "fits" / "notes.json").read_bytes())
     return table
 

@@ -166,7 +166,7 @@ def embed(part: Part) -> list[Path]:
     """Embeds every run's texts, which their folders keep, and counts them."""
     import pandas as pd
 
-    from canopy_stats.metrics import embed as embed_run
+    from canopy_stats.metrics.embed import embed as embed_run
 
     rows = []
     for name, run in part.opened().items():

@@ -7,7 +7,8 @@ import torch
 
 from canopy_stats.generation.cache import SlotCache
 from canopy_stats.generation.decoding import RecomputeDecoder, SlotDecoder, _slots_agree
-from canopy_stats.generation.plain import law_terms, plain_logits
+from canopy_stats.generation.plain import plain_logits
+from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.sampler import ShardSampler
 from canopy_stats.generation.torch_engine import TorchEngine, load_engine
 from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, ModelSource, Prompt, RunKey, SamplingPolicy, UserError

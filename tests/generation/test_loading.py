@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from canopy_stats.generation import loading, torch_engine
-from canopy_stats.generation.loading import files_sha256, tensors_sha256
+from canopy_stats.generation.provenance import files_sha256, tensors_sha256
 from canopy_stats.schema import ModelSource, UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -97,7 +97,7 @@ def test_a_hub_name_that_does_not_resolve(monkeypatch):
     def offline(*args, **kwargs):
         raise OSError("We couldn't connect to the hub\nand much more")
 
-    monkeypatch.setattr("canopy_stats.generation.loading.AutoModelForCausalLM.from_pretrained", offline)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", offline)
     with pytest.raises(UserError, match=r"The model some/model can't be loaded \(We couldn't connect to the hub\);"):
         load("some/model")
 
@@ -109,7 +109,7 @@ def test_code_of_a_checkpoint_is_never_run(checkpoint, monkeypatch):
         seen.update(kwargs)
         raise OSError("enough")
 
-    monkeypatch.setattr("canopy_stats.generation.loading.AutoModelForCausalLM.from_pretrained", spy)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", spy)
     with pytest.raises(UserError):
         load(checkpoint)
     assert seen["trust_remote_code"] is False

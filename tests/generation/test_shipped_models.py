@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tiny
 
-from canopy_stats.generation.plain import law_terms, plain_logits
+from canopy_stats.generation.plain import plain_logits
+from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.torch_engine import load_engine
 from canopy_stats.schema import STEP_TERMS, ModelSource, Prompt, SamplingPolicy
 

@@ -1,12 +1,16 @@
 """Terms of one step against a second implementation in double precision, and the law of the draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from canopy_stats.generation import terms as terms_module
-from canopy_stats.generation.plain import law_terms
+from canopy_stats.generation.ending import Endings
+from canopy_stats.generation.plain_law import law_terms
+from canopy_stats.generation.processors import Past, padded
 from canopy_stats.generation.randomness import rollout_key
 from canopy_stats.generation.terms import Draws, step_terms
 from canopy_stats.schema import STEP_TERMS, RunKey, SamplingPolicy
@@ -33,6 +37,33 @@ def test_terms_agree_with_double_precision(policy):
     assert want.near.sum() <= 2
     for i, name in enumerate(STEP_TERMS):
         np.testing.assert_allclose(got[~want.near, i], want.steps[name][~want.near], atol=5e-6, err_msg=name)
+
+
+PIECES = [bytes(np.random.default_rng(i).choice(list(b"abcd"), 1 + i % 4).tolist()) for i in range(5000)]
+PROCESSED = [{"repetition_penalty": 1.3}, {"repetition_penalty": 0.8}, {"min_new_tokens": 20},
+             {"suppress_tokens": tuple(range(0, 900, 7))}, {"stop_token_ids": (5, 6, 7)},
+             {"stop_strings": ("abcda", "ddd", "bab")},
+             {"repetition_penalty": 1.05, "min_new_tokens": 20, "suppress_tokens": (1, 2), "stop_token_ids": (9,),
+              "stop_strings": ("abcda",)}]
+
+
+@pytest.mark.parametrize("extra", PROCESSED, ids=lambda e: "+".join(e))
+@pytest.mark.parametrize("policy", LAWS, ids=SamplingPolicy.label)
+def test_laws_that_look_at_the_text_agree_with_double_precision(policy, extra):
+    """One text of 60 steps after a prompt of 10; a millionth, relative where a term is above one."""
+    policy = replace(policy, **extra)
+    x, rng = logits(60, seed=1), np.random.default_rng(2)
+    prompt, drawn = rng.integers(0, 5000, 10).tolist(), rng.integers(0, 5000, 60)
+    endings = Endings({*ENDS.tolist(), *policy.stop_token_ids}, policy.stop_strings, PIECES)
+    text = torch.tensor([*prompt, *drawn]).expand(60, -1)
+    seen = torch.where(torch.arange(70) < 10 + torch.arange(60)[:, None], text, text[:, :1])
+    completing = [endings.completing(endings.start([*prompt, *drawn[:t]])) for t in range(60)]
+    past = Past(torch.arange(60), seen, padded(completing, x.device))
+    _, got = step_terms(x, policy, torch.tensor(endings.ids), tokens=torch.tensor(drawn), past=past)
+    want = law_terms(x.numpy(), drawn, ENDS.tolist(), policy, prompt_ids=prompt, pieces=PIECES)
+    assert want.near.sum() <= 2
+    for i, name in enumerate(STEP_TERMS):
+        np.testing.assert_allclose(got[~want.near, i], want.steps[name][~want.near], atol=1e-6, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("policy", LAWS, ids=SamplingPolicy.label)

@@ -8,9 +8,9 @@ import pytest
 from markov_runs import store_run
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from canopy_stats.metrics import embed, embed_texts
+from canopy_stats.metrics import embed_texts
 from canopy_stats.metrics import hashed as hashed_words
-from canopy_stats.metrics.embed import Embedder, Prompted, resolve, the_kept_embedding
+from canopy_stats.metrics.embed import Embedder, Prompted, embed, resolve, the_kept_embedding
 from canopy_stats.metrics.texts import prepare
 from canopy_stats.schema import UserError
 

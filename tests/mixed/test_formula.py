@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canopy_stats.mixed.fixed import AliasedWarning, NotEstimableWarning, encode_fixed
+from canopy_stats.mixed.fixed import AliasedWarning, NotEstimableWarning, encode_fixed, without_intercept
 from canopy_stats.mixed.formula import build_design, offset_values
 from canopy_stats.mixed.grouping import encode_groups
 from canopy_stats.mixed.parse import parse
@@ -242,3 +242,12 @@ def test_aliased_columns_that_keep_their_relation_are_estimable(data):
     assert np.isfinite(encode_fixed(part, moved)).all()
     with pytest.warns(NotEstimableWarning):
         assert np.isnan(encode_fixed(part, twice.assign(v=0.0))).all()
+
+
+def test_without_an_intercept_factors_keep_their_reference(data):
+    part = build_design("y ~ f*x", data).fixed
+    left = without_intercept(part)
+    assert left.names == part.names[1:] and without_intercept(left) is left
+    np.testing.assert_array_equal(encode_fixed(left, data), part.matrix[:, 1:])
+    constant = without_intercept(build_design("y ~ 1", data).fixed)
+    assert constant.matrix.shape == (60, 0) and encode_fixed(constant, data).shape == (60, 0)

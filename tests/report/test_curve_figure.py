@@ -14,8 +14,8 @@ def table():
     """Three models x two responses: two clearly larger, one clearly smaller, two unclear, one failed."""
     return pd.DataFrame({
         "spec": range(6), "response": ["D", "D", "D", "Vendi", "Vendi", "Vendi"], "model": ["beta", "linear", "x"] * 2,
-        "estimate": [0.5, 0.2, -0.3, 0.1, 0.4, np.nan], "low": [0.4, -0.1, -0.4, -0.2, 0.3, np.nan],
-        "high": [0.6, 0.5, -0.2, 0.4, 0.5, np.nan], "p": [0.001, 0.2, 0.01, 0.5, 0.001, np.nan],
+        "estimate": [0.5, 0.2, -0.3, 0.1, 0.4, np.nan], "conf_low": [0.4, -0.1, -0.4, -0.2, 0.3, np.nan],
+        "conf_high": [0.6, 0.5, -0.2, 0.4, 0.5, np.nan], "p_value": [0.001, 0.2, 0.01, 0.5, 0.001, np.nan],
         "usable": [True] * 5 + [False], "paper": [True] + [False] * 5})
 
 
@@ -88,7 +88,7 @@ def test_long_names_are_shortened():
 
 
 def test_what_is_no_curve_is_refused(table):
-    with pytest.raises(UserError, match="needs the columns low, high"):
-        specification_figure(table.drop(columns=["low", "high"]))
+    with pytest.raises(UserError, match="needs the columns conf_low, conf_high"):
+        specification_figure(table.drop(columns=["conf_low", "conf_high"]))
     with pytest.raises(UserError, match="no specifications"):
         specification_figure(table.iloc[:0])

@@ -15,7 +15,7 @@ def made(effects=(0.2,), families=(3,)):
     z = np.sqrt(table["prompts"]) * table["effect"] * (1 - 1 / table["rollouts"]) * table["families"] / 2
     null = pd.DataFrame([(40, 20, f, 0.0) for f in families], columns=table.columns)
     return pd.concat([table.assign(mean_z=z, sd_z=1.0, power=0.5), null.assign(mean_z=0.0, sd_z=1.0, power=0.06)],
-                     ignore_index=True).assign(mc_error=0.02, failed=0, n_sim=100)
+                     ignore_index=True).assign(mc_error=0.02, failed=0, replicates=100)
 
 
 def test_a_line_for_each_number_of_rollouts():

@@ -140,11 +140,11 @@ def test_changes_are_those_of_the_slope_table():
     panel = cs.load_demo_panel().query("task != 'math'")
     table = tables.changes([({"panel": "all", "rows": len(panel)}, cs.slope_change(panel, model="interaction"))])
     expected = cs.slope_table(panel).set_index("model").loc["interaction"]
-    for name in ("base_slope", "tuned_se", "difference_p", "ratio", "ratio_low", "ratio_high"):
+    for name in ("base_slope", "tuned_std_error", "p_value", "ratio", "ratio_conf_low", "ratio_conf_high"):
         assert table[name].item() == pytest.approx(expected[name])
     shown = tables.printed_changes(table).iloc[0]
     assert list(shown.index[:3]) == ["panel", "rows", "model"]
-    assert shown["base slope"] == f"{expected['base_slope']:.3f} ({expected['base_se']:.3f})"
+    assert shown["base slope"] == f"{expected['base_slope']:.3f} ({expected['base_std_error']:.3f})"
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------

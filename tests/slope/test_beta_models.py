@@ -9,7 +9,7 @@ import pytest
 
 import canopy_stats as cs
 from canopy_stats.schema import UserError
-from canopy_stats.slope.paper import paper_dispersion, paper_formula
+from canopy_stats.slope.models import TABLE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -76,8 +76,8 @@ def test_other_responses_are_the_formulas_written_out(judged, model, response):
 
 def test_factors_with_one_level_are_left_out():
     both = frozenset({"task", "model_name"})
-    assert paper_formula("paper_beta", both) == "D ~ R_sc*model_variant + ns(invN_sc, 4)*model_variant + (1|prompt_uid)"
-    assert paper_dispersion("paper_beta", both) == "~ model_variant + ns(invN_sc, 3) + R_sc*model_variant"
+    assert TABLE["paper_beta"].formula(both) == "D ~ R_sc*model_variant + ns(invN_sc, 4)*model_variant + (1|prompt_uid)"
+    assert TABLE["paper_beta"].dispersion_formula(both) == "~ model_variant + ns(invN_sc, 3) + R_sc*model_variant"
 
 
 def test_exact_zeros_and_ones_are_squeezed_and_counted(panel):

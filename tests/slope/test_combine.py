@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canopy_stats.slope.combine import Layout, combine
+from canopy_stats.slope.combine import CellGrid, combine
 
 FAMILIES, TASKS = 5, 4
 FAMILY, TASK = np.repeat(np.arange(FAMILIES), TASKS), np.tile(np.arange(TASKS), FAMILIES)
@@ -24,7 +24,7 @@ def test_balanced_layout_is_the_two_way_analysis_of_variance():
         rng.standard_normal((FAMILIES, TASKS)))
     between_families, between_tasks, rest = anova(table)
     assert min(between_families, between_tasks) > rest  # all components are inside
-    found = combine(table.ravel(), 1e-9 * np.eye(FAMILIES * TASKS), Layout(FAMILY, TASK))
+    found = combine(table.ravel(), 1e-9 * np.eye(FAMILIES * TASKS), CellGrid(FAMILY, TASK))
     variance = (between_families + between_tasks - rest) / (FAMILIES * TASKS)
     df = (between_families + between_tasks - rest) ** 2 / (
         between_families**2 / (FAMILIES - 1) + between_tasks**2 / (TASKS - 1)
@@ -38,7 +38,7 @@ def test_balanced_layout_is_the_two_way_analysis_of_variance():
 
 def test_without_variation_the_sampling_covariance_decides():
     sampling = np.diag(np.linspace(0.01, 0.04, FAMILIES * TASKS))
-    found = combine(np.full(FAMILIES * TASKS, 0.7), sampling, Layout(FAMILY, TASK))
+    found = combine(np.full(FAMILIES * TASKS, 0.7), sampling, CellGrid(FAMILY, TASK))
     weights = 1 / np.diag(sampling)
     assert found.value == pytest.approx(0.7)
     np.testing.assert_allclose(found.weights, weights / weights.sum(), rtol=1e-6)
@@ -49,7 +49,7 @@ def test_without_variation_the_sampling_covariance_decides():
 def test_one_task_is_a_random_effects_meta_analysis():
     """Equal sampling variances: the restricted estimate is the observed variance less the sampling variance."""
     values, s2 = np.array([0.1, 0.5, 0.9, 0.2, 0.75]), 0.01
-    found = combine(values, s2 * np.eye(5), Layout(np.arange(5), np.zeros(5, int)))
+    found = combine(values, s2 * np.eye(5), CellGrid(np.arange(5), np.zeros(5, int)))
     assert list(found.spread) == ["cell"]
     assert found.spread["cell"] == pytest.approx(np.sqrt(values.var(ddof=1) - s2), rel=1e-4)
     assert found.se == pytest.approx(np.sqrt(values.var(ddof=1) / 5), rel=1e-4)
@@ -57,15 +57,15 @@ def test_one_task_is_a_random_effects_meta_analysis():
 
 
 def test_degrees_of_freedom_are_no_fewer_than_the_fewest_levels_leave():
-    assert Layout(FAMILY, TASK).least_df == TASKS - 1
-    assert Layout(np.array([0, 1]), np.array([0, 0])).least_df == 1
-    assert Layout(np.array([0]), np.array([0])).least_df == 1
+    assert CellGrid(FAMILY, TASK).least_df == TASKS - 1
+    assert CellGrid(np.array([0, 1]), np.array([0, 0])).least_df == 1
+    assert CellGrid(np.array([0]), np.array([0])).least_df == 1
 
 
 def test_given_weights_are_kept():
     weights = np.full(FAMILIES * TASKS, 1 / (FAMILIES * TASKS))
     values = np.random.default_rng(1).standard_normal(FAMILIES * TASKS)
-    found = combine(values, np.diag(np.linspace(1, 9, FAMILIES * TASKS)), Layout(FAMILY, TASK), weights)
+    found = combine(values, np.diag(np.linspace(1, 9, FAMILIES * TASKS)), CellGrid(FAMILY, TASK), weights)
     assert found.value == pytest.approx(values.mean())
 
 
@@ -74,7 +74,7 @@ def test_order_of_cells_and_units_change_nothing():
     values = rng.standard_normal(FAMILIES * TASKS)
     root = rng.standard_normal((FAMILIES * TASKS, FAMILIES * TASKS)) / 10
     sampling = root @ root.T + 0.05 * np.eye(FAMILIES * TASKS)
-    one = combine(values, sampling, Layout(FAMILY, TASK))
+    one = combine(values, sampling, CellGrid(FAMILY, TASK))
     p = rng.permutation(FAMILIES * TASKS)
-    other = combine(1000 * values[p], 1e6 * sampling[np.ix_(p, p)], Layout(FAMILY[p], TASK[p]))
+    other = combine(1000 * values[p], 1e6 * sampling[np.ix_(p, p)], CellGrid(FAMILY[p], TASK[p]))
     assert (other.value / 1000, other.se / 1000, other.df) == pytest.approx((one.value, one.se, one.df), rel=1e-3)

@@ -47,7 +47,7 @@ def test_joint_contrasts_are_those_of_one_statsmodels_fit(panel):
                 weights[next(i for i, n in enumerate(names) if n.startswith("R_bar:") and f"T.{variant}]" in n)] = sign
         covariance = fit.cov_params().loc[names, names].to_numpy()
         assert row["estimate"] == pytest.approx(weights @ fit.fe_params, rel=1e-4)
-        assert row["se"] == pytest.approx(np.sqrt(weights @ covariance @ weights), rel=1e-3)
+        assert row["std_error"] == pytest.approx(np.sqrt(weights @ covariance @ weights), rel=1e-3)
 
 
 def test_two_variants_are_slope_change(panel):
@@ -55,9 +55,9 @@ def test_two_variants_are_slope_change(panel):
     for model in ("interaction", "quadratic", "paper_beta", "robust"):
         row = slope_contrasts(two, model=model).iloc[0]
         change = cs.slope_change(two, model=model).difference
-        assert row["estimate"] == pytest.approx(change.estimate) and row["se"] == pytest.approx(change.se)
-        assert row["p"] == row["p_adjusted"] == pytest.approx(change.pvalue)
-        assert (row["low"], row["high"]) == pytest.approx(change.interval)
+        assert row["estimate"] == pytest.approx(change.estimate) and row["std_error"] == pytest.approx(change.se)
+        assert row["p_value"] == row["p_adjusted"] == pytest.approx(change.pvalue)
+        assert (row["conf_low"], row["conf_high"]) == pytest.approx(change.interval)
         assert (row["simultaneous_low"], row["simultaneous_high"]) == pytest.approx(change.interval)
 
 
@@ -67,7 +67,7 @@ def test_pairs_of_the_robust_model_are_fitted_alone(panel):
     change = cs.slope_change(pair.replace({"model_variant": {"sft": "base"}}), model="robust")
     scale = panel["R_bar"].std() / pair["R_bar"].std()  # every row per standard deviation over the whole panel
     assert table.loc[0, "estimate"] == pytest.approx(scale * change.difference.estimate)
-    assert table.loc[0, "p"] == pytest.approx(change.difference.pvalue)
+    assert table.loc[0, "p_value"] == pytest.approx(change.difference.pvalue)
     assert table.loc[0, "contrast"] == "SFT to RL" and "share" in table.loc[0, "notes"]
     assert f"({panel['R_bar'].std():.4g} nats/token)" in table.loc[0, "unit"]
 
@@ -75,7 +75,7 @@ def test_pairs_of_the_robust_model_are_fitted_alone(panel):
 def test_a_pair_without_shared_rates_does_not_stop_the_others(panel):
     far = panel.assign(R_bar=panel["R_bar"].where(panel["model_variant"] != "rl", panel["R_bar"] + 5))
     table = slope_contrasts(far, contrasts={"a": ("base", "sft"), "b": ("base", "rl")})
-    assert np.isfinite(table.loc[0, "p"]) and table.loc[0, "p_adjusted"] == table.loc[0, "p"]
+    assert np.isfinite(table.loc[0, "p_value"]) and table.loc[0, "p_adjusted"] == table.loc[0, "p_value"]
     assert np.isnan(table.loc[1, "estimate"]) and "common support" in table.loc[1, "notes"]
     with pytest.raises(UserError, match="common support"):
         slope_contrasts(far, contrasts={"b": ("base", "rl")})
@@ -83,12 +83,12 @@ def test_a_pair_without_shared_rates_does_not_stop_the_others(panel):
 
 def test_adjustments_are_statsmodels_and_the_simultaneous_intervals_bonferronis(panel):
     plain = slope_contrasts(panel, model="interaction", contrasts="all", adjust="none")
-    assert (plain["p"] == plain["p_adjusted"]).all() and plain["simultaneous_low"].isna().all()
-    for adjust, method in (("holm", "holm"), ("bonferroni", "bonferroni"), ("bh", "fdr_bh")):
+    assert (plain["p_value"] == plain["p_adjusted"]).all() and plain["simultaneous_low"].isna().all()
+    for adjust, method in (("holm", "holm"), ("bonferroni", "bonferroni"), ("fdr_bh", "fdr_bh")):
         table = slope_contrasts(panel, model="interaction", contrasts="all", adjust=adjust)
-        np.testing.assert_allclose(table["p_adjusted"], multipletests(plain["p"], method=method)[1])
+        np.testing.assert_allclose(table["p_adjusted"], multipletests(plain["p_value"], method=method)[1])
     holm = slope_contrasts(panel, model="interaction", contrasts="all")
-    half = stats.t.ppf(1 - 0.025 / 6, holm["df"]) * holm["se"]
+    half = stats.t.ppf(1 - 0.025 / 6, holm["df"]) * holm["std_error"]
     np.testing.assert_allclose(holm["simultaneous_high"] - holm["estimate"], half)
     bonferroni = slope_contrasts(panel, model="interaction", contrasts="all", adjust="bonferroni")
     excluded = (bonferroni["simultaneous_low"] > 0) | (bonferroni["simultaneous_high"] < 0)
@@ -96,8 +96,9 @@ def test_adjustments_are_statsmodels_and_the_simultaneous_intervals_bonferronis(
 
 
 def test_unidentified_rows_do_not_count_as_tests():
-    table = pd.DataFrame({"contrast": list("abc"), "estimate": [1.0, np.nan, 1.0], "se": [0.5, np.nan, 0.4],
-                          "df": [np.inf, np.nan, np.inf], "low": 0.0, "high": 0.0, "p": [0.03, np.nan, 0.01],
+    table = pd.DataFrame({"contrast": list("abc"), "estimate": [1.0, np.nan, 1.0], "std_error": [0.5, np.nan, 0.4],
+                          "df": [np.inf, np.nan, np.inf], "statistic": 0.0, "conf_low": 0.0, "conf_high": 0.0,
+                          "p_value": [0.03, np.nan, 0.01],
                           "unit": "", "notes": ""})
     out = adjusted(table, "holm")
     np.testing.assert_allclose(out["p_adjusted"], [0.03, np.nan, 0.02])
@@ -109,7 +110,7 @@ def test_weights_of_several_variants(panel):
                             contrasts={"mean of tuned - base": {"base": -1, "sft": 0.5, "dpo": 0.5},
                                        "sft - base": ("base", "sft"), "dpo - base": ("base", "dpo")})
     assert table.loc[0, "estimate"] == pytest.approx(table.loc[1:, "estimate"].mean())
-    assert table.loc[0, "se"] < table.loc[1:, "se"].mean()
+    assert table.loc[0, "std_error"] < table.loc[1:, "std_error"].mean()
 
 
 def test_consecutive_contrasts_follow_the_order(panel):
@@ -136,7 +137,7 @@ def test_holm_keeps_the_chance_of_any_false_difference():
     for seed in range(25):
         table = slope_contrasts(simulate(np.random.default_rng(seed), equal, prompts=10), model="interaction",
                                 contrasts="all")
-        any_raw.append((table["p"] < 0.05).any())
+        any_raw.append((table["p_value"] < 0.05).any())
         any_holm.append((table["p_adjusted"] < 0.05).any())
     assert np.mean(any_holm) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 25) < 0.2 and np.mean(any_raw) > np.mean(any_holm)
 

@@ -67,8 +67,8 @@ def test_paper_model_is_the_direct_glmm(panel, by_hand):
         assert row["paper"] and row["native_scale"] == "logit per SD of the rate"
         name = "R_sc:model_variant[T.tuned]"
         assert row["native"] == pytest.approx(fit.params[name], abs=1e-6)
-        assert row["native_se"] == pytest.approx(fit.bse[name], rel=1e-5)
-        assert row["z"] == pytest.approx(row["native"] / row["native_se"])
+        assert row["native_std_error"] == pytest.approx(fit.bse[name], rel=1e-5)
+        assert row["statistic"] == pytest.approx(row["native"] / row["native_std_error"])
         factor = (values * (1 - values)).mean() / values.std()
         assert row["estimate"] == pytest.approx(factor * row["native"])
         assert row["squeezed"] == (~values.between(1e-6, 1 - 1e-6)).sum()
@@ -85,10 +85,10 @@ def test_linear_rows_are_lmms_on_their_rows(small, by_hand):
             row = only(small.table, model="linear", rate=rate, support=support)
             name = "R_sc:model_variant[T.tuned]"
             assert row["native"] == pytest.approx(fit.params[name], rel=1e-6) and row["n"] == len(rows)
-            assert row["p"] == pytest.approx(fit.pvalues[name], rel=1e-3)
+            assert row["p_value"] == pytest.approx(fit.pvalues[name], rel=1e-3)
             assert row["estimate"] == pytest.approx(fit.params[name] / by_hand["D"].std(), rel=1e-6)
             low, high = fit.conf_int().loc[name] / by_hand["D"].std()
-            assert (row["low"], row["high"]) == (pytest.approx(low, rel=1e-4), pytest.approx(high, rel=1e-4))
+            assert (row["conf_low"], row["conf_high"]) == (pytest.approx(low, rel=1e-4), pytest.approx(high, rel=1e-4))
     assert 0 < inside.sum() < len(by_hand)
 
 
@@ -98,7 +98,7 @@ def test_a_linear_row_is_statsmodels_too(small, by_hand):
     row = only(small.table, model="linear", rate="straight", support="all")
     name = "R_sc:C(model_variant)[T.tuned]"
     assert row["native"] == pytest.approx(found.params[name], rel=1e-4)
-    assert row["native_se"] == pytest.approx(found.bse[name], rel=1e-3)
+    assert row["native_std_error"] == pytest.approx(found.bse[name], rel=1e-3)
 
 
 def test_varying_slopes_enter_by_task_and_family(panel, by_hand):
@@ -109,7 +109,7 @@ def test_varying_slopes_enter_by_task_and_family(panel, by_hand):
                  " + (0 + R_sc + R_tuned || model_name)", rows, reference={"model_variant": "base"})
     row = curve.table.iloc[0]
     assert row["native"] == pytest.approx(fit.params["R_sc:model_variant[T.tuned]"], rel=1e-5)
-    assert row["native_se"] == pytest.approx(fit.bse["R_sc:model_variant[T.tuned]"], rel=1e-4)
+    assert row["native_std_error"] == pytest.approx(fit.bse["R_sc:model_variant[T.tuned]"], rel=1e-4)
 
 
 def test_shared_rates_are_those_of_the_robust_slope(panel):
@@ -131,14 +131,14 @@ def test_paper_rows_are_the_papers_models(panel):
         found = cs.slope_change(panel, model=model)
         row = only(curve.table, response=response)
         assert row["paper"] and row["native"] == pytest.approx(found.difference.estimate, abs=1e-6)
-        assert row["native_se"] == pytest.approx(found.difference.se, rel=1e-4)
+        assert row["native_std_error"] == pytest.approx(found.difference.se, rel=1e-4)
 
 
 def test_agreement_counts_what_the_table_says(small):
     table = small.table.copy()
-    table.loc[0, ["estimate", "p"]] = [-0.4, 0.001]
+    table.loc[0, ["estimate", "p_value"]] = [-0.4, 0.001]
     table.loc[1, "usable"] = False
-    table.loc[2:, "p"] = [0.2, 0.049, 0.051, 0.9, 0.001, 0.001]
+    table.loc[2:, "p_value"] = [0.2, 0.049, 0.051, 0.9, 0.001, 0.001]
     counted = agreement(table).set_index(["choice", "option"])
     good = table[table["usable"]]
     whole = counted.loc[("all", "all")]
@@ -257,7 +257,7 @@ def test_no_change_is_not_found_by_the_smooth_curve():
     choices = {**SMALL, "model": ["linear"], "support": ["all"]}
     rows = [specification_curve(simulate_panel(scenario, np.random.default_rng(s)), choices=choices).table
             for s in range(10)]
-    p = pd.concat(rows).pivot_table(index="spec", values="p", aggfunc=lambda v: (v < 0.05).mean())["p"]
+    p = pd.concat(rows).pivot_table(index="spec", values="p_value", aggfunc=lambda v: (v < 0.05).mean())["p_value"]
     assert p[0] > 0.8 and p[1] < 0.35
-    z = pd.concat(rows).set_index("spec")["z"]
+    z = pd.concat(rows).set_index("spec")["statistic"]
     assert stats.ttest_1samp(z[1], 0).pvalue > 0.01

@@ -53,10 +53,10 @@ def test_effects_are_those_of_an_effect_coded_fit(panel, found):
     for name, term in (("weights", "W"), ("template", "T"), ("interaction", "W:T")):
         row, column = effect(found, "slope", name), f"R_bar:{term}"
         assert row["estimate"] == pytest.approx(slopes.params[column], rel=1e-4)
-        assert row["se"] == pytest.approx(slopes.bse[column], rel=1e-3)
+        assert row["std_error"] == pytest.approx(slopes.bse[column], rel=1e-3)
         row = effect(found, "mean D", name)
         assert row["estimate"] == pytest.approx(means.params[term], rel=1e-4)
-        assert row["se"] == pytest.approx(means.bse[term], rel=1e-3)
+        assert row["std_error"] == pytest.approx(means.bse[term], rel=1e-3)
 
 
 @pytest.mark.parametrize("quantity", ["slope", "mean D"])
@@ -66,14 +66,14 @@ def test_the_main_effects_add_up_to_the_total_and_the_share_is_their_ratio(found
     assert weights + template == pytest.approx(total)
     assert share == pytest.approx(template / total)
     row = effect(found, quantity, SHARE)
-    assert row["low"] < share < row["high"] and row["kind"] == "bounded"
+    assert row["conf_low"] < share < row["conf_high"] and row["kind"] == "bounded"
 
 
 def test_cells_are_plain_means_and_slopes_in_a_balanced_panel(panel, found):
     plain = panel.groupby(["weights", "template"])["D"].mean()
     for row in found.cells.itertuples():
         assert row.mean_D == pytest.approx(plain[row.weights, row.template], abs=1e-9)
-    np.testing.assert_allclose(found.cells["slope"], SLOPES, atol=4 * found.cells["slope_se"].max())
+    np.testing.assert_allclose(found.cells["slope"], SLOPES, atol=4 * found.cells["slope_std_error"].max())
     assert list(zip(found.cells["weights"], found.cells["template"], strict=True)) == list(CELLS)
 
 
@@ -85,7 +85,7 @@ def test_what_was_put_in_comes_out():
         found = template_factorial(simulate(np.random.default_rng(seed), prompts=25), weights="weights",
                                    template="template")
         rows = found.table[found.table["quantity"] == "slope"].set_index("effect")
-        held.append([rows.loc[n, "low"] <= value <= rows.loc[n, "high"] for n, value in truth.items()])
+        held.append([rows.loc[n, "conf_low"] <= value <= rows.loc[n, "conf_high"] for n, value in truth.items()])
     assert np.mean(held, axis=0).min() >= 0.8 and np.mean(held) > 0.91
 
 

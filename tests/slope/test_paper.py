@@ -7,7 +7,7 @@ from scipy import stats
 
 import canopy_stats as cs
 from canopy_stats.schema import UserError
-from canopy_stats.slope.paper import paper_formula
+from canopy_stats.slope.models import TABLE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -26,17 +26,17 @@ def test_interaction_slopes_are_lme4s(table):
     """lme4's estimates of the interaction model (tests/golden/reference_fits.json, a.lmm_interaction)."""
     row = table.loc["interaction"]
     assert row["base_slope"] == pytest.approx(0.07101487268059, rel=1e-6)
-    assert row["difference"] == pytest.approx(0.09389421194798, rel=1e-6)
-    assert row["difference_se"] == pytest.approx(0.008042542996132, rel=1e-5)
+    assert row["estimate"] == pytest.approx(0.09389421194798, rel=1e-6)
+    assert row["std_error"] == pytest.approx(0.008042542996132, rel=1e-5)
     assert row["ratio"] == pytest.approx((0.07101487268059 + 0.09389421194798) / 0.07101487268059, rel=1e-6)
-    assert row["ratio_kind"] == "bounded" and row["ratio_low"] < row["ratio"] < row["ratio_high"]
-    assert row["difference_p"] == pytest.approx(2 * stats.t.sf(0.09389421194798 / 0.008042542996132, 2085.2), rel=1e-3)
+    assert row["ratio_kind"] == "bounded" and row["ratio_conf_low"] < row["ratio"] < row["ratio_conf_high"]
+    assert row["p_value"] == pytest.approx(2 * stats.t.sf(0.09389421194798 / 0.008042542996132, 2085.2), rel=1e-3)
 
 
 def test_main_model_has_one_slope(table):
     row = table.loc["main"]
     assert row["base_slope"] == row["tuned_slope"] == pytest.approx(0.06028798512654, rel=1e-6)
-    assert np.isnan(row["difference"]) and np.isnan(row["ratio"]) and row["ratio_kind"] == "not modelled"
+    assert np.isnan(row["estimate"]) and np.isnan(row["ratio"]) and row["ratio_kind"] == "not modelled"
 
 
 def test_quadratic_is_tested_against_the_interaction(panel, table):
@@ -69,7 +69,7 @@ def test_slope_of_one_family_and_one_task(panel):
     assert table["nobs"].eq(200).all() and np.isfinite(table["base_slope"]).all()
     expected = cs.lmm("D ~ R_bar*model_variant + N_bar + (1|prompt_uid)", one)
     assert cs.slope_change(one, model="interaction").base.estimate == pytest.approx(expected.params["R_bar"])
-    formula = paper_formula("main", frozenset({"model_name"}))
+    formula = TABLE["main"].formula(frozenset({"model_name"}))
     assert formula == "D ~ R_bar + N_bar + task + model_variant + (1|prompt_uid)"
 
 

@@ -11,8 +11,8 @@ from scipy.special import expit
 import canopy_stats as cs
 from canopy_stats.slope.closed_form import contrast_weights, expected_interaction
 from canopy_stats.slope.pilot import JACKKNIFE, estimate_pilot
-from canopy_stats.slope.planned import Design, draw_errors, draw_panel, draw_truth, error_of, observe, squared_slope
-from canopy_stats.slope.power import one_study, power
+from canopy_stats.slope.planned import StudySize, draw_errors, draw_panel, draw_truth, error_of, observe, squared_slope
+from canopy_stats.slope.power import one_study, slope_power
 from canopy_stats.slope.simulate import Scenario, simulate_panel
 from canopy_stats.slope.split import best_split, power_curve
 
@@ -31,8 +31,8 @@ def pilot():
 
 @pytest.fixture(scope="module")
 def closed():
-    return power(made(QUIET), effect=0.25, prompts=[10, 20, 40], rollouts=[5, 20], families=[3], model="interaction",
-                 method="closed", n_sim=5)
+    return slope_power(made(QUIET), effect=0.25, prompts=[10, 20, 40], rollouts=[5, 20], families=[3],
+                       model="interaction", method="closed", replicates=5)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def test_a_large_pilot_shows_the_law_it_came_from():
 def test_new_panels_look_like_the_pilot():
     pilot = made(Scenario(families=3, tasks=3, prompts=200, difference=0.3, rollouts=8))
     law = estimate_pilot(pilot)
-    new = draw_panel(law, Design(200, 8, 3), law.difference, np.random.default_rng(1))
+    new = draw_panel(law, StudySize(200, 8, 3), law.difference, np.random.default_rng(1))
     for column, close in (("D", 0.04), ("R_bar", 0.02), ("N_bar", 25)):
         both = [p.groupby(["task", "model_variant"])[column].agg(["mean", "std"]).to_numpy() for p in (pilot, new)]
         assert both[0] == pytest.approx(both[1], abs=close, rel=0.1)
@@ -71,11 +71,11 @@ def test_new_panels_look_like_the_pilot():
 
 def test_error_shrinks_with_the_rollouts_and_is_what_the_jackknife_columns_say(pilot):
     rng = np.random.default_rng(2)
-    few, many = (draw_panel(pilot, Design(60, m, 3), 0.0, rng) for m in (5, 45))
+    few, many = (draw_panel(pilot, StudySize(60, m, 3), 0.0, rng) for m in (5, 45))
     for column in ("se_D", "se_R", "se_N"):
         ratio = np.sqrt((few[column] ** 2).mean() / (many[column] ** 2).mean())
         assert ratio == pytest.approx(3.0, rel=0.12)
-    truth = draw_truth(pilot, Design(300, 5, 3), 0.0, rng)
+    truth = draw_truth(pilot, StudySize(300, 5, 3), 0.0, rng)
     error = draw_errors(pilot, truth, rng)
     seen = observe(pilot, truth, expit(truth.eta), error, rng)
     assert np.mean((seen["R_bar"] - truth.rate) ** 2) == pytest.approx(np.mean(seen["se_R"] ** 2), rel=0.1)
@@ -84,19 +84,19 @@ def test_error_shrinks_with_the_rollouts_and_is_what_the_jackknife_columns_say(p
 
 
 def test_the_effect_changes_nothing_but_the_tuned_slopes(pilot):
-    none, some = (draw_truth(pilot, Design(40, 10, 3), e, np.random.default_rng(4)) for e in (0.0, 0.5))
+    none, some = (draw_truth(pilot, StudySize(40, 10, 3), e, np.random.default_rng(4)) for e in (0.0, 0.5))
     assert np.array_equal(none.rate, some.rate)
     tuned = none.index["variant"] == 1
     assert (some.eta - none.eta)[~tuned] == pytest.approx(0.0)
     slope = np.polyfit(none.frame["R_sc"][tuned & (none.index["task"] == 0)],
                        (some.eta - none.eta)[tuned & (none.index["task"] == 0)], 1)[0]
     assert slope == pytest.approx(0.5)
-    own = draw_truth(pilot, Design(40, 10, 3), pilot.difference, np.random.default_rng(4))
+    own = draw_truth(pilot, StudySize(40, 10, 3), pilot.difference, np.random.default_rng(4))
     assert own.eta == pytest.approx(pilot.fit.predict(own.frame, mode="population", scale="link"))
 
 
 def test_families_are_as_many_as_asked_and_prompts_are_paired(pilot):
-    panel = draw_panel(pilot, Design(7, 4, 5), 0.1, np.random.default_rng(0))
+    panel = draw_panel(pilot, StudySize(7, 4, 5), 0.1, np.random.default_rng(0))
     assert panel.shape[0] == 2 * 7 * 5 * 2 and panel["model_name"].nunique() == 5
     assert (panel.groupby("prompt_uid").size() == 10).all() and (panel["M"] == 4).all()
     assert set(panel["model_variant"]) == {"base", "tuned"}
@@ -127,7 +127,7 @@ CURVED = QUIET.but(gap=1.0, difference=0.1, family_sd=0.15, curve="log")
 @pytest.mark.parametrize("scenario", [QUIET, CURVED], ids=["keeps its level", "curved and varying"])
 def test_closed_form_is_what_simulation_finds(scenario):
     law = estimate_pilot(made(scenario))
-    design, n = Design(15, 8, 3), 80
+    design, n = StudySize(15, 8, 3), 80
     streams = np.random.SeedSequence(5).spawn(n)
     drawn = [one_study(law, design, 0.15, model="interaction", stream=s) for s in streams]
     expected = [expected_interaction(law, design, 0.15, s) for s in streams[:25]]
@@ -159,8 +159,8 @@ def test_level_is_kept_where_it_should_be(closed):
     assert "(its level is 5%)" in closed.words
 
 
-def test_level_is_kept_in_simulation():
-    found = power(made(QUIET), effect=0.0, prompts=[15], rollouts=[8], model="interaction", n_sim=80)
+def test_level_is_kept_ireplicatesulation():
+    found = slope_power(made(QUIET), effect=0.0, prompts=[15], rollouts=[8], model="interaction", replicates=80)
     share = found.table["power"].iloc[0]
     assert stats.binomtest(round(share * 80), 80, 0.05).pvalue > 0.01 and found.table["failed"].eq(0).all()
     with pytest.raises(cs.UserError, match="Only effect zero"):
@@ -170,14 +170,15 @@ def test_level_is_kept_in_simulation():
 def test_a_model_that_loses_its_level_is_told():
     """One concave curve and lower rates: the interaction model finds an effect that is not there."""
     curved = made(Scenario(families=3, tasks=2, prompts=80, gap=1.5, rollouts=12, curve="log", curve_scale=1.5))
-    found = power(curved, effect=0.2, prompts=[40], rollouts=[10, 20], model="interaction", method="closed", n_sim=4)
+    found = slope_power(curved, effect=0.2, prompts=[40], rollouts=[10, 20], model="interaction", method="closed",
+                        replicates=4)
     assert not found.kept_level and found.level["power"].iloc[0] > 0.3
     assert "its power means nothing" in found.words and "its power means nothing" in found.recommend(1e8)
 
 
 def test_more_effect_more_significance_with_the_same_random_numbers(pilot):
     streams = np.random.SeedSequence(8).spawn(12)
-    z = np.array([[one_study(pilot, Design(12, 8, 3), e, model="interaction", stream=s).z for s in streams]
+    z = np.array([[one_study(pilot, StudySize(12, 8, 3), e, model="interaction", stream=s).z for s in streams]
                   for e in (0.0, 0.2, 0.4)])
     assert np.all(np.diff(z, axis=0) > 0)
 
@@ -191,25 +192,25 @@ def test_more_prompts_and_rollouts_more_power(closed):
 
 def test_table_adds_up_and_does_not_depend_on_the_workers(closed):
     table = closed.table
-    assert len(table) == 3 * 2 + 1 and (table["n_sim"] == 5).all()
+    assert len(table) == 3 * 2 + 1 and (table["replicates"] == 5).all()
     tokens = made(QUIET).groupby(["task", "model_variant"])["N_bar"].mean().sum()
     assert table["tokens"].to_numpy() == pytest.approx(
         (table["prompts"] * table["rollouts"] * table["families"] * tokens).to_numpy())
-    again = power(made(QUIET), effect=0.25, prompts=[10, 20, 40], rollouts=[5, 20], families=[3], model="interaction",
-                  method="closed", n_sim=5, workers=2)
+    again = slope_power(made(QUIET), effect=0.25, prompts=[10, 20, 40], rollouts=[5, 20], families=[3],
+                        model="interaction", method="closed", replicates=5, workers=2)
     pd.testing.assert_frame_equal(table.drop(columns="seconds"), again.table.drop(columns="seconds"))
 
 
 def test_failed_analyses_count_as_not_significant(pilot, monkeypatch):
-    module = import_module("canopy_stats.slope.power")  # the package's name is the function's
+    module = import_module("canopy_stats.slope.power")
 
     def fail(*_, **__):
         raise cs.UserError("broken\nhere")
 
     monkeypatch.setattr(module, "slope_change", fail)
-    study = one_study(pilot, Design(6, 4, 2), 0.2, model="interaction", stream=np.random.SeedSequence(1))
+    study = one_study(pilot, StudySize(6, 4, 2), 0.2, model="interaction", stream=np.random.SeedSequence(1))
     assert study.found == 0.0 and study.failure == "broken here"
-    row = module._row(pilot, Design(6, 4, 2), 0.2, [study, study])
+    row = module._row(pilot, StudySize(6, 4, 2), 0.2, [study, study])
     assert row["failed"] == 2 and row["power"] == 0.0 and np.isnan(row["mean_z"])
 
 
@@ -219,7 +220,7 @@ def test_failed_analyses_count_as_not_significant(pilot, monkeypatch):
 def table_of(mean_z):
     """A table whose mean z is a known function of prompts and rollouts."""
     rows = [{"prompts": p, "rollouts": m, "families": f, "effect": 0.2, "power": 0.5, "mc_error": 0.0,
-             "mean_z": mean_z(p, m, f), "sd_z": 1.0, "failed": 0, "n_sim": 100}
+             "mean_z": mean_z(p, m, f), "sd_z": 1.0, "failed": 0, "replicates": 100}
             for p in (10, 30, 100, 300) for m in (4, 10, 40) for f in (2, 4)]
     return pd.DataFrame(rows)
 
@@ -281,7 +282,7 @@ SIZES = {"prompts": [10], "rollouts": [6], "effect": 0.2}
     (made(QUIET), {"prompts": []}, r"prompts is \[\]; give whole numbers of at least 5"),
     (made(QUIET), {"rollouts": [2]}, r"rollouts is \[2\]; give whole numbers of at least 3"),
     (made(QUIET), {"families": [1]}, "The robust slope needs at least two families"),
-    (made(QUIET), {"n_sim": 1}, "n_sim is 1; at least 2 panels"),
+    (made(QUIET), {"replicates": 1}, "replicates is 1; at least 2 panels"),
     (made(QUIET)[lambda p: p["model_variant"] == "base"], {}, "model_variant has base"),
     (made(QUIET).drop(columns="se_D"), {"model": "interaction"},
      r"it lacks se_D. canopy_stats.panel makes them .* or ask for rollouts=\[12\], as the pilot has"),
@@ -290,18 +291,19 @@ SIZES = {"prompts": [10], "rollouts": [6], "effect": 0.2}
 ])
 def test_refusals(panel, arguments, message):
     with pytest.raises(cs.UserError, match=message):
-        power(panel, **{**SIZES, **arguments})
+        slope_power(panel, **{**SIZES, **arguments})
 
 
 def test_without_jackknife_columns_the_pilots_rollouts_stay():
     bare = made(QUIET).drop(columns=list(JACKKNIFE))
-    found = power(bare, effect=0.3, prompts=[10], rollouts=[12], model="interaction", n_sim=3)
+    found = slope_power(bare, effect=0.3, prompts=[10], rollouts=[12], model="interaction", replicates=3)
     assert len(found.table) == 2 and any("no jackknife columns" in note for note in found.notes)
     assert "no jackknife columns" in found.words
 
 
 def test_one_family_and_one_task_can_be_planned_with_the_papers_model():
     one = made(Scenario(families=1, tasks=1, prompts=60, rollouts=10))
-    found = power(one, effect=0.3, prompts=[30], rollouts=[10], model="interaction", method="closed", n_sim=2)
+    found = slope_power(one, effect=0.3, prompts=[30], rollouts=[10], model="interaction", method="closed",
+                        replicates=2)
     assert found.table["power"].between(0, 1).all()
     assert sum("slopes are taken not to vary by" in note for note in found.notes) == 2

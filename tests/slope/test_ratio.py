@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from canopy_stats.slope.ratio import delta_interval, fieller
+from canopy_stats.mixed.ratio import delta_interval, fieller, set_in_words
 
 Z = stats.norm.ppf(0.975)
 COVARIANCE = np.array([[0.04, 0.01], [0.01, 0.02]])
@@ -32,3 +32,10 @@ def test_fieller_covers():
     draws = rng.multivariate_normal([0.3, 0.15], COVARIANCE, 4000)
     hits = [fieller(a, b, COVARIANCE, Z).contains(2.0) for a, b in draws]
     assert abs(np.mean(hits) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 4000)
+
+
+@pytest.mark.parametrize(("low", "high", "kind", "words"), [
+    (1, 2.126, "bounded", "[1.00, 2.13]"), (1, 2, "exclusive", "outside (1.00, 2.00)"),
+    (-np.inf, np.inf, "whole", "any number"), (np.nan, np.nan, "not modelled", "–")])
+def test_sets_in_words(low, high, kind, words):
+    assert set_in_words(low, high, kind, "{:.2f}") == words

@@ -7,6 +7,7 @@ import pytest
 import canopy_stats as cs
 from canopy_stats.schema import UserError
 from canopy_stats.slope.cells import cell_slopes, fit_cells, with_terms
+from canopy_stats.slope.columns import with_columns
 from canopy_stats.slope.reliability import uncorrected
 from canopy_stats.slope.support import common_support
 
@@ -45,7 +46,7 @@ def test_a_shared_curve_is_no_difference_to_it():
 
 @pytest.fixture(scope="module")
 def joint(panel):
-    data = with_terms(uncorrected(panel).data, panel["R_bar"].mean(), panel["R_bar"].std())
+    data = with_terms(uncorrected(with_columns(panel)).data, panel["R_bar"].mean(), panel["R_bar"].std())
     return data, fit_cells(data)
 
 
@@ -67,7 +68,7 @@ def test_response_scale_is_the_derivative_of_predicted_means(panel, joint):
     means = []
     for move in (step, -step):
         moved = rows.assign(R_cal=rows["R_cal"] + move * scale)
-        moved = with_terms(moved.assign(log_R=np.log(moved["R_cal"]), model_variant="tuned"), centre, scale)
+        moved = with_terms(moved.assign(log_R=np.log(moved["R_cal"]), tun=1.0), centre, scale)
         means.append(fit.predict(moved, mode="population").mean())
     place = response.names.query("task == 'task1' and model_name == 'family2'").index[0]
     assert response.part("tuned")[0][place] == pytest.approx((means[0] - means[1]) / (2 * step), rel=1e-4)

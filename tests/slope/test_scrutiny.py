@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import canopy_stats as cs
+from canopy_stats.mixed.ratio import fieller
 from canopy_stats.schema import UserError
-from canopy_stats.slope.ratio import fieller
 from canopy_stats.slope.resample import inverted_ratio, resampled
 
 LAW = cs.Scenario(prompts=60, gap=1.0)

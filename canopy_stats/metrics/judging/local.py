@@ -10,7 +10,7 @@ import numpy as np
 
 from canopy_stats.metrics.diversity import unit_rows
 from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, the_kept_embedding
-from canopy_stats.metrics.judging.cases import DIFFERENT, MISSING, SAME, Case, Sitting, Verdicts
+from canopy_stats.metrics.judging.comparisons import DIFFERENT, MISSING, SAME, Comparison, JudgeContext, Verdicts
 from canopy_stats.schema import UserError
 
 
@@ -33,26 +33,26 @@ class EmbeddingJudge:
         if not isinstance(self.threshold, (int, float)) or not -1 < self.threshold <= 1:
             raise UserError(f"threshold is {self.threshold!r}; it is a cosine above -1 and at most 1, such as 0.8.")
 
-    def identity(self, sitting: Sitting) -> dict[str, Any] | None:
+    def identity(self, context: JudgeContext) -> dict[str, Any] | None:
         if callable(self.embedder):  # a function may change under its name
             return None
-        made = self._embeddings(sitting)
+        made = self._embeddings(context)
         return {"kind": "embedding", "threshold": float(self.threshold), "embedding": dict(made.provenance)}
 
-    def compare(self, cases: Sequence[Case], sitting: Sitting) -> list[Verdicts]:
-        vectors = np.asarray(self._embeddings(sitting))
-        return [_near(vectors[case.rows], self.threshold) for case in cases]
+    def compare(self, comparisons: Sequence[Comparison], context: JudgeContext) -> list[Verdicts]:
+        vectors = np.asarray(self._embeddings(context))
+        return [_near(vectors[comparison.rows], self.threshold) for comparison in comparisons]
 
-    def _embeddings(self, sitting: Sitting) -> Embeddings:
-        made = (embed(sitting.run, self.embedder, think=sitting.think) if self.embedder is not None
-                else the_kept_embedding(sitting.run))
+    def _embeddings(self, context: JudgeContext) -> Embeddings:
+        made = (embed(context.run, self.embedder, think=context.think) if self.embedder is not None
+                else the_kept_embedding(context.run))
         if made is None:
-            raise UserError(f"{sitting.run.path} keeps no embeddings: run `canopy-stats embed` first, or name an "
+            raise UserError(f"{context.run.path} keeps no embeddings: run `canopy-stats embed` first, or name an "
                             "embedder, such as 'minilm'.")
-        if made.provenance.get("think", sitting.think) != sitting.think:
+        if made.provenance.get("think", context.think) != context.think:
             raise UserError(f"The embeddings were made with think={made.provenance['think']!r}, the judge reads texts "
-                            f"with think={sitting.think!r}: ask for the same in both.")
-        if len(made.vectors) != (rollouts := sitting.run.rollouts(["rollout"]).num_rows):
+                            f"with think={context.think!r}: ask for the same in both.")
+        if len(made.vectors) != (rollouts := context.run.rollouts(["rollout"]).num_rows):
             raise UserError(f"There are embeddings of {len(made.vectors)} texts for a run of {rollouts} rollouts: give "
                             "the embeddings of this run.")
         return made
@@ -76,18 +76,18 @@ class FunctionJudge:
 
     function: Callable[[list[str], list[str], str], Sequence[Any]]
 
-    def identity(self, sitting: Sitting) -> dict[str, Any] | None:
+    def identity(self, context: JudgeContext) -> dict[str, Any] | None:
         return None
 
-    def compare(self, cases: Sequence[Case], sitting: Sitting) -> list[Verdicts]:
-        return [self._one(case) for case in cases]
+    def compare(self, comparisons: Sequence[Comparison], context: JudgeContext) -> list[Verdicts]:
+        return [self._one(comparison) for comparison in comparisons]
 
-    def _one(self, case: Case) -> Verdicts:
-        k, pairs = len(case.distinct), case.pairs
+    def _one(self, comparison: Comparison) -> Verdicts:
+        k, pairs = len(comparison.distinct), comparison.pairs
         verdicts = np.full((k, k), SAME, np.int8)
         if pairs:
-            first, second = ([case.distinct[pair[side]] for pair in pairs] for side in (0, 1))
-            answers = list(self.function(first, second, case.prompt))
+            first, second = ([comparison.distinct[pair[side]] for pair in pairs] for side in (0, 1))
+            answers = list(self.function(first, second, comparison.prompt))
             _refuse_strange(answers, len(pairs))
             verdicts[tuple(np.transpose(pairs))] = [MISSING if a is None else int(a) for a in answers]
         return verdicts

@@ -6,8 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from canopy_stats.metrics.judging import wording
-from canopy_stats.metrics.judging.pace import retry_after
+from canopy_stats.metrics.judging import judge_prompt
+from canopy_stats.metrics.judging.rate_limit import retry_after
 
 if TYPE_CHECKING:
     import httpx2
@@ -106,7 +106,7 @@ def _verdict(content: bytes, key: str | None) -> bool:
         raise NoVerdict("malformed reply", last_words(content, key)) from None
     if isinstance(reason, str) and reason in _CUT_SHORT:
         raise NoVerdict(_CUT_SHORT[reason])
-    same = wording.read_verdict(text) if isinstance(text, str) else None
+    same = judge_prompt.read_verdict(text) if isinstance(text, str) else None
     if same is None:
         raise NoVerdict("not a verdict", last_words(str(text).encode(), key))
     return same

@@ -17,6 +17,7 @@ from canopy_stats.report.html import Provenance, Table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from canopy_stats.schema import SamplingPolicy
     from canopy_stats.store import Run
 
 VERSIONS = ("canopy_stats", "python", "torch", "transformers", "tokenizers", "numpy", "platform")
@@ -120,8 +121,7 @@ def commands(study: Mapping[str, Any], runs: Mapping[str, Run]) -> tuple[str, ..
 
 def _generate(name: str, run: Run) -> str:
     config, origin, model = run.config, run.manifest["origin"], run.config.model
-    law = {"--temperature": config.policy.temperature, "--top-k": config.policy.top_k, "--top-p": config.policy.top_p,
-           "--min-p": config.policy.min_p, "--max-new-tokens": config.policy.max_new_tokens}
+    law = _law_options(config.policy)
     options = {"--prompts": f"prompts/{config.task}.jsonl", "--task": config.task, "--family": config.family,
                "--variant": config.variant, "--rollouts": config.n_rollouts, **law, "--seed": config.seed,
                "--batch-size": config.batch_size, "--dtype": model.get("dtype"), "--system": model.get("system"),
@@ -132,9 +132,18 @@ def _generate(name: str, run: Run) -> str:
     return " ".join(["canopy-stats", "generate", *map(_quoted, [_model(run), *words])])
 
 
+def _law_options(law: SamplingPolicy) -> dict[str, Any]:
+    return {"--repetition-penalty": law.repetition_penalty, "--min-new-tokens": law.min_new_tokens or None,
+            "--suppress-tokens": ",".join(map(str, law.suppress_tokens)) or None, "--temperature": law.temperature,
+            "--top-k": law.top_k, "--top-p": law.top_p, "--min-p": law.min_p, "--max-new-tokens": law.max_new_tokens,
+            "--stop-token-ids": ",".join(map(str, law.stop_token_ids)) or None, "--stop-string": law.stop_strings}
+
+
 def _option(flag: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, bool):
         return (flag if value else flag.replace("--", "--no-"),)
+    if isinstance(value, tuple):
+        return tuple(word for one in value for word in (flag, one))
     return flag, str(value)
 
 

@@ -14,8 +14,8 @@ GIVE_UP_AFTER = 25
 
 
 @dataclass
-class Tally:
-    """Verdicts and failures of one sitting; threads may share it. ``over`` is set when no more should be asked."""
+class Outcome:
+    """Verdicts and failures of one context; threads may share it. ``over`` is set when no more should be asked."""
 
     needed: int
     """Verdicts needed altogether, those in the cache included."""

@@ -26,7 +26,7 @@ SAME, DIFFERENT, MISSING = 1, 0, -1
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Comparison:
     """m rollouts of one prompt. ``distinct`` holds the k different texts that are not empty, in order of appearance;
     ``code`` (m,) says which of them each rollout has, −1 for an empty one."""
 
@@ -51,9 +51,9 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Sitting:
-    """What a judge may need beside the cases: the run, how texts were prepared, the share of verdicts that may fail,
-    and where to report progress."""
+class JudgeContext:
+    """What a judge may need beside the comparisons: the run, how texts were prepared, the share of verdicts that may
+    fail, and where to report progress."""
 
     run: Run
     think: str
@@ -63,32 +63,32 @@ class Sitting:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Gives verdicts on the distinct texts of each case; MISSING where it failed, never a guess."""
+    """Gives verdicts on the distinct texts of each comparison; MISSING where it failed, never a guess."""
 
-    def identity(self, sitting: Sitting) -> dict[str, Any] | None:
+    def identity(self, context: JudgeContext) -> dict[str, Any] | None:
         """What decides the verdicts, for the name under which they are kept; None where that cannot be known."""
         ...
 
-    def compare(self, cases: Sequence[Case], sitting: Sitting) -> list[Verdicts]:
-        """(k, k) verdicts of each case; the diagonal is not read."""
+    def compare(self, comparisons: Sequence[Comparison], context: JudgeContext) -> list[Verdicts]:
+        """(k, k) verdicts of each comparison; the diagonal is not read."""
         ...
 
 
-def draw_cases(run: Run, m: int, seed: int, think: str) -> list[Case]:
-    """The cases of a run, in prompt order: for each prompt m of its rollouts, chosen by (seed, task, prompt)."""
+def draw_comparisons(run: Run, m: int, seed: int, think: str) -> list[Comparison]:
+    """The comparisons of a run, in prompt order: for each prompt m of its rollouts, chosen by (seed, task, prompt)."""
     table = run.rollouts(["prompt_id", "rollout", "text"])
     code, ids = prompt_codes(table)
     groups = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
     _refuse_too_few(m, {i: len(rows) for i, rows in zip(ids, groups, strict=True)})
     words, rollout = prepare(table["text"].to_pylist(), think), table["rollout"].to_numpy()
     prompts = {p.prompt_id: p for p in run.prompts()}
-    cases = []
+    comparisons = []
     for prompt_id, rows in zip(ids, groups, strict=True):
         prompt = prompts[prompt_id]
         own = rows[choose(len(rows), m, seed, run.config.task, prompt.prompt_hash)]
-        cases.append(_case(f"{run.config.task}/{prompt_id}", run.config.task, in_words(prompt.source), own, words,
-                           rollout))
-    return cases
+        comparisons.append(_comparison(f"{run.config.task}/{prompt_id}", run.config.task, in_words(prompt.source), own,
+                                       words, rollout))
+    return comparisons
 
 
 def choose(n: int, m: int, seed: int, task: str, prompt_hash: str) -> Ints:
@@ -107,7 +107,7 @@ def _refuse_too_few(m: int, counts: dict[str, int]) -> None:
                         f"Judge m={min(counts.values())} of each; semantic entropies of different m do not compare.")
 
 
-def _case(uid: str, task: str, prompt: str, rows: Ints, words: Sequence[str], rollout: Ints) -> Case:
+def _comparison(uid: str, task: str, prompt: str, rows: Ints, words: Sequence[str], rollout: Ints) -> Comparison:
     position: dict[str, int] = {}
     first: list[int] = []
     for row in rows:
@@ -115,7 +115,7 @@ def _case(uid: str, task: str, prompt: str, rows: Ints, words: Sequence[str], ro
             position[words[row]] = len(position)
             first.append(int(row))
     code = np.array([position.get(words[row], -1) for row in rows], np.intp)
-    return Case(uid, task, prompt, rollout[rows].astype(np.intp), tuple(position), code, np.array(first, np.intp))
+    return Comparison(uid, task, prompt, rollout[rows].astype(np.intp), tuple(position), code, np.array(first, np.intp))
 
 
 def in_words(source: str | list[dict[str, str]] | list[int]) -> str:
@@ -125,16 +125,16 @@ def in_words(source: str | list[dict[str, str]] | list[int]) -> str:
     return "\n\n".join(f"[{part['role']}]\n{part['content'].strip()}" for part in source if isinstance(part, dict))
 
 
-def expand(verdicts: Verdicts, case: Case) -> Verdicts:
+def expand(verdicts: Verdicts, comparison: Comparison) -> Verdicts:
     """Verdicts (m, m) between rollouts from those between distinct texts (k, k).
 
     Equal texts mean the same, and so do two empty ones; an empty text and another never do. None of these is asked.
     """
-    whole = np.full((len(case.code), len(case.code)), DIFFERENT, np.int8)
-    written = np.flatnonzero(case.code >= 0)
+    whole = np.full((len(comparison.code), len(comparison.code)), DIFFERENT, np.int8)
+    written = np.flatnonzero(comparison.code >= 0)
     among = verdicts.copy()
     np.fill_diagonal(among, SAME)
-    whole[np.ix_(written, written)] = among[np.ix_(case.code[written], case.code[written])]
-    empty = np.flatnonzero(case.code < 0)
+    whole[np.ix_(written, written)] = among[np.ix_(comparison.code[written], comparison.code[written])]
+    empty = np.flatnonzero(comparison.code < 0)
     whole[np.ix_(empty, empty)] = SAME
     return whole

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
-class Pace:
+class RateLimiter:
     """Spaces the requests of all threads evenly: at most ``per_minute`` begin in a minute, however many threads ask.
 
     ``sleep`` waits so many seconds and returns True when waiting is over for good (as ``threading.Event.wait`` does);

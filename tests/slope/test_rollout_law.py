@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from canopy_stats.schema import UserError
-from canopy_stats.slope import rollouts as laws
+from canopy_stats.slope import rollout_law as laws
 
 MANY = 40_000
 

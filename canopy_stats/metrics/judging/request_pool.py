@@ -1,4 +1,4 @@
-"""Questions to verdicts: threads that ask, wait and ask again, until all is known or the tally is over."""
+"""Questions to verdicts: threads that ask, wait and ask again, until all is known or the outcome is over."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
-from canopy_stats.metrics.judging.cache import VerdictFile
-from canopy_stats.metrics.judging.pace import Pace, backoff
+from canopy_stats.metrics.judging.outcome import Outcome
+from canopy_stats.metrics.judging.rate_limit import RateLimiter, backoff
 from canopy_stats.metrics.judging.reply import NoVerdict, Refused, Transient, read_reply
-from canopy_stats.metrics.judging.tally import Tally
+from canopy_stats.metrics.judging.verdict_file import VerdictFile
 from canopy_stats.progress import SECONDS_BETWEEN_LINES, duration
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Question(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class RequestLimits:
     """How an endpoint is treated; see OpenAIJudge."""
 
     timeout: float
@@ -40,14 +40,14 @@ class Manners:
     longest_wait: float
 
 
-class Asker:
-    """Asks each question until it has a verdict, which goes to the file, or has failed, which goes to the tally."""
+class RequestPool:
+    """Asks each question until it has a verdict, which goes to the file, or has failed, which goes to the outcome."""
 
-    def __init__(self, client: httpx2.Client, url: str, key: str | None, manners: Manners, verdicts: VerdictFile,
-                 tally: Tally, say: Callable[[str], None]) -> None:
-        self.client, self.url, self.manners = client, url, manners
-        self.verdicts, self.tally = verdicts, tally
-        self.pace = Pace(manners.requests_per_minute, sleep=tally.over.wait)
+    def __init__(self, client: httpx2.Client, url: str, key: str | None, limits: RequestLimits, verdicts: VerdictFile,
+                 outcome: Outcome, say: Callable[[str], None]) -> None:
+        self.client, self.url, self.limits = client, url, limits
+        self.verdicts, self.outcome = verdicts, outcome
+        self.limiter = RateLimiter(limits.requests_per_minute, sleep=outcome.over.wait)
         self._key, self._say = key, say
 
     def ask(self, questions: Sequence[Question]) -> None:
@@ -57,55 +57,55 @@ class Asker:
         for question in questions:
             waiting.put(question)
         self._began = self._last_line = time.monotonic()
-        with ThreadPoolExecutor(self.manners.concurrency, "judge") as pool:
+        with ThreadPoolExecutor(self.limits.concurrency, "judge") as pool:
             try:
-                for worker in [pool.submit(self._work, waiting) for _ in range(self.manners.concurrency)]:
+                for worker in [pool.submit(self._work, waiting) for _ in range(self.limits.concurrency)]:
                     worker.result()
             except BaseException:
-                self.tally.over.set()
+                self.outcome.over.set()
                 raise
 
     def _work(self, waiting: SimpleQueue[Question]) -> None:
         total = waiting.qsize()
-        while not self.tally.over.is_set():
+        while not self.outcome.over.is_set():
             try:
                 self._settle(waiting.get_nowait())
             except Empty:
                 return
             except BaseException:
-                self.tally.over.set()
+                self.outcome.over.set()
                 raise
             self._report(total - waiting.qsize(), total)
 
     def _settle(self, question: Question) -> None:
         """One verdict, whatever it takes."""
-        for attempt in range(1, self.manners.attempts + 1):
-            self.pace.wait()
-            if self.tally.over.is_set():
+        for attempt in range(1, self.limits.attempts + 1):
+            self.limiter.wait()
+            if self.outcome.over.is_set():
                 return
             try:
                 self.verdicts.put(question.key, self._request(question.body()))
-                return self.tally.succeeded()
+                return self.outcome.succeeded()
             except Transient as trouble:
-                if attempt == self.manners.attempts or (trouble.wait or 0) > self.manners.longest_wait:
-                    return self.tally.failed(trouble.kind)
+                if attempt == self.limits.attempts or (trouble.wait or 0) > self.limits.longest_wait:
+                    return self.outcome.failed(trouble.kind)
                 self._wait(trouble, attempt, question.key)
             except NoVerdict as trouble:
-                return self.tally.failed(trouble.kind, answered=True, words=trouble.words)
+                return self.outcome.failed(trouble.kind, answered=True, words=trouble.words)
             except Refused as trouble:
-                return self.tally.refuse(str(trouble))
+                return self.outcome.refuse(str(trouble))
 
     def _wait(self, trouble: Transient, attempt: int, key: str) -> None:
-        own = backoff(attempt, self.manners.first_wait, self.manners.longest_wait, key)
+        own = backoff(attempt, self.limits.first_wait, self.limits.longest_wait, key)
         if trouble.wait is not None:
-            self.pace.hold(trouble.wait)
-        self.tally.over.wait(max(own, trouble.wait or 0.0))
+            self.limiter.hold(trouble.wait)
+        self.outcome.over.wait(max(own, trouble.wait or 0.0))
 
     def _request(self, body: bytes) -> bool:
         """One request and the verdict in its reply."""
         import httpx2
 
-        deadline = time.monotonic() + self.manners.timeout
+        deadline = time.monotonic() + self.limits.timeout
         try:
             with self.client.stream("POST", self.url, content=body) as response:
                 return read_reply(response, deadline, self._key)
@@ -124,6 +124,6 @@ class Asker:
             return
         self._last_line = now
         rate = begun / (now - self._began)
-        failed = f", {self.tally.failed_total:,} failed" if self.tally.failed_total else ""
+        failed = f", {self.outcome.failed_total:,} failed" if self.outcome.failed_total else ""
         self._say(f"{begun:,} of {total:,} verdicts, {rate:.1f} a second, {duration((total - begun) / rate)} "
                   f"left{failed}")

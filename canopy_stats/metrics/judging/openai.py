@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from canopy_stats.files import canonical_json, sha256
-from canopy_stats.metrics.judging import wording
-from canopy_stats.metrics.judging.asking import Asker, Manners
-from canopy_stats.metrics.judging.cache import VerdictFile
-from canopy_stats.metrics.judging.cases import MISSING, Case, Sitting, Verdicts
-from canopy_stats.metrics.judging.tally import Tally
+from canopy_stats.metrics.judging import judge_prompt
+from canopy_stats.metrics.judging.comparisons import MISSING, Comparison, JudgeContext, Verdicts
+from canopy_stats.metrics.judging.outcome import Outcome
+from canopy_stats.metrics.judging.request_pool import RequestLimits, RequestPool
+from canopy_stats.metrics.judging.verdict_file import VerdictFile
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenAIJudge:
-    """A model behind ``base_url`` (such as ``https://host/v1``) judges; see judging/wording.py for what it is asked.
+    """A model behind ``base_url`` (such as ``https://host/v1``) judges; ``judge_prompt`` holds what it is asked.
 
     Parameters
     ----------
@@ -71,43 +71,45 @@ class OpenAIJudge:
             if not (value is None and name == "requests_per_minute" or _positive(value)):
                 raise UserError(f"{name} is {value!r}; it must be a positive number.")
 
-    def identity(self, sitting: Sitting) -> dict[str, Any]:
-        return {"kind": "openai", "base_url": self.base_url, "body": self._body([]), "wording": wording.version()}
+    def identity(self, context: JudgeContext) -> dict[str, Any]:
+        return {"kind": "openai", "base_url": self.base_url, "body": self._body([]), "wording": judge_prompt.version()}
 
-    def compare(self, cases: Sequence[Case], sitting: Sitting) -> list[Verdicts]:
-        questions = [[_Question.of(self, case, i, j) for i, j in case.pairs] for case in cases]
+    def compare(self, comparisons: Sequence[Comparison], context: JudgeContext) -> list[Verdicts]:
+        questions = [[_Question.of(self, comparison, i, j) for i, j in comparison.pairs] for comparison in comparisons]
         distinct = {question.key: question for own in questions for question in own}
-        path, key = self._cache_path(sitting), _api_key(self.api_key_env)
+        path, key = self._cache_path(context), _api_key(self.api_key_env)
         with VerdictFile(path) as verdicts, self._client(key) as client:
             missing = [q for name, q in distinct.items() if name not in verdicts.known]
-            tally = Tally(len(distinct), sitting.max_failed, done=len(distinct) - len(missing))
-            sitting.say(self._announcement(cases, len(distinct), len(missing)))
-            Asker(client, self.url, key, self._manners(), verdicts, tally, sitting.say).ask(missing)
-            tally.raise_if_over(path)
-            return [_collected(case, own, verdicts.known) for case, own in zip(cases, questions, strict=True)]
+            outcome = Outcome(len(distinct), context.max_failed, done=len(distinct) - len(missing))
+            context.say(self._announcement(comparisons, len(distinct), len(missing)))
+            RequestPool(client, self.url, key, self._request_limits(), verdicts, outcome, context.say).ask(missing)
+            outcome.raise_if_over(path)
+            return [_collected(comparison, own, verdicts.known)
+                    for comparison, own in zip(comparisons, questions, strict=True)]
 
     @property
     def url(self) -> str:
         """Where the requests go."""
         return self.base_url.rstrip("/") + "/chat/completions"
 
-    def request(self, case: Case, i: int, j: int) -> bytes:
+    def request(self, comparison: Comparison, i: int, j: int) -> bytes:
         """The JSON that asks about distinct text i, shown first, and text j."""
-        return canonical_json(self._body(wording.messages(case.task, case.prompt, case.distinct[i], case.distinct[j])))
+        texts = comparison.distinct[i], comparison.distinct[j]
+        return canonical_json(self._body(judge_prompt.messages(comparison.task, comparison.prompt, *texts)))
 
     def _body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         whole = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens,
                  **self.body}
         return {name: value for name, value in whole.items() if value is not None}
 
-    def _manners(self) -> Manners:
-        return Manners(self.timeout, self.attempts, self.concurrency, self.requests_per_minute, self.first_wait,
+    def _request_limits(self) -> RequestLimits:
+        return RequestLimits(self.timeout, self.attempts, self.concurrency, self.requests_per_minute, self.first_wait,
                        self.longest_wait)
 
-    def _cache_path(self, sitting: Sitting) -> Path:
+    def _cache_path(self, context: JudgeContext) -> Path:
         if self.cache is not None:
             return Path(self.cache)
-        return sitting.run.path / "verdicts" / f"{sha256(canonical_json(self.identity(sitting)))[:12]}.jsonl"
+        return context.run.path / "verdicts" / f"{sha256(canonical_json(self.identity(context)))[:12]}.jsonl"
 
     @contextmanager
     def _client(self, key: str | None) -> Iterator[httpx2.Client]:
@@ -121,10 +123,10 @@ class OpenAIJudge:
         with httpx2.Client(headers=headers, timeout=self.timeout, limits=limits) as client:
             yield client
 
-    def _announcement(self, cases: Sequence[Case], needed: int, requests: int) -> str:
-        m = len(cases[0].code)
-        whole = m * (m - 1) * len(cases)
-        return (f"{len(cases):,} prompts x m(m-1) = {m * (m - 1):,} verdicts (m = {m}) make {whole:,}; "
+    def _announcement(self, comparisons: Sequence[Comparison], needed: int, requests: int) -> str:
+        m = len(comparisons[0].code)
+        whole = m * (m - 1) * len(comparisons)
+        return (f"{len(comparisons):,} prompts x m(m-1) = {m * (m - 1):,} verdicts (m = {m}) make {whole:,}; "
                 f"{whole - needed:,} need no question (equal or empty texts), {needed - requests:,} are in the cache, "
                 f"{requests:,} requests go to {self.model} at {urlsplit(self.base_url).netloc}")
 
@@ -136,20 +138,20 @@ class _Question:
 
     key: str
     judge: OpenAIJudge
-    case: Case
+    comparison: Comparison
     first: int
     second: int
 
     @classmethod
-    def of(cls, judge: OpenAIJudge, case: Case, i: int, j: int) -> _Question:
-        return cls(sha256(canonical_json(judge.base_url), judge.request(case, i, j)), judge, case, i, j)
+    def of(cls, judge: OpenAIJudge, comparison: Comparison, i: int, j: int) -> _Question:
+        return cls(sha256(canonical_json(judge.base_url), judge.request(comparison, i, j)), judge, comparison, i, j)
 
     def body(self) -> bytes:
-        return self.judge.request(self.case, self.first, self.second)
+        return self.judge.request(self.comparison, self.first, self.second)
 
 
-def _collected(case: Case, questions: Sequence[_Question], known: Mapping[str, bool]) -> Verdicts:
-    found = np.full((len(case.distinct), len(case.distinct)), MISSING, np.int8)
+def _collected(comparison: Comparison, questions: Sequence[_Question], known: Mapping[str, bool]) -> Verdicts:
+    found = np.full((len(comparison.distinct), len(comparison.distinct)), MISSING, np.int8)
     for question in questions:
         if question.key in known:
             found[question.first, question.second] = int(known[question.key])
