@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel test quick browser lint clean
+.PHONY: demo demo-smollm demo-panel test test-lowest quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -42,9 +42,22 @@ browser:
 quick: .venv-test/.ready lint
 	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not slow"
 
+# The core's tests with the lowest versions that pyproject.toml declares: what it says there is true.
+.venv-lowest/.ready: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install -q --disable-pip-version-check packaging
+	.venv-lowest/bin/python .ci/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/pip install -q --disable-pip-version-check -c .venv-lowest/lowest.txt -e . \
+	  pytest pytest-timeout pytest-xdist hypothesis filelock tqdm
+	touch $@
+
+test-lowest: .venv-lowest/.ready
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 -m "not slow" tests/mixed tests/slope tests/test_panel.py \
+	  tests/test_public_names.py tests/report --ignore tests/report/test_browser.py
+
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check .
 	.venv-test/bin/mypy
 
 clean:
-	rm -rf .venv-demo .venv-test build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache

@@ -82,7 +82,7 @@ def bootstrap_panel(model: str, replicates: int, stream: np.random.SeedSequence)
     found = fit(model, simulate(model, 60, 1, np.random.default_rng(stream)))
     drawn = mixed.bootstrap(found, replicates, seed=int(child.generate_state(1)[0]))
     table = drawn.conf_int(kind="percentile")
-    return {str(name): (float(row["lower"]), float(row["upper"])) for name, row in table.iterrows()}
+    return {str(name): (float(row["conf_low"]), float(row["conf_high"])) for name, row in table.iterrows()}
 
 
 def coverage(intervals: list[Interval | str], true: dict[str, float]) -> dict[str, Any]:

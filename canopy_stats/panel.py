@@ -225,7 +225,8 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, bytes]:
 def _read_csv(path: Path) -> tuple[pd.DataFrame, bytes]:
     text = {c.name: "str" for c in PANEL_COLUMNS if c.dtype == "string"}
     # A prompt may be called "NA" or "001": only an empty cell is missing, and text stays text.
-    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""],
+                        float_precision="round_trip")
     frame[list(text)] = frame[list(text)].fillna("")
     return frame, _beside(path).read_bytes() if _beside(path).is_file() else b""
 

@@ -98,7 +98,7 @@ def _circle(arrows: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.xfail(reason="mixed/ and study/ are being rebuilt")
+@pytest.mark.xfail(reason="study/ is being rebuilt")
 def test_no_import_circle():
     arrows = {name: found - {"canopy_stats"} for name, found in _modules(EVERY).items()}
     assert not _circle(arrows), " -> ".join(_circle(arrows))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "metrics"))
@@ -42,7 +43,7 @@ def changed(frame, column, value, row=0):
 def test_one_row_per_prompt_and_checkpoint_in_the_declared_columns(frame):
     assert list(frame.columns) == names(PANEL_COLUMNS)
     assert len(frame) == 9 and not frame.duplicated(module.KEY).any()
-    assert frame["M"].dtype == "int64" and frame["D"].dtype == "float64" and frame["task"].dtype == "str"
+    assert frame["M"].dtype == "int64" and frame["D"].dtype == "float64" and pd.api.types.is_string_dtype(frame["task"])
     assert frame.groupby("prompt_uid").size().eq(3).all()
 
 

@@ -36,7 +36,8 @@ def open_panel(path: str | None) -> pd.DataFrame:
     text = {c.name: str for c in PANEL_COLUMNS if c.dtype == "string"}
     try:
         if path.endswith(".csv"):
-            return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+            return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""],
+                               float_precision="round_trip")
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as a panel ({error}). Give a .parquet or .csv file.") from error

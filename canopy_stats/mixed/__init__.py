@@ -1,16 +1,15 @@
 """Mixed models with lme4's formulas: linear ones, and (beta, ordered beta, gaussian) ones with a dispersion model."""
 
-from canopy_stats.mixed.bootstrap import Bootstrap, bootstrap
+from canopy_stats.mixed.bootstraps import Bootstrap, bootstrap
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.compare import anova
 from canopy_stats.mixed.diagnostics import QuantileResiduals, quantile_residuals
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formula import AliasedWarning
-from canopy_stats.mixed.glmm import glmm
-from canopy_stats.mixed.lmm import lmm
-from canopy_stats.mixed.profile import profile
-from canopy_stats.mixed.ratio import RatioSet, ratio
-from canopy_stats.mixed.slopes import means, slopes
+from canopy_stats.mixed.margins import means, slopes
+from canopy_stats.mixed.models import glmm, lmm
+from canopy_stats.mixed.profiles import profile
+from canopy_stats.mixed.ratios import RatioSet, ratio
 from canopy_stats.mixed.storage import load_fit
 from canopy_stats.mixed.variance import VarianceShares, variance_shares
 

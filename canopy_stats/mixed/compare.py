@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.lmm import fit_design
 from canopy_stats.schema import UserError
 
 
@@ -38,14 +40,14 @@ def _check_comparable(fits: tuple[Fit, ...]) -> None:
             )
 
 
-def _by_likelihood(fits: list[Fit]) -> tuple[list[Fit], list[str]]:
+def _by_likelihood(fits: list[Fit]) -> tuple[Sequence[Estimates], list[str]]:
     """The fits as they may be compared, with a note where REML had to give way."""
     parts = {fit.design.fixed.names for fit in fits}
     if len(parts) == 1 and len({fit.reml for fit in fits}) == 1 or not any(fit.reml for fit in fits):
         return fits, []
-    refitted = [fit_design(fit.design, reml=False) if fit.reml else fit for fit in fits]
+    refitted = [fit.by_likelihood() if fit.reml else fit for fit in fits]
     return refitted, ["REML fits with different fixed parts were refitted by maximum likelihood."]
 
 
-def _row(fit: Fit) -> dict[str, float | str]:
+def _row(fit: Estimates) -> dict[str, float | str]:
     return {"formula": fit.formula, "df_model": fit.df_model, "llf": fit.llf, "aic": fit.aic, "bic": fit.bic}

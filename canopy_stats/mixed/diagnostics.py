@@ -10,7 +10,7 @@ import pandas as pd
 
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.simulate import simulate
+from canopy_stats.mixed.simulation import simulate
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import numpy as np
 
 from canopy_stats.mixed import laplace
 from canopy_stats.mixed.blocks import Array
-from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.certificate import LAPLACE, Certificate
 from canopy_stats.mixed.covariance import boundary_slopes, vanished
-from canopy_stats.mixed.formula import Design, FixedPart
 from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.optimise import Optimum, make_positive, newton_step
 from canopy_stats.mixed.start import zero_theta
 
@@ -28,7 +28,7 @@ def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: i
     distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
     slopes = boundary_slopes(columns, hessian, first)
     blame = culprits(problem, names, optimum, inside, positive)
-    return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame)
+    return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame, LAPLACE)
 
 
 def _positive(block: Array) -> bool:
@@ -39,9 +39,10 @@ def _positive(block: Array) -> bool:
     return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > 1e-9)
 
 
-def parameter_names(problem: Problem, design: Design, dispersion: FixedPart) -> list[str]:
+def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:
     """Names of all parameters, in the order of omega."""
-    names = [*design.fixed.names, *(f"dispersion {name}" for name in dispersion.names)]
+    dispersion = () if frame.dispersion is None else frame.dispersion.names
+    names = [*frame.design.fixed.names, *(f"dispersion {name}" for name in dispersion)]
     names += ["threshold", "gap of the thresholds"][: problem.family.n_cut]
     theta = [""] * problem.sizes[3]
     for factor in problem.factors:

@@ -71,6 +71,12 @@ class Family:
     cdf: Callable[[Array, Array, Array, Array], tuple[Array, Array]]
     link_response: Callable[[Array], Array]
 
+    def for_response(self, y: Array) -> Family:
+        """The family with as many cutpoints as the response (n,) asks for: ordbeta needs those of its edges only."""
+        if self.name != "ordbeta":
+            return self
+        return replace(self, n_cut=int(np.any(y <= 0)) + int(np.any(y >= 1)))
+
 
 def _nothing(n: int) -> Array:
     return np.zeros((n, 0))
@@ -288,7 +294,4 @@ def get_family(name: str, y: Array | None = None) -> Family:
     """Family by name; UserError lists the known ones. With a response, ordbeta has the thresholds that it needs."""
     if name not in FAMILIES:
         raise UserError(f"family is {name!r}; choose one of {', '.join(FAMILIES)}.")
-    family = FAMILIES[name]
-    if name == "ordbeta" and y is not None:
-        family = replace(family, n_cut=int(np.any(y <= 0)) + int(np.any(y >= 1)))
-    return family
+    return FAMILIES[name] if y is None else FAMILIES[name].for_response(y)

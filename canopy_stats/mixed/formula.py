@@ -130,13 +130,11 @@ def _with_response(design: Design, parsed: Parsed) -> Design:
 
 
 def refuse_unread(design: Design, what: str) -> None:
-    """Refuse responses and offsets that ``what`` (a family in words) does not read."""
+    """Refuse responses that ``what`` (a family in words) does not read."""
     if design.trials is not None:
         raise UserError(f"{design.response} counts successes and failures, which {what} does not read.")
     if design.categories:
         raise UserError(f"{design.response} is not numeric but ordered categories, which {what} does not read.")
-    if design.offsets:
-        raise UserError(f"offset({design.offsets[0]}): {what} does not read offsets in the formula yet.")
 
 
 def response_values(text: str, data: pd.DataFrame) -> Array:

@@ -22,7 +22,7 @@ def laplace_df(fit: Fit, contrasts: Array) -> Array:
     spread = fit.full_covariance[first:, first:]
     known = np.isfinite(np.diag(spread))
     variance = _variances(fit, fit.omega, contrasts)
-    steps = 1e-3 * np.maximum(np.abs(fit.theta), smallest_theta(fit.problem, fit.delta))
+    steps = 1e-3 * np.maximum(np.abs(fit.theta), smallest_theta(fit.way.marginal(fit)[0], fit.delta))
     slopes = [_slope(fit, contrasts, first + int(i), steps[i]) for i in np.flatnonzero(known)]
     gradient = np.stack(slopes, axis=1) if slopes else np.zeros((len(contrasts), 0))
     moved = np.einsum("ki,ij,kj->k", gradient, spread[np.ix_(known, known)], gradient)
@@ -39,9 +39,10 @@ def _slope(fit: Fit, contrasts: Array, place: int, step: float) -> Array:
 
 def _variances(fit: Fit, omega: Array, contrasts: Array) -> Array:
     """Variances (k,) of the contrasts at parameters omega, from the curvature in mean and dispersion."""
-    found = laplace.evaluate(fit.problem, omega)
+    problem = fit.way.marginal(fit)[0]
+    found = laplace.evaluate(problem, omega)
     if found is None:
         return np.full(len(contrasts), np.nan)
     p, d = len(fit.beta), len(fit.delta)
-    covariance = positive_inverse(first_hessian(fit.problem, omega, found)[: p + d, : p + d], 1e-14)[:p, :p]
+    covariance = positive_inverse(first_hessian(problem, omega, found)[: p + d, : p + d], 1e-14)[:p, :p]
     return np.einsum("ka,ab,kb->k", contrasts, covariance, contrasts)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import blocks, checks, formula, laplace, pls
-from canopy_stats.mixed.blocks import Array, Factorised, Layout
-from canopy_stats.mixed.family import get_family
+from canopy_stats.mixed import checks, formula, laplace
+from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.estimates import Estimates
+from canopy_stats.mixed.ways import Way
 from canopy_stats.schema import UserError
 
-if TYPE_CHECKING:
-    from canopy_stats.mixed.fit import Fit, Mode, Scale
+Mode = Literal["population", "conditional", "new_levels"]
+Scale = Literal["response", "link"]
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,7 @@ class Rows:
     columns: list[Array]
 
 
-@dataclass(frozen=True)
-class Uncertainty:
-    """Joint uncertainty of estimates and random effects.
-
-    ``slopes`` are derivatives (L_k, q_k, k) of the random effects in the parameters whose covariance is ``covariance``
-    (k, k), ``h`` the curvature of the spherical effects given the parameters, ``factors`` their covariance roots.
-    """
-
-    layout: Layout | None
-    h: Factorised | None
-    slopes: list[Array]
-    covariance: Array
-    factors: list[Array]
-
-
-def predict(fit: Fit, data: pd.DataFrame | None, mode: Mode, scale: Scale, se: bool) -> Any:
+def predict(fit: Estimates, way: Way, data: pd.DataFrame | None, mode: Mode, scale: Scale, se: bool) -> Any:
     """Means (m,), or a table of mean and standard error; see ``Fit.predict``."""
     check_choice("mode", mode, ("population", "conditional", "new_levels"))
     check_choice("scale", scale, ("response", "link"))
@@ -52,7 +38,7 @@ def predict(fit: Fit, data: pd.DataFrame | None, mode: Mode, scale: Scale, se: b
     mean = to_scale(fit, rows, eta, scale)
     if not se:
         return mean
-    error = link_errors(fit, rows, mode)
+    error = link_errors(fit, way, rows, mode)
     if scale == "response":
         step = 1e-5
         slope = (to_scale(fit, rows, eta + step, scale) - to_scale(fit, rows, eta - step, scale)) / (2 * step)
@@ -66,33 +52,35 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise UserError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
 
 
-def to_scale(fit: Fit, rows: Rows, eta: Array, scale: Scale) -> Array:
+def to_scale(fit: Estimates, rows: Rows, eta: Array, scale: Scale) -> Array:
     """Means (m,) on the asked scale; on the response scale the mean at these random effects, not averaged over them."""
-    if scale == "link" or fit.family == "lmm":
+    if scale == "link":
         return eta
-    return get_family(fit.family).mean(eta, rows.w @ fit.delta, fit.cutpoints)
+    return fit.frame.family.mean(eta, fit.log_dispersion(rows.w), fit.cutpoints)
 
 
-def encode(fit: Fit, data: pd.DataFrame | None, mode: Mode) -> Rows:
+def encode(fit: Estimates, data: pd.DataFrame | None, mode: Mode) -> Rows:
     """Designs of the fitted rows, or of new data in the same encoding."""
     design = fit.design
     if data is None:
-        w = np.zeros((fit.nobs, 0)) if fit.dispersion is None else fit.dispersion.matrix
-        offset = np.zeros(fit.nobs) if fit.offset is None else fit.offset
-        factors = design.factors
-        return Rows(design.fixed.matrix, w, offset, [f.codes for f in factors], [f.columns for f in factors])
+        frame, factors = fit.frame, design.factors
+        return Rows(design.fixed.matrix, frame.dispersion_matrix, frame.offset_values, [f.codes for f in factors],
+                    [f.columns for f in factors])
     x = formula.encode_fixed(design.fixed, data)
     w = np.zeros((len(data), 0)) if fit.dispersion is None else formula.encode_fixed(fit.dispersion, data)
     pairs = [] if mode == "population" else [_groups(f, data, mode) for f in design.factors]
     return Rows(x, w, _new_offset(fit, data), [codes for codes, _ in pairs], [columns for _, columns in pairs])
 
 
-def _new_offset(fit: Fit, data: pd.DataFrame) -> Array:
-    if fit.offset is None:
-        return np.zeros(len(data))
-    if fit.offset_name is None:
+def _new_offset(fit: Estimates, data: pd.DataFrame) -> Array:
+    written = formula.offset_values(fit.design.offsets, data)
+    shift = np.zeros(len(data)) if written is None else written
+    name = fit.frame.offset_name
+    if fit.frame.offset is None:
+        return shift
+    if name is None:
         raise UserError("The fit's offset was an array; to predict for new data, fit again with the name of a column.")
-    return checks.used_columns(data, [fit.offset_name])[fit.offset_name].to_numpy(dtype=float)
+    return np.asarray(shift + checks.used_columns(data, [name])[name].to_numpy(dtype=float))
 
 
 def _groups(factor: formula.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Array, Array]:
@@ -105,7 +93,7 @@ def _groups(factor: formula.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Arr
     return codes, columns
 
 
-def random_part(fit: Fit, rows: Rows) -> Array:
+def random_part(fit: Estimates, rows: Rows) -> Array:
     """Contribution (m,) of the estimated random effects; zero for unknown levels."""
     total = np.zeros(len(rows.x))
     for codes, columns, modes in zip(rows.codes, rows.columns, fit.modes, strict=True):
@@ -114,7 +102,7 @@ def random_part(fit: Fit, rows: Rows) -> Array:
     return total
 
 
-def link_errors(fit: Fit, rows: Rows, mode: Mode) -> Array:
+def link_errors(fit: Estimates, way: Way, rows: Rows, mode: Mode) -> Array:
     """Standard errors (m,) of eta: of the fixed part, and of eta - its prediction where random effects enter.
 
     Var = a' H^-1 a + J V J' (Kass & Steffey 1989), a the row of Z Lambda and J the derivative of eta in the parameters,
@@ -123,7 +111,7 @@ def link_errors(fit: Fit, rows: Rows, mode: Mode) -> Array:
     if mode == "population" or not fit.design.factors:
         p = len(fit.beta)
         return np.asarray(np.sqrt(np.einsum("ia,ab,ib->i", rows.x, fit.covariance[:p, :p], rows.x)))
-    known = uncertainty(fit)
+    known = way.uncertainty(fit)
     jacobian = np.zeros((len(rows.x), len(known.covariance)))
     jacobian[:, : rows.x.shape[1]] = rows.x
     spherical, prior = [], np.zeros(len(rows.x))
@@ -137,32 +125,3 @@ def link_errors(fit: Fit, rows: Rows, mode: Mode) -> Array:
         solved = laplace.solve_rows(known.layout, known.h, spherical, [np.maximum(codes, 0) for codes in rows.codes])
         total += sum(np.einsum("ia,ia->i", a, c) for a, c in zip(spherical, solved, strict=True))
     return np.asarray(np.sqrt(total))
-
-
-def uncertainty(fit: Fit) -> Uncertainty:
-    """Joint uncertainty at the fit; theta is taken as known in the linear mixed model, as lme4 does."""
-    if fit.family == "lmm":
-        return _linear_uncertainty(fit)
-    problem, omega = fit.problem, fit.omega
-    found = laplace.evaluate(problem, omega)
-    assert found is not None
-    mode = found.mode
-    slopes = [np.einsum("ab,lbk->lak", t, s) for t, s in zip(mode.factors, laplace.tangent(problem, mode), strict=True)]
-    first = len(omega) - problem.sizes[3]
-    for k, factor in enumerate(problem.factors):
-        for a, b in np.argwhere(factor.pattern >= 0):
-            slopes[k][:, a, first + factor.pattern[a, b]] += mode.u[k][:, b]
-    return Uncertainty(problem.layout, mode.h, slopes, fit.full_covariance, mode.factors)
-
-
-def _linear_uncertainty(fit: Fit) -> Uncertainty:
-    products = pls.make_products(fit.design)
-    solution = pls.solve_theta(products, fit.theta)
-    assert solution is not None
-    ahead = np.eye(len(fit.beta)) if products.back is None else np.linalg.inv(products.back)
-    crossed = [zx[:, :, :-1] @ ahead for zx in products.zx]
-    right = [np.einsum("ab,lar->lbr", t, zx) for t, zx in zip(solution.factors, crossed, strict=True)]
-    moved = blocks.solve(products.layout, solution.h, right)
-    slopes = [-np.einsum("ab,lbr->lar", t, part) for t, part in zip(solution.factors, moved, strict=True)]
-    scaled = [fit.sigma * t for t in solution.factors]
-    return Uncertainty(products.layout, solution.h, slopes, fit.covariance, scaled)

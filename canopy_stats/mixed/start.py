@@ -8,12 +8,12 @@ import numpy as np
 
 from canopy_stats.mixed import blocks, laplace
 from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.certificate import LAPLACE
 from canopy_stats.mixed.formula import Factor
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
 
 SMALLEST = 0.05
-ZERO = 2e-2
 
 
 def fixed_start(problem: Problem) -> Array:
@@ -119,7 +119,7 @@ def smallest_theta(problem: Problem, delta: Array) -> Array:
 
 def zero_theta(problem: Problem, delta: Array) -> Array:
     """What counts as zero (t,) in every theta."""
-    return ZERO * smallest_theta(problem, delta)
+    return LAPLACE.zero * smallest_theta(problem, delta)
 
 
 def smallest_sd(problem: Problem, delta: Array, factor: Factor, a: int) -> float:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed.blocks import Array
-
-if TYPE_CHECKING:
-    from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.estimates import Estimates
 
 WIDTH = 78
 
 
-def tidy(fit: Fit) -> pd.DataFrame:
-    """One row per coefficient of the mean ('mean') and the dispersion ('dispersion')."""
-    parts = [_rows("mean", fit.params, fit.bse, fit.df_tests.to_numpy())]
+def tidy(fit: Estimates, df: Array) -> pd.DataFrame:
+    """One row per coefficient of the mean ('mean', with degrees of freedom df) and the dispersion ('dispersion')."""
+    parts = [_rows("mean", fit.params, fit.bse, df)]
     if fit.dispersion is not None:
         parts.append(_rows("dispersion", fit.params_dispersion, fit.bse_dispersion, np.full(fit.delta.shape, np.inf)))
     return pd.concat(parts, ignore_index=True)
@@ -35,32 +32,32 @@ def _rows(component: str, estimate: pd.Series, error: pd.Series, df: Array) -> p
     })
 
 
-def glance(fit: Fit) -> pd.DataFrame:
+def glance(fit: Estimates, converged: bool) -> pd.DataFrame:
     """One row of measures of the whole fit."""
     return pd.DataFrame([{
         "family": fit.family, "nobs": fit.nobs, "llf": fit.llf, "aic": fit.aic, "bic": fit.bic,
-        "df_model": fit.df_model, "sigma": fit.sigma, "reml": fit.reml, "converged": fit.converged,
+        "df_model": fit.df_model, "sigma": fit.sigma, "reml": fit.reml, "converged": converged,
         "singular": fit.singular,
     }])
 
 
-def summary(fit: Fit) -> str:
+def summary(fit: Estimates, df: Array, certificate: Certificate) -> str:
     """Text: what was fitted, random effects, coefficients, certificate."""
-    method = "REML" if fit.reml else ("maximum likelihood" if fit.family == "lmm" else "Laplace")
+    method = "REML" if fit.reml else ("maximum likelihood" if fit.profiled_sigma else "Laplace")
     groups = ", ".join(f"{name} {size}" for name, size in fit.ngroups.items())
     head = [
-        f"{'Linear mixed model' if fit.family == 'lmm' else fit.family + ' mixed model'} fit by {method}",
+        f"{'Linear mixed model' if fit.profiled_sigma else fit.family + ' mixed model'} fit by {method}",
         f"Formula: {fit.formula}", f"Rows: {fit.nobs}; groups: {groups or 'none'}",
         f"Log-likelihood {fit.llf:.4f}   AIC {fit.aic:.2f}   BIC {fit.bic:.2f}", "=" * WIDTH,
     ]
     random = fit.varcorr().fillna({"term2": ""}).to_string(index=False, float_format=lambda v: f"{v:.6g}")
-    table = tidy(fit)
+    table = tidy(fit, df)
     body = ["Random effects:", random, "-" * WIDTH] if fit.design.factors else []
     for component, part in table.groupby("component", sort=False):
         body += [f"Coefficients ({component}):", _coefficients(part), "-" * WIDTH]
     if len(fit.cutpoints):
         body += ["Thresholds: " + ", ".join(f"{k} {v:.4f}" for k, v in fit.thresholds.items()), "-" * WIDTH]
-    return "\n".join([*head, *body, *fit.notes, str(fit.certificate)])
+    return "\n".join([*head, *body, *fit.frame.notes, str(certificate)])
 
 
 def _coefficients(part: pd.DataFrame) -> str:

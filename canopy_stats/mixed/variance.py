@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from canopy_stats.mixed import blocks
 from canopy_stats.mixed.blocks import Array
-from canopy_stats.mixed.family import get_family
 from canopy_stats.mixed.fit import Fit
 
 
@@ -37,8 +35,7 @@ def variance_shares(fit: Fit) -> VarianceShares:
     eta = fit.predict(mode="population", scale="link")
     fixed = float(np.var(eta, ddof=1))
     random = {
-        f.name: _random_variance(f.columns, fit.sigma * t)
-        for f, t in zip(fit.design.factors, blocks.templates(fit.design.factors, fit.theta), strict=True)
+        f.name: _random_variance(f.columns, root) for f, root in zip(fit.design.factors, fit.roots, strict=True)
     }
     residual = _residual_variance(fit, eta)
     within = sum(random.values()) + residual
@@ -53,9 +50,8 @@ def _random_variance(columns: Array, root: Array) -> float:
 
 
 def _residual_variance(fit: Fit, eta: Array) -> float:
-    if fit.family == "lmm" or fit.dispersion is None:
-        return fit.sigma**2
-    family, kappa, cut = get_family(fit.family), fit.dispersion.matrix @ fit.delta, fit.cutpoints
+    family, cut = fit.frame.family, fit.cutpoints
+    kappa = fit.log_dispersion(fit.frame.dispersion_matrix)
     step = 1e-5
     slope = (family.mean(eta + step, kappa, cut) - family.mean(eta - step, kappa, cut)) / (2 * step)
     return float(np.mean(family.variance(eta, kappa, cut) / slope**2))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.metrics.pooling import pool, three_level
-from canopy_stats.mixed.ratio import set_in_words
+from canopy_stats.mixed.ratios import set_in_words
 from canopy_stats.report.printed import (
     MISSING,
     STYLES,

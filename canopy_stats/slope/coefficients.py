@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from canopy_stats.mixed import Fit
-from canopy_stats.mixed.lmm import test_df
 
 Array = np.ndarray
 
@@ -23,9 +22,7 @@ def covariance(fit: Fit) -> Array:
 
 def degrees_of_freedom(fit: Fit, rows: Array) -> Array:
     """Degrees of freedom (k,) of combinations (k, p): Satterthwaite's for linear models, infinite for beta models."""
-    if fit.family != "lmm" or not len(rows):
-        return np.full(len(rows), np.inf)
-    return np.asarray(test_df(fit, rows))
+    return fit.degrees_of_freedom(rows) if len(rows) else np.empty(0)
 
 
 def combined(fit: Fit, rows: Array) -> tuple[Array, Array, Array]:

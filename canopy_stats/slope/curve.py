@@ -14,7 +14,6 @@ from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm
 from canopy_stats.mixed.laplace_df import laplace_df
-from canopy_stats.mixed.lmm import test_df
 from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.schema import UserError
 from canopy_stats.slope.columns import BASE
@@ -185,7 +184,7 @@ def slope_difference(fit: Fit, tuned: str) -> tuple[float, float, float]:
     if not error > 0:
         return float(fit.beta[at]), error, _NAN
     contrast = np.eye(len(fit.beta))[[at]]
-    df = test_df(fit, contrast) if fit.family == "lmm" else laplace_df(fit, contrast)
+    df = fit.degrees_of_freedom(contrast) if fit.family == "lmm" else laplace_df(fit, contrast)
     return float(fit.beta[at]), error, float(df[0])
 
 

@@ -228,6 +228,17 @@ def test_doubled_weights_are_doubled_rows():
     assert twice.llf == pytest.approx(glmm("y ~ x + (1|g)", doubled).llf, abs=1e-6)
 
 
+def test_an_offset_in_the_formula_is_the_one_beside_it():
+    data = simulated(6).assign(o=lambda d: d["x"] ** 2)
+    written, given = glmm("y ~ x + offset(o) + (1|g)", data), glmm("y ~ x + (1|g)", data, offset="o")
+    assert written.llf == pytest.approx(given.llf, abs=1e-9)
+    both = glmm("y ~ x + offset(o) + (1|g)", data, offset="o")
+    assert both.llf == pytest.approx(glmm("y ~ x + (1|g)", data, offset=2 * data["o"]).llf, abs=1e-9)
+    new = data.iloc[[3, 3, 40]]
+    for fit in (written, given, both):
+        np.testing.assert_allclose(fit.predict(new), fit.fittedvalues[[3, 3, 40]])
+
+
 def test_new_data_are_encoded_as_the_fitted_ones():
     data = simulated(5, groups=40)
     fit = glmm("y ~ ns(x, df=3)*f + (1|g)", data, dispersion="~ ns(x, df=2)")
@@ -363,7 +374,7 @@ def test_bad_input(change, options, message):
 def test_intervals_are_normal():
     fit = glmm("y ~ x + (1|g)", simulated(15))
     half = stats.norm.ppf(0.975) * fit.bse["x"]
-    assert fit.conf_int().loc["x", "upper"] == pytest.approx(fit.params["x"] + half)
+    assert fit.conf_int().loc["x", "conf_high"] == pytest.approx(fit.params["x"] + half)
     assert fit.pvalues["x"] == pytest.approx(2 * stats.norm.sf(abs(fit.tvalues["x"])))
 
 

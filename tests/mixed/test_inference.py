@@ -1,7 +1,5 @@
 """Comparisons, profiles, bootstraps, slopes, variance shares and residuals."""
 
-import sys
-
 import mixedlm
 import numpy as np
 import pandas as pd
@@ -11,6 +9,7 @@ from scipy import stats
 from canopy_stats.mixed import (
     anova,
     bootstrap,
+    bootstraps,
     glmm,
     lmm,
     means,
@@ -20,7 +19,7 @@ from canopy_stats.mixed import (
     slopes,
     variance_shares,
 )
-from canopy_stats.mixed.bootstrap import estimate_values
+from canopy_stats.mixed.bootstraps import estimate_values
 from canopy_stats.schema import UserError
 
 SLOPE = "Reaction ~ Days + (1 + Days|Subject)"
@@ -73,21 +72,21 @@ def test_profile_of_the_linear_model_is_lme4s(sleep):
     expected = {"Intercept": (237.6807, 265.1295), "Days": (7.3587, 13.5759),
                 "random Intercept | Subject": (14.3815, 37.7160)}
     for term, ends in expected.items():
-        assert tuple(table.loc[term, ["lower", "upper"]]) == pytest.approx(ends, rel=1e-4)
+        assert tuple(table.loc[term, ["conf_low", "conf_high"]]) == pytest.approx(ends, rel=1e-4)
 
 
 def test_profile_ends_are_where_the_test_just_rejects(beta, data):
     row = profile(beta, ["x:f[T.b]"]).iloc[0]
-    for end in (row["lower"], row["upper"]):
+    for end in (row["conf_low"], row["conf_high"]):
         fixed = glmm("y ~ x + f + (1|g)", data.assign(o=end * data["x"] * (data["f"] == "b")), offset="o")
         assert 2 * (beta.llf - fixed.llf) == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-3)
-    assert row["wald_lower"] == pytest.approx(beta.conf_int().loc["x:f[T.b]", "lower"], rel=1e-4)
+    assert row["wald_low"] == pytest.approx(beta.conf_int().loc["x:f[T.b]", "conf_low"], rel=1e-4)
 
 
 def test_profile_of_a_small_variance_starts_at_zero(data):
     flat = data.assign(g=np.tile(np.arange(30), 6))
     row = profile(glmm("y ~ x*f + (1|g)", flat), ["random Intercept | g"]).iloc[0]
-    assert row["lower"] == 0 and row["upper"] > 0
+    assert row["conf_low"] == 0 and row["conf_high"] > 0
 
 
 def test_profile_of_unknown_terms(beta):
@@ -116,14 +115,13 @@ def test_bootstrap_errors_are_near_the_fits(sleep):
     assert found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.25)
     for kind in ("percentile", "basic", "normal"):
         interval = found.conf_int(kind=kind).loc["Days"]
-        assert interval["lower"] < sleep.params["Days"] < interval["upper"]
+        assert interval["conf_low"] < sleep.params["Days"] < interval["conf_high"]
     with pytest.raises(UserError, match="choose percentile"):
         found.conf_int(kind="bca")
 
 
 def test_failed_replicates_are_kept_and_counted(beta, monkeypatch):
-    module = sys.modules["canopy_stats.mixed.bootstrap"]
-    original, calls = module.simulate, []
+    original, calls = bootstraps.simulate, []
 
     def simulate(fit, rng):
         calls.append(1)
@@ -131,7 +129,7 @@ def test_failed_replicates_are_kept_and_counted(beta, monkeypatch):
             raise UserError("broken on purpose")
         return original(fit, rng)
 
-    monkeypatch.setattr(module, "simulate", simulate)
+    monkeypatch.setattr(bootstraps, "simulate", simulate)
     found = bootstrap(beta, 4, seed=1)
     assert found.failures == {1: "UserError: broken on purpose"} and found.n_failed == 1
     assert found.estimates.isna().all(axis=1).tolist() == [False, True, False, False]

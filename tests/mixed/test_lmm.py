@@ -91,7 +91,7 @@ def test_tables(sleep):
     assert list(table["term"]) == ["Intercept", "Days"]
     assert table["df"].to_numpy() == pytest.approx(17.0, rel=1e-3)
     interval = sleep.conf_int().loc["Days"]
-    assert interval["upper"] - 10.46729 == pytest.approx(2.1098 * 1.545790, rel=1e-4)
+    assert interval["conf_high"] - 10.46729 == pytest.approx(2.1098 * 1.545790, rel=1e-4)
     assert sleep.glance().loc[0, "nobs"] == 180
     np.testing.assert_allclose(np.sqrt(np.diag(sleep.cov_params())), sleep.bse)
     text = sleep.summary()

@@ -184,7 +184,7 @@ def test_aliased_interaction_is_not_usable(panel):
 def test_a_fit_short_of_its_optimum_is_named(panel, monkeypatch):
     grid = make_grid({"a": panel}, {**SMALL, "model": ["beta"], "rate": ["straight"], "support": ["all"]})
     fit = curves.fit_specification(grid, grid.specifications[0])
-    short = replace(fit, state=replace(fit.certificate, distance=0.5))
+    short = replace(fit, evidence=replace(fit.certificate, distance=0.5))
     monkeypatch.setattr(curves, "fit_specification", lambda *_: short)
     row = curves._row(grid, 0, 0.95)
     assert not row["usable"] and not row["converged"] and "not certified: NOT converged" in row["reason"]

@@ -102,7 +102,7 @@ def slopes(out: Path) -> list[dict[str, Any]]:
 def certified(fit: Path) -> bool:
     """Whether the certificate of a kept fit calls it converged. The model itself is not built again for that."""
     with np.load(fit, allow_pickle=False) as kept:
-        return Certificate(**json.loads(str(kept["meta"]))["certificate"]).converged
+        return Certificate.from_dict(json.loads(str(kept["meta"]))["certificate"]).converged
 
 
 # --- commands ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import numpy as np
 from scipy import stats
 
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.lmm import test_df
 from canopy_stats.schema import UserError
 
 Kind = Literal["bounded", "exclusive", "whole"]
@@ -91,7 +90,7 @@ def ratio(
     rows = np.stack([_weights(fit, combination) for combination in (numerator, denominator)])
     p = len(fit.beta)
     covariance = rows @ fit.covariance[:p, :p] @ rows.T
-    df = float(np.min(test_df(fit, rows))) if fit.family == "lmm" else np.inf
+    df = float(np.min(fit.degrees_of_freedom(rows)))
     top, bottom = rows @ fit.beta
     return fieller(float(top), float(bottom), covariance, float(stats.t.ppf((1 + level) / 2, df)))
 

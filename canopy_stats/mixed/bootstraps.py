@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,13 +12,12 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed.blocks import Array
-from canopy_stats.mixed.fit import THRESHOLDS, Fit
-from canopy_stats.mixed.formula import Design, Factor, group_codes
-from canopy_stats.mixed.glmm import estimate_again
-from canopy_stats.mixed.glmm import fit_design as fit_laplace
-from canopy_stats.mixed.lmm import fit_design as fit_linear
+from canopy_stats.mixed.estimates import THRESHOLDS, Estimates
+from canopy_stats.mixed.fit import Fit, make_fit
+from canopy_stats.mixed.formula import group_codes
+from canopy_stats.mixed.model_frame import take
 from canopy_stats.mixed.parallel import fork_map
-from canopy_stats.mixed.simulate import simulate
+from canopy_stats.mixed.simulation import simulate
 from canopy_stats.schema import UserError
 
 Kind = Literal["percentile", "basic", "normal"]
@@ -47,7 +46,7 @@ class Bootstrap:
         return self.estimates.std()
 
     def conf_int(self, level: float = 0.95, kind: Kind = "percentile") -> pd.DataFrame:
-        """Intervals, columns 'lower' and 'upper': percentile, basic (reflected), or normal with bias removed."""
+        """Intervals, columns 'conf_low' and 'conf_high': percentile, basic (reflected), or normal with bias removed."""
         tail = (1 - level) / 2
         low, high = self.estimates.quantile(tail), self.estimates.quantile(1 - tail)
         if kind == "basic":
@@ -58,7 +57,7 @@ class Bootstrap:
             low, high = centre - half, centre + half
         elif kind != "percentile":
             raise UserError(f"kind is {kind!r}; choose percentile, basic or normal.")
-        return pd.DataFrame({"lower": low, "upper": high})
+        return pd.DataFrame({"conf_low": low, "conf_high": high})
 
 
 def bootstrap(fit: Fit, n: int, *, seed: int, cluster: str | None = None, workers: int = 1) -> Bootstrap:
@@ -91,13 +90,13 @@ def _replicate(
         try:
             if resample is not None:
                 return estimate_values(resample(rng))
-            y = simulate(fit, rng)
-            return estimate_values(fit.refit(y) if fit.family == "lmm" else estimate_again(fit, y))
+            again = fit.way.to(fit.frame.with_response(simulate(fit, rng)))
+            return estimate_values(again.quick(fit))
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             return f"{type(error).__name__}: {error}"
 
 
-def estimates_of(fit: Fit) -> pd.Series:
+def estimates_of(fit: Estimates) -> pd.Series:
     """All estimates by name: coefficients, 'dispersion x', thresholds, and sd and correlations of random effects."""
     names = list(fit.design.fixed.names)
     names += [f"dispersion {name}" for name in (fit.dispersion.names if fit.dispersion else ())]
@@ -107,7 +106,7 @@ def estimates_of(fit: Fit) -> pd.Series:
     return pd.Series(estimate_values(fit), index=names)
 
 
-def estimate_values(fit: Fit) -> Array:
+def estimate_values(fit: Estimates) -> Array:
     """The values of ``estimates_of`` (parameters,), without building tables."""
     spread = [row[-1] for row in fit.variance_rows()]
     return np.concatenate([fit.beta, fit.delta, fit.cutpoints, spread])
@@ -132,30 +131,8 @@ def _cluster_design(fit: Fit, cluster: str) -> Callable[[np.random.Generator], F
 
 def refit_rows(fit: Fit, rows: Array, copies: Array, clusters: Array) -> Fit:
     """Refit to rows (m,) taken from the fit; ``copies`` (m,) tell repeated clusters apart."""
-    design = take(fit.design, rows, copies, clusters)
-    if fit.family == "lmm":
-        return fit_linear(design, reml=fit.reml)
-    assert fit.dispersion is not None
-    dispersion = replace(fit.dispersion, matrix=fit.dispersion.matrix[rows])
-    weights, offset = (None if v is None else v[rows] for v in (fit.weights, fit.offset))
-    found = fit_laplace(design, dispersion, family=fit.family, weights=weights, offset=offset)
+    way = fit.way.to(take(fit.frame, rows, copies, clusters))
+    found = make_fit(way, way.estimate())
     if not found.converged:
         raise UserError(f"the refit did not converge: {found.certificate}")
     return found
-
-
-def take(design: Design, rows: Array, copies: Array, clusters: Array) -> Design:
-    """The design of some rows; factors nested in the clusters get new levels for each copy, crossed ones do not."""
-    fixed = replace(design.fixed, matrix=design.fixed.matrix[rows])
-    factors = tuple(_take_factor(f, rows, copies, clusters) for f in design.factors)
-    data = design.data.iloc[rows]
-    return replace(design, y=design.y[rows], fixed=fixed, factors=factors, data=data)
-
-
-def _take_factor(factor: Factor, rows: Array, copies: Array, clusters: Array) -> Factor:
-    pairs = np.unique(factor.codes * (clusters.max() + 1) + clusters)
-    nested = len(pairs) == len(factor.levels)
-    codes = factor.codes[rows] + (copies * len(factor.levels) if nested else 0)
-    used, codes = np.unique(codes, return_inverse=True)
-    levels = tuple(f"{factor.levels[code % len(factor.levels)]}#{code // len(factor.levels)}" for code in used)
-    return replace(factor, codes=codes.astype(np.intp), levels=levels, columns=factor.columns[rows])

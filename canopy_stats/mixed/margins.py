@@ -10,10 +10,8 @@ from scipy import stats
 
 from canopy_stats.mixed import formula
 from canopy_stats.mixed.blocks import Array
-from canopy_stats.mixed.family import get_family
-from canopy_stats.mixed.fit import Fit, Scale
-from canopy_stats.mixed.lmm import test_df
-from canopy_stats.mixed.predict import check_choice
+from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.predict import Scale, check_choice
 from canopy_stats.schema import UserError
 
 LEVEL = 0.95
@@ -39,7 +37,7 @@ def slopes(fit: Fit, x: str, by: str, *, scale: Scale = "link") -> pd.DataFrame:
         values = [[_mean(fit, part @ beta, scale) for part in pair] for pair in pairs]
         return np.array([float(np.mean(ahead - behind)) / (2 * step) for ahead, behind in values])
 
-    return _table(fit, curve, levels, linear=scale == "link" or fit.family == "lmm")
+    return _table(fit, curve, levels, linear=scale == "link")
 
 
 def means(fit: Fit, by: str, *, scale: Scale = "response") -> pd.DataFrame:
@@ -51,7 +49,7 @@ def means(fit: Fit, by: str, *, scale: Scale = "response") -> pd.DataFrame:
     def curve(beta: Array) -> Array:
         return np.array([float(np.mean(_mean(fit, part @ beta, scale))) for part in designs])
 
-    return _table(fit, curve, levels, linear=scale == "link" or fit.family == "lmm")
+    return _table(fit, curve, levels, linear=scale == "link")
 
 
 def _checked(fit: Fit, names: list[str], scale: str) -> pd.DataFrame:
@@ -74,11 +72,10 @@ def _design(fit: Fit, data: pd.DataFrame, by: str, level: str) -> Array:
 
 
 def _mean(fit: Fit, eta: Array, scale: str) -> Array:
-    shift = 0.0 if fit.offset is None else fit.offset
-    if scale == "link" or fit.family == "lmm":
-        return eta + shift
-    kappa = np.zeros(len(eta)) if fit.dispersion is None else fit.dispersion.matrix @ fit.delta
-    return get_family(fit.family).mean(eta + shift, kappa, fit.cutpoints)
+    eta = eta + fit.frame.offset_values
+    if scale == "link":
+        return eta
+    return fit.frame.family.mean(eta, fit.log_dispersion(fit.frame.dispersion_matrix), fit.cutpoints)
 
 
 def _table(fit: Fit, curve: Curve, levels: tuple[str, ...], *, linear: bool) -> pd.DataFrame:
@@ -89,8 +86,7 @@ def _table(fit: Fit, curve: Curve, levels: tuple[str, ...], *, linear: bool) -> 
     p = len(fit.beta)
     error = np.sqrt(np.einsum("ka,ab,kb->k", jacobian, fit.covariance[:p, :p], jacobian))
     df = np.full(len(names), np.inf)
-    if fit.family == "lmm":
-        df[error > 0] = test_df(fit, jacobian[error > 0])
+    df[error > 0] = fit.degrees_of_freedom(jacobian[error > 0])
     estimate = contrasts @ curve(fit.beta)
     statistic = np.divide(estimate, error, out=np.full_like(error, np.nan), where=error > 0)
     half = stats.t.ppf((1 + LEVEL) / 2, df) * error

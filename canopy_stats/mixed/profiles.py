@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,8 @@ from scipy import stats
 from canopy_stats.mixed import evidence, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.formula import fixed_part
-from canopy_stats.mixed.glmm import Objective, search
+from canopy_stats.mixed.generalised import Objective, search
 from canopy_stats.mixed.laplace import Problem
-from canopy_stats.mixed.lmm import fit_design
 from canopy_stats.mixed.optimise import make_positive, minimise
 from canopy_stats.schema import UserError
 
@@ -33,7 +31,7 @@ class Likelihood:
 
 
 def profile(fit: Fit, terms: list[str] | None = None, *, level: float = 0.95) -> pd.DataFrame:
-    """Profile intervals, one row a parameter: term, estimate, lower, upper, wald_lower, wald_upper.
+    """Profile intervals, one row a parameter: term, estimate, conf_low, conf_high, wald_low, wald_high.
 
     ``terms`` are names as in ``params``; dispersion terms as 'dispersion x', standard deviations of single random
     columns as 'random Intercept | group'. Default: all coefficients of the mean. Linear mixed models are profiled by
@@ -49,24 +47,10 @@ def profile(fit: Fit, terms: list[str] | None = None, *, level: float = 0.95) ->
 
 def likelihood(fit: Fit) -> Likelihood:
     """The Laplace likelihood of a fit; of the maximum-likelihood gaussian model for a linear mixed model."""
-    if fit.family == "lmm":
-        fit = as_gaussian(fit)
-    assert fit.dispersion is not None
-    problem = fit.problem
-    optimum, _ = search(problem, fit.omega)
-    names = evidence.parameter_names(problem, fit.design, fit.dispersion)
+    problem, start, frame = fit.way.marginal(fit)
+    optimum, _ = search(problem, start)
+    names = evidence.parameter_names(problem, frame)
     return Likelihood(problem, optimum.x, names, -optimum.value, optimum.hessian)
-
-
-def as_gaussian(fit: Fit) -> Fit:
-    """The maximum-likelihood estimates of a linear mixed model as a gaussian fit with constant dispersion."""
-    if fit.reml:
-        fit = fit_design(fit.design, reml=False)
-    constant = fixed_part("1", fit.design.data, {})
-    return replace(
-        fit, family="gaussian", delta=np.array([2 * np.log(fit.sigma)]), theta=fit.sigma * fit.theta, sigma=1.0,
-        dispersion=constant,
-    )
 
 
 def _profile_row(found: Likelihood, j: int, level: float) -> dict[str, float | str]:
@@ -75,8 +59,8 @@ def _profile_row(found: Likelihood, j: int, level: float) -> dict[str, float | s
     lower, upper = (_endpoint(found, j, side * z * se, z) for side in (-1, 1))
     estimate = float(found.omega[j])
     return {
-        "term": found.names[j], "estimate": estimate, "lower": lower, "upper": upper,
-        "wald_lower": estimate - z * se, "wald_upper": estimate + z * se,
+        "term": found.names[j], "estimate": estimate, "conf_low": lower, "conf_high": upper,
+        "wald_low": estimate - z * se, "wald_high": estimate + z * se,
     }
 
 

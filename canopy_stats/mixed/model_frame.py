@@ -1,0 +1,155 @@
+"""The data of one model, made once: response and trials, designs of every part, weights, offset and family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from canopy_stats.mixed import checks
+from canopy_stats.mixed.family import Family
+from canopy_stats.mixed.formula import (
+    Design,
+    Factor,
+    FixedPart,
+    build_design,
+    fixed_part,
+    formula_variables,
+    refuse_unread,
+)
+from canopy_stats.mixed.frames import as_pandas, row_vector
+from canopy_stats.mixed.parse import parse_right
+from canopy_stats.schema import UserError
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFrame:
+    """What a model is fitted to.
+
+    ``design`` holds the response y (n,), the columns of the mean and the grouping factors; ``dispersion`` and
+    ``zero_inflation`` the columns of theirs (None where the model has no such part); ``weights`` and ``offset`` (n,)
+    are those given beside the formula, None where there are none.
+    ``trials`` (n,) are the totals of which y counts the successes, ones otherwise.
+    """
+
+    family: Family
+    design: Design
+    trials: Array
+    dispersion: FixedPart | None = None
+    zero_inflation: FixedPart | None = None
+    weights: Array | None = None
+    offset: Array | None = None
+    offset_name: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def y(self) -> Array:
+        return self.design.y
+
+    @property
+    def nobs(self) -> int:
+        return len(self.design.y)
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        return self.design.factors
+
+    @property
+    def dispersion_matrix(self) -> Array:
+        """Columns (n, d) of the dispersion; none where it is not modelled."""
+        return np.zeros((self.nobs, 0)) if self.dispersion is None else self.dispersion.matrix
+
+    @property
+    def total_offset(self) -> Array | None:
+        """The offset given beside the formula and the formula's ``offset()`` terms together (n,), if any."""
+        parts = [part for part in (self.offset, self.design.offset) if part is not None]
+        return np.sum(parts, axis=0) if parts else None
+
+    @property
+    def offset_values(self) -> Array:
+        """The total offset (n,), zeros where there is none."""
+        total = self.total_offset
+        return np.zeros(self.nobs) if total is None else total
+
+    def with_response(self, y: Array) -> ModelFrame:
+        """The same model for another response (n,)."""
+        y = np.asarray(y, dtype=float)
+        if y.shape != self.y.shape or not np.all(np.isfinite(y)):
+            raise UserError(f"refit() needs {self.nobs} finite numbers, one for each row of the fit.")
+        return replace(self, design=replace(self.design, y=y), family=self.family.for_response(y))
+
+
+def make_frame(formula: str, data: Any, *, family: Family, words: str | None = None, dispersion: str | None = None,
+               weights: Any = None, offset: Any = None, reference: Mapping[str, Any] | None = None,
+               squeeze: float | None = None) -> ModelFrame:
+    """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together.
+
+    ``words`` name the model where a response can't be read; ``offset`` is added to the formula's ``offset()`` terms.
+    """
+    data = as_pandas(data, formula)
+    others = [] if dispersion is None else formula_variables(parse_right(dispersion, "dispersion model"))
+    design = build_design(formula, data, reference=reference, other_columns=others)
+    refuse_unread(design, words or family.name)
+    design, notes = _squeezed(design, squeeze)
+    part = None if dispersion is None else dispersion_part(dispersion, data, design.reference)
+    design = replace(design, data=data[list({*design.data.columns, *others})]) if part is not None else design
+    return ModelFrame(
+        family.for_response(design.y), design, trials_of(design), part, None,
+        row_vector(weights, data, "weights", positive=True),
+        row_vector(offset, data, "offset"), offset if isinstance(offset, str) else None, notes,
+    )
+
+
+def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
+    """Design of the dispersion model, from '~ x' or 'x'."""
+    right = parse_right(text, "dispersion model")
+    return fixed_part(right, checks.used_columns(data, formula_variables(right)), reference)
+
+
+def trials_of(design: Design) -> Array:
+    """Totals (n,) behind the response, ones where it is no count of successes."""
+    return np.ones(len(design.y)) if design.trials is None else design.trials
+
+
+def _squeezed(design: Design, squeeze: float | None) -> tuple[Design, tuple[str, ...]]:
+    if squeeze is None:
+        return design, ()
+    y = np.clip(design.y, squeeze, 1 - squeeze)
+    moved = int(np.sum(y != design.y))
+    return replace(design, y=y), (f"{moved} of {len(y)} responses were moved into [{squeeze:g}, 1 - {squeeze:g}].",)
+
+
+def take(frame: ModelFrame, rows: Array, copies: Array, clusters: Array) -> ModelFrame:
+    """The frame of rows (m,); factors nested in the clusters get new levels for each copy, crossed ones do not."""
+    design = frame.design
+    factors = tuple(_take_factor(f, rows, copies, clusters) for f in design.factors)
+    design = replace(design, y=design.y[rows], fixed=_take_part(design.fixed, rows), factors=factors,
+                     data=design.data.iloc[rows], trials=_rows_of(design.trials, rows),
+                     offset=_rows_of(design.offset, rows))
+    dispersion, zero = (None if part is None else _take_part(part, rows)
+                        for part in (frame.dispersion, frame.zero_inflation))
+    return replace(frame, design=design, trials=frame.trials[rows], dispersion=dispersion, zero_inflation=zero,
+                   weights=_rows_of(frame.weights, rows), offset=_rows_of(frame.offset, rows),
+                   family=frame.family.for_response(design.y))
+
+
+def _rows_of(values: Array | None, rows: Array) -> Array | None:
+    return None if values is None else values[rows]
+
+
+def _take_part(part: FixedPart, rows: Array) -> FixedPart:
+    return replace(part, matrix=part.matrix[rows])
+
+
+def _take_factor(factor: Factor, rows: Array, copies: Array, clusters: Array) -> Factor:
+    pairs = np.unique(factor.codes * (clusters.max() + 1) + clusters)
+    nested = len(pairs) == len(factor.levels)
+    codes = factor.codes[rows] + (copies * len(factor.levels) if nested else 0)
+    used, codes = np.unique(codes, return_inverse=True)
+    levels = tuple(f"{factor.levels[code % len(factor.levels)]}#{code // len(factor.levels)}" for code in used)
+    return replace(factor, codes=codes.astype(np.intp), levels=levels, columns=factor.columns[rows])
