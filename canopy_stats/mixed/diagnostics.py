@@ -10,6 +10,7 @@ import pandas as pd
 
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.predict import expected
 from canopy_stats.mixed.simulation import simulate
 from canopy_stats.schema import UserError
 
@@ -60,7 +61,7 @@ def quantile_residuals(fit: Fit, *, n: int = 250, reference: int = 99, seed: int
     u = rng.uniform(size=responses.shape)
     ranks = (counts.below + u * (counts.equal + 1)) / (n + 1)
     statistics = _statistics(responses, ranks, counts)
-    fitted = np.asarray(fit.predict(mode="population"))
+    fitted = expected(fit, "population")
     return QuantileResiduals(ranks[0], fitted, _tests(statistics, n, reference))
 
 

@@ -75,7 +75,7 @@ def _mean(fit: Fit, eta: Array, scale: str) -> Array:
     eta = eta + fit.frame.offset_values
     if scale == "link":
         return eta
-    return fit.frame.family.mean(eta, fit.log_dispersion(fit.frame.dispersion_matrix), fit.cutpoints)
+    return fit.frame.family.mean(eta, fit.others())
 
 
 def _table(fit: Fit, curve: Curve, levels: tuple[str, ...], *, linear: bool) -> pd.DataFrame:

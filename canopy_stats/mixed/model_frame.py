@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed import checks
-from canopy_stats.mixed.family import Family
+from canopy_stats.mixed.families import Family
+from canopy_stats.mixed.fixed import without_intercept
 from canopy_stats.mixed.formula import (
     Design,
     Factor,
@@ -18,13 +19,13 @@ from canopy_stats.mixed.formula import (
     build_design,
     fixed_part,
     formula_variables,
-    refuse_unread,
 )
 from canopy_stats.mixed.frames import as_pandas, row_vector
 from canopy_stats.mixed.parse import parse_right
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
+DISPERSION, ZERO = "dispersion model", "zero part"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,16 @@ class ModelFrame:
         return np.zeros((self.nobs, 0)) if self.dispersion is None else self.dispersion.matrix
 
     @property
+    def zero_matrix(self) -> Array:
+        """Columns (n, g) of the zero part; none where there is none."""
+        return np.zeros((self.nobs, 0)) if self.zero_inflation is None else self.zero_inflation.matrix
+
+    @property
+    def binary(self) -> bool:
+        """Whether every row is one yes or no."""
+        return self.family.trials and bool(np.all(self.trials == 1))
+
+    @property
     def total_offset(self) -> Array | None:
         """The offset given beside the formula and the formula's ``offset()`` terms together (n,), if any."""
         parts = [part for part in (self.offset, self.design.offset) if part is not None]
@@ -85,30 +96,63 @@ class ModelFrame:
 
 
 def make_frame(formula: str, data: Any, *, family: Family, words: str | None = None, dispersion: str | None = None,
-               weights: Any = None, offset: Any = None, reference: Mapping[str, Any] | None = None,
-               squeeze: float | None = None) -> ModelFrame:
+               zero_inflation: str | None = None, weights: Any = None, offset: Any = None,
+               reference: Mapping[str, Any] | None = None, squeeze: float | None = None) -> ModelFrame:
     """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together.
 
     ``words`` name the model where a response can't be read; ``offset`` is added to the formula's ``offset()`` terms.
     """
     data = as_pandas(data, formula)
-    others = [] if dispersion is None else formula_variables(parse_right(dispersion, "dispersion model"))
-    design = build_design(formula, data, reference=reference, other_columns=others)
-    refuse_unread(design, words or family.name)
+    texts = [(dispersion, DISPERSION), (zero_inflation, ZERO)]
+    others = [name for text, what in texts if text is not None for name in formula_variables(parse_right(text, what))]
+    design = build_design(formula, data, reference=reference, other_columns=others,
+                          row_levels=not family.has_dispersion)
+    check_kind(design, family, words or f"family={family.name!r}")
     design, notes = _squeezed(design, squeeze)
-    part = None if dispersion is None else dispersion_part(dispersion, data, design.reference)
-    design = replace(design, data=data[list({*design.data.columns, *others})]) if part is not None else design
-    return ModelFrame(
-        family.for_response(design.y), design, trials_of(design), part, None,
+    parts = [None if text is None else right_part(text, what, data, design.reference) for text, what in texts]
+    design = replace(design, data=data[list({*design.data.columns, *others})]) if others else design
+    frame = ModelFrame(
+        family.for_response(design.y, design.categories), design, trials_of(design), *parts,
         row_vector(weights, data, "weights", positive=True),
         row_vector(offset, data, "offset"), offset if isinstance(offset, str) else None, notes,
     )
+    return _shares_of_trials(with_thresholds(frame))
 
 
-def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
-    """Design of the dispersion model, from '~ x' or 'x'."""
-    right = parse_right(text, "dispersion model")
+def check_kind(design: Design, family: Family, words: str) -> None:
+    """Refuse successes out of trials and ordered categories where the family does not read them."""
+    if design.trials is not None and not family.trials:
+        raise UserError(f"{design.response} counts successes and failures, which {words} does not read; use"
+                        " family='binomial' or 'betabinomial'.")
+    if design.categories and family.has_intercept:
+        raise UserError(f"{design.response} is not numeric but ordered categories, which {words} does not read; use"
+                        " family='cumulative'.")
+
+
+def right_part(text: str, what: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
+    """Design of the dispersion model or the zero part, from '~ x' or 'x'."""
+    right = parse_right(text, what)
     return fixed_part(right, checks.used_columns(data, formula_variables(right)), reference)
+
+
+def with_thresholds(frame: ModelFrame) -> ModelFrame:
+    """Without an intercept where thresholds take its place."""
+    if frame.family.has_intercept:
+        return frame
+    return replace(frame, design=replace(frame.design, fixed=without_intercept(frame.design.fixed)))
+
+
+def _shares_of_trials(frame: ModelFrame) -> ModelFrame:
+    """Shares of successes weighted by whole numbers of trials become successes out of trials, as in R's glm."""
+    y, weights = frame.y, frame.weights
+    if not frame.family.trials or weights is None or frame.design.trials is not None or np.all((y == 0) | (y == 1)):
+        return frame
+    successes = y * weights
+    whole = np.all(np.abs(successes - np.round(successes)) < 1e-6 * weights) and np.all(weights == np.round(weights))
+    if np.any((y < 0) | (y > 1)) or not whole:
+        raise UserError(f"{frame.design.response} times weights is not a whole number of successes in every row; give"
+                        " the shares and their numbers of trials, or cbind(successes, failures).")
+    return replace(frame, design=replace(frame.design, y=np.round(successes)), trials=weights, weights=None)
 
 
 def trials_of(design: Design) -> Array:

@@ -26,8 +26,9 @@ tmb <- function(name, response, right, family, ...) {
        population = unname(predict(f, type = "response", re.form = NA)[1:6]),
        se_link = unname(predict(f, type = "link", se.fit = TRUE)$se.fit[1:6]))
 }
+# clmm's "loglog" is what clm, MASS::polr and glm call "cloglog" (checked on models without random terms).
 cumulative <- function(name, link, right) {
-  f <- clmm(as.formula(paste("rating ~", right)), d, link = link)
+  f <- clmm(as.formula(paste("rating ~", right)), d, link = link, control = clmm.control(maxIter = 500, gradTol = 1e-7))
   list(name = name, logLik = as.numeric(logLik(f)), cond = table_of(summary(f)$coefficients), varcorr = spread(VarCorr(f)))
 }
 nagq <- function(name, formula, family, n) {
@@ -61,7 +62,7 @@ fits <- list(
   tmb("hurdle_nbinom2", "count_zi", ONE, truncated_nbinom2(), ziformula = ~variant),
   tmb("beta_probit", "inner", ONE, beta_family(link = "probit")),
   cumulative("cumulative", "logit", CROSSED), cumulative("cumulative_probit", "probit", CROSSED),
-  cumulative("cumulative_cloglog", "cloglog", ONE),
+  cumulative("cumulative_cloglog", "loglog", ONE),
   nagq("binomial_agq15", "correct ~ variant + x + (1|item)", binomial, 15),
   nagq("poisson_agq9", "count ~ variant + x + (1|item)", poisson, 9))
 versions <- list(R = R.version.string, glmmTMB = as.character(packageVersion("glmmTMB")), lme4 = as.character(packageVersion("lme4")), ordinal = as.character(packageVersion("ordinal")))

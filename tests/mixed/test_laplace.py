@@ -11,8 +11,8 @@ from scipy import integrate, special, stats
 
 from canopy_stats.mixed import blocks, laplace, modes
 from canopy_stats.mixed.families import get_family, others
+from canopy_stats.mixed.families.polygamma import polygammas
 from canopy_stats.mixed.formula import build_design
-from canopy_stats.mixed.polygamma import polygammas
 
 FAMILIES = ["beta", "ordbeta", "gaussian", "binomial", "betabinomial", "poisson", "nbinom1", "nbinom2", "gamma",
             "lognormal", "cumulative", "hurdle_poisson", "hurdle_nbinom2", "inflated poisson", "inflated nbinom2"]

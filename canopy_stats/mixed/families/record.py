@@ -113,9 +113,10 @@ class Family:
     for rows that tell nothing), ``start_kappa`` the log dispersion from the response, its trials and the residuals of
     that guess, ``start_zeta`` the logit of the probability of a zero. ``dispersion`` says in words what kappa is, and
     is empty where there is no dispersion. ``unit`` is what counts as one on the scale of eta, from kappa and the
-    response; predictors outside ``eta_range`` and log dispersions beyond ``kappa_edge`` are suspicious. ``zero`` is
-    "inflation" or "hurdle" where zeros have a predictor of their own. ``make`` builds the family from link, ``facts``
-    (what ``learn`` took from the response) and ``labels`` of its categories; ``wrap`` adds zero inflation.
+    response; predictors outside ``eta_range`` and log dispersions beyond ``kappa_edge`` (``sharp`` says what that
+    means) are suspicious. ``zero`` is "inflation" or "hurdle" where zeros have a predictor of their own. ``make``
+    builds the family from link, ``facts`` (what ``learn`` took from the response) and ``labels`` of its categories;
+    ``wrap`` adds zero inflation.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Family:
     unit: Callable[[Array, Array], float] = _one
     eta_range: tuple[float, float] = (-np.inf, np.inf)
     kappa_edge: float = np.inf
+    sharp: str = "their responses hardly vary."
     cuts: Cuts = NO_CUTS
     probabilities: Callable[[Array, Others], Array] | None = None
     counts: bool = False
