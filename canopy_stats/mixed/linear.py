@@ -175,8 +175,6 @@ def check_frame(frame: ModelFrame) -> None:
     if not design.factors:
         raise UserError("The formula has no random term, as in '(1|group)'; for a linear model use statsmodels' ols.")
     checks.check_response(design.y, design.response)
-    if frame.weights is not None or frame.total_offset is not None:
-        raise UserError("The linear mixed model does not read weights and offsets yet; use glmm(family='gaussian').")
     checks.check_rows(len(design.y), design.fixed.matrix.shape[1] + design.n_theta + 1)
     for factor in design.factors:
         if len(factor.levels) * len(factor.terms) >= len(design.y):

@@ -12,14 +12,7 @@ import pandas as pd
 from canopy_stats.mixed import checks
 from canopy_stats.mixed.families import Family
 from canopy_stats.mixed.fixed import without_intercept
-from canopy_stats.mixed.formula import (
-    Design,
-    Factor,
-    FixedPart,
-    build_design,
-    fixed_part,
-    formula_variables,
-)
+from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
 from canopy_stats.mixed.frames import as_pandas, row_vector
 from canopy_stats.mixed.parse import parse_right
 from canopy_stats.schema import UserError
@@ -34,8 +27,7 @@ class ModelFrame:
 
     ``design`` holds the response y (n,), the columns of the mean and the grouping factors; ``dispersion`` and
     ``zero_inflation`` the columns of theirs (None where the model has no such part); ``weights`` and ``offset`` (n,)
-    are those given beside the formula, None where there are none.
-    ``trials`` (n,) are the totals of which y counts the successes, ones otherwise.
+    are None where there are none. ``trials`` (n,) are the totals of which y counts the successes, ones otherwise.
     """
 
     family: Family
@@ -76,16 +68,9 @@ class ModelFrame:
         return self.family.trials and bool(np.all(self.trials == 1))
 
     @property
-    def total_offset(self) -> Array | None:
-        """The offset given beside the formula and the formula's ``offset()`` terms together (n,), if any."""
-        parts = [part for part in (self.offset, self.design.offset) if part is not None]
-        return np.sum(parts, axis=0) if parts else None
-
-    @property
     def offset_values(self) -> Array:
-        """The total offset (n,), zeros where there is none."""
-        total = self.total_offset
-        return np.zeros(self.nobs) if total is None else total
+        """The offset (n,), zeros where there is none."""
+        return np.zeros(self.nobs) if self.offset is None else self.offset
 
     def with_response(self, y: Array) -> ModelFrame:
         """The same model for another response (n,)."""
@@ -95,38 +80,27 @@ class ModelFrame:
         return replace(self, design=replace(self.design, y=y), family=self.family.for_response(y))
 
 
-def make_frame(formula: str, data: Any, *, family: Family, words: str | None = None, dispersion: str | None = None,
+def make_frame(formula: str, data: Any, *, family: Family, dispersion: str | None = None,
                zero_inflation: str | None = None, weights: Any = None, offset: Any = None,
                reference: Mapping[str, Any] | None = None, squeeze: float | None = None) -> ModelFrame:
-    """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together.
-
-    ``words`` name the model where a response can't be read; ``offset`` is added to the formula's ``offset()`` terms.
-    """
-    data = as_pandas(data, formula)
+    """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together."""
+    table = as_pandas(data, formula)
     texts = [(dispersion, DISPERSION), (zero_inflation, ZERO)]
     others = [name for text, what in texts if text is not None for name in formula_variables(parse_right(text, what))]
-    design = build_design(formula, data, reference=reference, other_columns=others,
+    named = [value for value in (weights, offset) if isinstance(value, str)]
+    design = build_design(formula, table, reference=reference, other_columns=[*others, *named],
                           row_levels=not family.has_dispersion)
-    check_kind(design, family, words or f"family={family.name!r}")
+    refuse_unread(design, family)
     design, notes = _squeezed(design, squeeze)
-    parts = [None if text is None else right_part(text, what, data, design.reference) for text, what in texts]
-    design = replace(design, data=data[list({*design.data.columns, *others})]) if others else design
+    part, zero = (None if text is None else right_part(text, what, table, design.reference) for text, what in texts)
+    extra = [*others, offset] if isinstance(offset, str) else others
+    vectors = row_vector(weights, table, "weights", positive=True), row_vector(offset, table, "offset")
+    design = replace(design, data=table[list(dict.fromkeys([*design.data.columns, *extra]))])
     frame = ModelFrame(
-        family.for_response(design.y, design.categories), design, trials_of(design), *parts,
-        row_vector(weights, data, "weights", positive=True),
-        row_vector(offset, data, "offset"), offset if isinstance(offset, str) else None, notes,
+        family.for_response(design.y, design.categories), design, trials_of(design), part, zero, vectors[0],
+        total_offset(design, vectors[1]), offset if isinstance(offset, str) else None, notes,
     )
     return _shares_of_trials(with_thresholds(frame))
-
-
-def check_kind(design: Design, family: Family, words: str) -> None:
-    """Refuse successes out of trials and ordered categories where the family does not read them."""
-    if design.trials is not None and not family.trials:
-        raise UserError(f"{design.response} counts successes and failures, which {words} does not read; use"
-                        " family='binomial' or 'betabinomial'.")
-    if design.categories and family.has_intercept:
-        raise UserError(f"{design.response} is not numeric but ordered categories, which {words} does not read; use"
-                        " family='cumulative'.")
 
 
 def right_part(text: str, what: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
@@ -160,6 +134,23 @@ def trials_of(design: Design) -> Array:
     return np.ones(len(design.y)) if design.trials is None else design.trials
 
 
+def refuse_unread(design: Design, family: Family) -> None:
+    """Refuse responses and offsets that a family does not read."""
+    words = f"which family={family.name!r} does not read; use family="
+    if design.trials is not None and not family.trials:
+        raise UserError(f"{design.response} counts successes and failures, {words}'binomial' or 'betabinomial'.")
+    if design.categories and family.has_intercept:
+        raise UserError(f"{design.response} is not numeric but ordered categories, {words}'cumulative'.")
+    if design.offsets and family.name == "lmm":
+        raise UserError(f"offset({design.offsets[0]}): the linear mixed model does not read offsets yet.")
+
+
+def total_offset(design: Design, argument: Array | None) -> Array | None:
+    """The formula's offsets and the argument together (n,), None without either."""
+    given = [part for part in (design.offset, argument) if part is not None]
+    return np.sum(given, axis=0) if given else None
+
+
 def _squeezed(design: Design, squeeze: float | None) -> tuple[Design, tuple[str, ...]]:
     if squeeze is None:
         return design, ()
@@ -172,18 +163,14 @@ def take(frame: ModelFrame, rows: Array, copies: Array, clusters: Array) -> Mode
     """The frame of rows (m,); factors nested in the clusters get new levels for each copy, crossed ones do not."""
     design = frame.design
     factors = tuple(_take_factor(f, rows, copies, clusters) for f in design.factors)
+    inner_trials, inner_offset = (None if v is None else v[rows] for v in (design.trials, design.offset))
     design = replace(design, y=design.y[rows], fixed=_take_part(design.fixed, rows), factors=factors,
-                     data=design.data.iloc[rows], trials=_rows_of(design.trials, rows),
-                     offset=_rows_of(design.offset, rows))
+                     data=design.data.iloc[rows], trials=inner_trials, offset=inner_offset)
     dispersion, zero = (None if part is None else _take_part(part, rows)
                         for part in (frame.dispersion, frame.zero_inflation))
+    weights, offset = (None if v is None else v[rows] for v in (frame.weights, frame.offset))
     return replace(frame, design=design, trials=frame.trials[rows], dispersion=dispersion, zero_inflation=zero,
-                   weights=_rows_of(frame.weights, rows), offset=_rows_of(frame.offset, rows),
-                   family=frame.family.for_response(design.y))
-
-
-def _rows_of(values: Array | None, rows: Array) -> Array | None:
-    return None if values is None else values[rows]
+                   weights=weights, offset=offset, family=frame.family.for_response(design.y))
 
 
 def _take_part(part: FixedPart, rows: Array) -> FixedPart:

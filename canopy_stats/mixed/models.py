@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from canopy_stats.mixed.families import get_family
 from canopy_stats.mixed.fit import Fit, make_fit, warned
 from canopy_stats.mixed.generalised import Laplace
@@ -14,11 +12,9 @@ from canopy_stats.mixed.linear import NORMAL, Engine, Linear
 from canopy_stats.mixed.model_frame import make_frame
 from canopy_stats.schema import UserError
 
-Array = np.ndarray
-
 
 def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm",
-        reference: Mapping[str, str] | None = None) -> Fit:
+        reference: Mapping[str, Any] | None = None) -> Fit:
     """Fit a linear mixed model.
 
     Parameters
@@ -35,14 +31,13 @@ def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm
     reference : mapping, optional
         Reference level by column; otherwise the first category, or the first in sorted order.
     """
-    frame = make_frame(formula, data, family=NORMAL, words="the linear mixed model", reference=reference)
-    way = Linear(frame, reml, engine)
+    way = Linear(make_frame(formula, data, family=NORMAL, reference=reference), reml, engine)
     return make_fit(way, way.estimate())
 
 
 def glmm(formula: str, data: Any, *, family: str = "beta", link: str | None = None, dispersion: str = "~ 1",
-         zero_inflation: str | None = None, quadrature: int = 1, weights: Array | str | None = None,
-         offset: Array | str | None = None, reference: Mapping[str, str] | None = None, squeeze: float | None = None,
+         zero_inflation: str | None = None, quadrature: int = 1, weights: Any = None, offset: Any = None,
+         reference: Mapping[str, Any] | None = None, squeeze: float | None = None,
          certify: bool = False) -> Fit:
     """Fit a generalised linear mixed model by Laplace-approximate maximum likelihood.
 
@@ -67,9 +62,9 @@ def glmm(formula: str, data: Any, *, family: str = "beta", link: str | None = No
         (its default is "~ 1").
     quadrature : int
         Adaptive Gauss-Hermite nodes for one grouping variable with one random column; 1 is Laplace's approximation.
-    weights, offset : array (n,) or column name, optional
+    weights, offset : column name, Series with the index of the data, or array (n,), optional
         Prior weights (multiply a row's log-likelihood; numbers of trials where the response is a share of successes)
-        and a known part of the linear predictor.
+        and a known part of the linear predictor; ``offset(log(n))`` in the formula is added to it.
     squeeze : float, optional
         Move responses into [squeeze, 1 - squeeze] first; the number of moved rows is in ``fit.notes``.
     certify : bool

@@ -97,14 +97,14 @@ def encode(fit: Estimates, data: pd.DataFrame | None, mode: Mode) -> Rows:
 
 
 def _new_offset(fit: Estimates, data: pd.DataFrame) -> Array:
-    written = formula.offset_values(fit.design.offsets, data)
-    shift = np.zeros(len(data)) if written is None else written
-    name = fit.frame.offset_name
-    if fit.frame.offset is None:
-        return shift
-    if name is None:
+    """The offset (m,) of new rows: the formula's and the named column's."""
+    frame, inner, name = fit.frame, fit.design.offset, fit.frame.offset_name
+    total = np.zeros(len(data)) if inner is None else np.asarray(formula.offset_values(fit.design.offsets, data))
+    if name is not None:
+        total = total + checks.used_columns(data, [name], "The offset")[name].to_numpy(dtype=float)
+    elif frame.offset is not None and (inner is None or not np.array_equal(frame.offset, inner)):
         raise UserError("The fit's offset was an array; to predict for new data, fit again with the name of a column.")
-    return np.asarray(shift + checks.used_columns(data, [name])[name].to_numpy(dtype=float))
+    return total
 
 
 def _groups(factor: formula.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Array, Array]:

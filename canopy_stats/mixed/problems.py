@@ -14,8 +14,8 @@ def make_problem(frame: ModelFrame, nodes: int = 1) -> Problem:
     quadrature.check(frame.factors, nodes)
     layout = blocks.make_layout(frame.factors) if frame.factors else None
     problem = Problem(
-        frame.family, frame.y, frame.design.fixed.matrix, frame.dispersion_matrix, frame.factors, layout,
-        frame.total_offset, frame.weights, frame.trials, frame.zero_matrix, nodes,
+        frame.family, frame.y, frame.design.fixed.matrix, frame.dispersion_matrix, frame.factors, layout, frame.offset,
+        frame.weights, frame.trials, frame.zero_matrix, nodes,
     )
     checks.check_rows(frame.nobs, sum(problem.sizes))
     return problem

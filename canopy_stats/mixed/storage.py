@@ -55,10 +55,10 @@ def _frame(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> ModelFrame:
     design = replace(build_design(meta["formula"], data, reference=meta["reference"],
                                   other_columns=list(data.columns)), y=arrays["y"], data=data)
     texts = [(meta["dispersion"], DISPERSION), (meta.get("zero_inflation"), ZERO)]
-    parts = [None if text is None else right_part(text, what, data, meta["reference"]) for text, what in texts]
+    part, zero = (None if text is None else right_part(text, what, data, meta["reference"]) for text, what in texts)
     return with_thresholds(ModelFrame(
         _family(meta).for_response(design.y, tuple(meta.get("labels", ()))), design,
-        arrays.get("trials", trials_of(design)), *parts, arrays.get("weights"), arrays.get("offset"),
+        arrays.get("trials", trials_of(design)), part, zero, arrays.get("weights"), arrays.get("offset"),
         meta["offset_name"], tuple(meta["notes"]),
     ))
 

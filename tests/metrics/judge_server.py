@@ -72,6 +72,16 @@ def drips(handler, body):
     handler.close_connection = True
 
 
+def drips_headers(handler, body):
+    """Sends its headers a byte now and then: each read succeeds, the whole never ends."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    for _ in range(100):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.02)
+    handler.close_connection = True
+
+
 def resets(handler, body):
     """Ends the connection with a TCP reset."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

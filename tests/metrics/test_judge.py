@@ -3,6 +3,8 @@
 The endpoint is a real one, over HTTP on the loopback interface; see judge_server.py for how it misbehaves.
 """
 
+import base64
+import codecs
 import json
 import logging
 import os
@@ -18,7 +20,9 @@ import numpy as np
 import pytest
 from judge_server import (
     breaks_off,
+    completion,
     drips,
+    drips_headers,
     endpoint,
     judges,
     raw,
@@ -38,6 +42,7 @@ from canopy_stats.metrics.judge import EmbeddingJudge, OpenAIJudge, add_rse, fro
 from canopy_stats.metrics.judging import judge_prompt
 from canopy_stats.metrics.judging.comparisons import choose, draw_comparisons, in_words
 from canopy_stats.metrics.judging.outcome import GIVE_UP_AFTER
+from canopy_stats.metrics.judging.quoting import last_words
 from canopy_stats.metrics.judging.rate_limit import RateLimiter, backoff, retry_after
 from canopy_stats.metrics.judging.verdict_file import VerdictFile
 from canopy_stats.schema import UserError
@@ -299,7 +304,7 @@ def test_passing_trouble_is_overcome(run, server, mood):
     assert all(tries >= 3 for tries in server.server.tries.values())
 
 
-@pytest.mark.parametrize("mood", [waits(1.5), drips], ids=["late", "dripping"])
+@pytest.mark.parametrize("mood", [waits(1.5), drips, drips_headers], ids=["late", "dripping", "dripping-headers"])
 def test_a_request_that_takes_too_long_is_made_again(run, server, mood):
     server.behave(lambda n, attempt: mood if n in (1, 5) else judges)
     out = quiet(run, asking(server, timeout=0.4, concurrency=2))
@@ -333,12 +338,28 @@ def test_a_reply_without_a_verdict_is_a_failure_and_not_asked_again(run, server,
 
 
 @pytest.mark.parametrize("content", [[1], {"choices": {}}, {"choices": [{"message": {"content": None}}]},
-                                     {"choices": [{"message": "SAME"}]}, {"choices": [7]}, "SAME"])
+                                     {"choices": [{"message": "SAME"}]}, {"choices": [7]}, "SAME",
+                                     completion("\ud800"), completion('{"verdict": ' + 9000 * "["),
+                                     completion("9" * 5000), completion({"verdict": "SAME"})])
 def test_replies_of_another_schema_are_no_verdicts(run, server, content):
     server.behave(lambda n, attempt: raw(json.dumps(content)))
     with pytest.raises(UserError, match="(malformed reply|not a verdict): ") as caught:
         quiet(run, asking(server))
     assert "It last said" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 100_000])
+def test_json_beyond_all_reading_is_malformed(run, server, text):
+    server.behave(lambda n, attempt: raw(text))
+    with pytest.raises(UserError, match="malformed reply: "):
+        quiet(run, asking(server, attempts=1))
+
+
+def test_what_an_endpoint_says_never_reaches_the_terminal_as_a_command(run, server):
+    server.behave(lambda n, attempt: says("\x1b[2J\x1b]0;owned\x07 no\u202e\u0085verdict\x9b31m"))
+    with pytest.raises(UserError, match="It last said") as caught:
+        quiet(run, asking(server))
+    assert str(caught.value).isprintable()
 
 
 def test_a_reply_of_any_length_is_not_read(run, server):
@@ -666,14 +687,31 @@ def test_the_key_is_sent_and_written_nowhere(run, server, monkeypatch, caplog, c
     assert not any(KEY[3:].encode() in text for text in written)
 
 
-@pytest.mark.parametrize("echo", [KEY, f"Incorrect key {KEY[:9]}***{KEY[-4:]}", f"Bearer {KEY}"])
+def echoes(key):
+    """The ways in which an endpoint has been seen, or is feared, to repeat a key."""
+    raw_key = key.encode()
+    return [key, f"Incorrect key {key[:9]}***{key[-4:]}", f"Bearer {key}", key[::-1], key.upper(), raw_key.hex(),
+            " ".join(key), base64.b64encode(raw_key).decode(), base64.b64encode(b"x" + raw_key).decode(),
+            base64.urlsafe_b64encode(b"xy" + raw_key).decode(), base64.b32encode(raw_key).decode(),
+            "".join(f"%{b:02x}" for b in raw_key), "".join(f"&#{b};" for b in raw_key), codecs.encode(key, "rot13")]
+
+
+@pytest.mark.parametrize("echo", echoes(KEY), ids=range(len(echoes(KEY))))
 @pytest.mark.parametrize("code", [401, 400])
 def test_an_endpoint_that_repeats_the_key_is_not_quoted(run, server, monkeypatch, echo, code):
     monkeypatch.setenv("ARBITER_KEY", KEY)
     server.behave(lambda n, attempt: status(code, echo))
     with pytest.raises(UserError) as caught:
         quiet(run, asking(server, api_key_env="ARBITER_KEY"))
-    assert f"HTTP {code}" in str(caught.value) and KEY[:9] not in str(caught.value)
+    message = str(caught.value)
+    assert f"HTTP {code}" in message and KEY[:9] not in message and echo[3:] not in message
+
+
+def test_harmless_words_are_quoted_beside_a_key():
+    assert last_words(b"The model 'arbiter' is overloaded,\n try again", KEY) == \
+        "The model 'arbiter' is overloaded, try again"
+    assert last_words(b"no such token: 4f9a8b7c6d5e4f3a2b1c", KEY) == "no such token: …"
+    assert last_words(b"no such token: 4f9a8b7c6d5e4f3a2b1c", None).endswith("2b1c")
 
 
 def test_a_missing_key_is_asked_for_without_repeating_what_was_given(run, server, monkeypatch):

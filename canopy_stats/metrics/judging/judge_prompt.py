@@ -88,6 +88,6 @@ def read_verdict(reply: str) -> bool | None:
 def _from_json(answer: str) -> Any:
     try:
         found = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found["verdict"] if set(found) == {"verdict"} else None

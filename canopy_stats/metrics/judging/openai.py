@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,13 +14,11 @@ import numpy as np
 from canopy_stats.files import canonical_json, sha256
 from canopy_stats.metrics.judging import judge_prompt
 from canopy_stats.metrics.judging.comparisons import MISSING, Comparison, JudgeContext, Verdicts
+from canopy_stats.metrics.judging.connection import need_client
 from canopy_stats.metrics.judging.outcome import Outcome
 from canopy_stats.metrics.judging.request_pool import RequestLimits, RequestPool
 from canopy_stats.metrics.judging.verdict_file import VerdictFile
 from canopy_stats.schema import UserError
-
-if TYPE_CHECKING:
-    import httpx2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +75,12 @@ class OpenAIJudge:
         questions = [[_Question.of(self, comparison, i, j) for i, j in comparison.pairs] for comparison in comparisons]
         distinct = {question.key: question for own in questions for question in own}
         path, key = self._cache_path(context), _api_key(self.api_key_env)
-        with VerdictFile(path) as verdicts, self._client(key) as client:
+        need_client()
+        with VerdictFile(path) as verdicts:
             missing = [q for name, q in distinct.items() if name not in verdicts.known]
             outcome = Outcome(len(distinct), context.max_failed, done=len(distinct) - len(missing))
             context.say(self._announcement(comparisons, len(distinct), len(missing)))
-            RequestPool(client, self.url, key, self._request_limits(), verdicts, outcome, context.say).ask(missing)
+            RequestPool(self.url, key, self._request_limits(), verdicts, outcome, context.say).ask(missing)
             outcome.raise_if_over(path)
             return [_collected(comparison, own, verdicts.known)
                     for comparison, own in zip(comparisons, questions, strict=True)]
@@ -110,18 +108,6 @@ class OpenAIJudge:
         if self.cache is not None:
             return Path(self.cache)
         return context.run.path / "verdicts" / f"{sha256(canonical_json(self.identity(context)))[:12]}.jsonl"
-
-    @contextmanager
-    def _client(self, key: str | None) -> Iterator[httpx2.Client]:
-        try:
-            import httpx2
-        except ImportError:
-            raise UserError("A judge behind an endpoint needs the package httpx2: pip install 'canopy-stats[judge]'. "
-                            "EmbeddingJudge works without.") from None
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-        limits = httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        with httpx2.Client(headers=headers, timeout=self.timeout, limits=limits) as client:
-            yield client
 
     def _announcement(self, comparisons: Sequence[Comparison], needed: int, requests: int) -> str:
         m = len(comparisons[0].code)

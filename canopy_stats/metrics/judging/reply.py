@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from canopy_stats.metrics.judging import judge_prompt
+from canopy_stats.metrics.judging.quoting import last_words
 from canopy_stats.metrics.judging.rate_limit import retry_after
-
-if TYPE_CHECKING:
-    import httpx2
 
 LARGEST_REPLY = 1_000_000
 """Bytes of a reply after which it cannot be a verdict."""
 
-_SHOWN = 160
-_KEY_PIECE = 6
 _TRY_AGAIN = {408, 409, 425, 429}
 _HOPELESS = {401, 402, 403, 404, 405, 407, 410}
 _CUT_SHORT = {"length": "cut short by max_tokens", "content_filter": "withheld by a filter"}
@@ -42,22 +37,32 @@ class Refused(Exception):
     """The endpoint will refuse every request alike."""
 
 
-def read_reply(response: httpx2.Response, deadline: float, key: str | None) -> bool:
-    """The verdict in a streamed reply; one of this module's exceptions where there is none.
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back, cut off soon after LARGEST_REPLY bytes, and the header Retry-After where there is one."""
 
-    ``deadline`` is a time of ``time.monotonic``; ``key`` the API key, of which no message may hold a piece.
+    status: int
+    content: bytes
+    retry_after: str | None = None
+
+
+def read_reply(reply: Reply, key: str | None) -> bool:
+    """The verdict in a reply; one of this module's exceptions where there is none.
+
+    ``key`` is the API key, of which no message may hold a piece.
     """
-    status = response.status_code
+    status = reply.status
     if status in _TRY_AGAIN or status >= 500:
-        raise Transient(f"HTTP {status}", retry_after(response.headers.get("Retry-After")))
+        raise Transient(f"HTTP {status}", retry_after(reply.retry_after))
     if 300 <= status < 400:
         raise Refused(f"HTTP {status}, a redirect, which would carry the key elsewhere; give the final base_url")
-    content = _read_until(response, deadline)
+    if len(reply.content) > LARGEST_REPLY:
+        raise NoVerdict("malformed reply")
     if status in _HOPELESS:
-        raise Refused(f"HTTP {status}{_quoted(last_words(content, key))}; {_advice(status)}")
+        raise Refused(f"HTTP {status}{_quoted(last_words(reply.content, key))}; {_advice(status)}")
     if status != 200:
-        raise NoVerdict(f"HTTP {status}", last_words(content, key))
-    return _verdict(content, key)
+        raise NoVerdict(f"HTTP {status}", last_words(reply.content, key))
+    return _verdict(reply.content, key)
 
 
 def _advice(status: int) -> str:
@@ -72,31 +77,12 @@ def _quoted(words: str) -> str:
     return f' ("{words}")' if words else ""
 
 
-def last_words(content: bytes, key: str | None) -> str:
-    """The beginning of an error's text on one line; nothing where it repeats a piece of the key, masked or not."""
-    text = " ".join(content.decode(errors="replace").split())
-    pieces = {key[i:i + _KEY_PIECE] for i in range(max(1, len(key) - _KEY_PIECE + 1))} if key else set()
-    if any(piece in text for piece in pieces):
-        return ""
-    return text[:_SHOWN] + ("..." if len(text) > _SHOWN else "")
-
-
-def _read_until(response: httpx2.Response, deadline: float) -> bytes:
-    """The reply's bytes, if they are all there in time: a slow trickle would never run into a read timeout."""
-    content = b""
-    for part in response.iter_bytes():
-        content += part
-        if time.monotonic() > deadline:
-            raise Transient("timed out")
-        if len(content) > LARGEST_REPLY:
-            raise NoVerdict("malformed reply")
-    return content
-
-
 def _verdict(content: bytes, key: str | None) -> bool:
     """The verdict in a chat completion; broken JSON may be a hiccup on the way, all else is final."""
     try:
         reply = json.loads(content)
+    except RecursionError:  # nested beyond all reading
+        raise NoVerdict("malformed reply") from None
     except ValueError:
         raise Transient("malformed reply") from None
     try:
@@ -108,5 +94,5 @@ def _verdict(content: bytes, key: str | None) -> bool:
         raise NoVerdict(_CUT_SHORT[reason])
     same = judge_prompt.read_verdict(text) if isinstance(text, str) else None
     if same is None:
-        raise NoVerdict("not a verdict", last_words(str(text).encode(), key))
+        raise NoVerdict("not a verdict", last_words(str(text).encode(errors="replace"), key))
     return same

@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from canopy_stats.metrics.judging.connection import Connection, connect
 from canopy_stats.metrics.judging.outcome import Outcome
 from canopy_stats.metrics.judging.rate_limit import RateLimiter, backoff
 from canopy_stats.metrics.judging.reply import NoVerdict, Refused, Transient, read_reply
 from canopy_stats.metrics.judging.verdict_file import VerdictFile
 from canopy_stats.progress import SECONDS_BETWEEN_LINES, duration
-
-if TYPE_CHECKING:
-    import httpx2
 
 
 class Question(Protocol):
@@ -43,9 +41,9 @@ class RequestLimits:
 class RequestPool:
     """Asks each question until it has a verdict, which goes to the file, or has failed, which goes to the outcome."""
 
-    def __init__(self, client: httpx2.Client, url: str, key: str | None, limits: RequestLimits, verdicts: VerdictFile,
-                 outcome: Outcome, say: Callable[[str], None]) -> None:
-        self.client, self.url, self.limits = client, url, limits
+    def __init__(self, url: str, key: str | None, limits: RequestLimits, verdicts: VerdictFile, outcome: Outcome,
+                 say: Callable[[str], None]) -> None:
+        self.url, self.limits = url, limits
         self.verdicts, self.outcome = verdicts, outcome
         self.limiter = RateLimiter(limits.requests_per_minute, sleep=outcome.over.wait)
         self._key, self._say = key, say
@@ -66,10 +64,14 @@ class RequestPool:
                 raise
 
     def _work(self, waiting: SimpleQueue[Question]) -> None:
+        with connect(self._key, self.limits.timeout) as connection:
+            self._ask_on(connection, waiting)
+
+    def _ask_on(self, connection: Connection, waiting: SimpleQueue[Question]) -> None:
         total = waiting.qsize()
         while not self.outcome.over.is_set():
             try:
-                self._settle(waiting.get_nowait())
+                self._settle(connection, waiting.get_nowait())
             except Empty:
                 return
             except BaseException:
@@ -77,14 +79,14 @@ class RequestPool:
                 raise
             self._report(total - waiting.qsize(), total)
 
-    def _settle(self, question: Question) -> None:
+    def _settle(self, connection: Connection, question: Question) -> None:
         """One verdict, whatever it takes."""
         for attempt in range(1, self.limits.attempts + 1):
             self.limiter.wait()
             if self.outcome.over.is_set():
                 return
             try:
-                self.verdicts.put(question.key, self._request(question.body()))
+                self.verdicts.put(question.key, self._request(connection, question.body()))
                 return self.outcome.succeeded()
             except Transient as trouble:
                 if attempt == self.limits.attempts or (trouble.wait or 0) > self.limits.longest_wait:
@@ -101,15 +103,13 @@ class RequestPool:
             self.limiter.hold(trouble.wait)
         self.outcome.over.wait(max(own, trouble.wait or 0.0))
 
-    def _request(self, body: bytes) -> bool:
+    def _request(self, connection: Connection, body: bytes) -> bool:
         """One request and the verdict in its reply."""
         import httpx2
 
-        deadline = time.monotonic() + self.limits.timeout
         try:
-            with self.client.stream("POST", self.url, content=body) as response:
-                return read_reply(response, deadline, self._key)
-        except httpx2.TimeoutException:
+            return read_reply(connection.post(self.url, body), self._key)
+        except (TimeoutError, httpx2.TimeoutException):
             raise Transient("timed out") from None
         except httpx2.DecodingError:
             raise Transient("malformed reply") from None
