@@ -16,6 +16,7 @@ from .mixed import (
     anova as anova,
     bootstrap as bootstrap,
     glmm as glmm,
+    hypothesis as hypothesis,
     lmm as lmm,
     load_fit as load_fit,
     means as means,

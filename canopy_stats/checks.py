@@ -191,7 +191,8 @@ def _rebuilt_prompts(run: Run, tokenizer: Any,
     source = _source(run)
     prompts, wanted = run.prompts(), sorted({index for index, _ in pairs})
     rebuilt = {index: plain_prompt(tokenizer, prompts[index].source, chat=source.chat, system=source.system,
-                                   arguments=source.template_arguments) for index in wanted}
+                                   arguments=source.template_arguments,
+                                   day=run.config.model.get("template_date")) for index in wanted}
     different = [prompts[i].prompt_id for i in wanted if rebuilt[i] != prompts[i].token_ids]
     detail = f"of {len(wanted)} prompts differ" + (f", first {different[0]!r}" if different else "")
     return rebuilt, Finding("prompts rebuilt", len(different), 0, not different, detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -21,6 +22,7 @@ from canopy_stats.schema import (
     LENGTH,
     STEP_TERMS,
     STOP,
+    Caution,
     Engine,
     ModelSource,
     Prompt,
@@ -100,6 +102,8 @@ def generate(
     config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
                        policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
                        model=engine.describe(), code_version=code_version())
+    for line in config.model.get("cautions", ()):
+        warnings.warn(line, Caution, stacklevel=2)
     with RunWriter(out, config, encoded, versions=versions(), origin=source.origin) as writer:
         _draw_missing(writer, engine, config, progress)
         if not writer.finished:
@@ -123,7 +127,7 @@ def _load_engine(name: str, source: ModelSource, variant: str) -> Engine:
 
 def encoded_prompts(prompts: Any, engine: Engine) -> list[Prompt]:
     """A prompt file or list as the model receives it."""
-    from canopy_stats.generation.prompts import read_prompts
+    from canopy_stats.generation.prompt_file import read_prompts
 
     return [Prompt(prompt_id, sha256(canonical_json(source)), source, engine.encode(source))
             for prompt_id, source in read_prompts(prompts)]

@@ -26,6 +26,10 @@ class UserError(ValueError):
     """Input that cannot be used. The message is one or two lines: what is wrong, and what to do next."""
 
 
+class Caution(UserWarning):
+    """Something that is no mistake and that whoever asked should know: given as a warning, in one line."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingPolicy:
     """The sampling law: repetition penalty, minimum length and suppressed tokens; then temperature, top-k, top-p and

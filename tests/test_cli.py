@@ -3,13 +3,14 @@
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
 
 from canopy_stats import cli
 from canopy_stats.cli import parser, printing
-from canopy_stats.schema import UserError
+from canopy_stats.schema import Caution, UserError
 
 COMMANDS = ["generate", "check", "embed", "measure", "judge", "rho", "panel", "fit", "scrutinise", "curve", "power",
             "run", "plan", "status", "report", "demo"]
@@ -121,6 +122,17 @@ def test_interrupt_says_that_it_resumes(capsys, monkeypatch):
 def test_message_of_two_lines_becomes_one(capsys, monkeypatch):
     raise_in_place_of(monkeypatch, UserError("wrong\nmend it"))
     assert run(capsys, "demo")[2] == "canopy-stats: wrong mend it\n"
+
+
+def test_cautions_are_one_line_on_stderr(capsys, monkeypatch):
+    def say(options):
+        warnings.warn("two arms differ", Caution, stacklevel=2)
+        return 0
+
+    monkeypatch.setitem(parser.COMMANDS, "demo", replace(parser.COMMANDS["demo"], run=say))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(capsys, "demo") == (0, "", "canopy-stats: note: two arms differ\n")
 
 
 def test_a_defect_keeps_its_traceback(capsys, monkeypatch):

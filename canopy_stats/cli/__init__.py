@@ -10,11 +10,30 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from canopy_stats.cli.command import INTERRUPTED, OK, USER_ERROR
 from canopy_stats.cli.parser import build_parser
-from canopy_stats.schema import UserError
+from canopy_stats.schema import Caution, UserError
+
+
+@contextmanager
+def _cautions_in_one_line() -> Iterator[None]:
+    """While it lasts, a caution is a line on stderr without the place in the sources that Python would add."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, Caution):
+                print(f"canopy-stats: note: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(given)
     options.command_line = shlex.join(["canopy-stats", *given])
     try:
-        return options.run(options)
+        with _cautions_in_one_line():
+            return options.run(options)
     except UserError as error:
         print(f"canopy-stats: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR

@@ -1,157 +1,125 @@
-"""Prompts: from a JSONL file or a list to (id, source) pairs, and from a source to the model's token ids."""
+"""From a prompt's source to the model's token ids, and what has to be said of the prompts of a run."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from ..files import canonical_json, sha256
 from ..schema import RENDERED_TEXT, UserError
+from .prompt_file import Source
+from .templates import DATE_KEY, ChatFormat, asks_for_the_date, templated
 
-Source = str | list[dict[str, str]] | list[int]
-
-
-def read_prompts(prompts: str | Path | Sequence[Any]) -> list[tuple[str, Source]]:
-    """(id, source) pairs of a JSONL file, or of a list whose items are strings, chat messages or token ids.
-
-    A file's lines are JSON objects with a ``prompt`` (a string, or a list of chat messages) and an optional ``id``;
-    the default id is the prompt's index from 0. Blank lines are skipped. Raises :class:`UserError` with line numbers.
-    """
-    if isinstance(prompts, str | Path):
-        return _read_file(Path(prompts))
-    return _distinct([(f"prompt {i}", str(i), _source(item, f"prompt {i}")) for i, item in enumerate(prompts)],
-                     "The list of prompts")
-
-
-def _read_file(path: Path) -> list[tuple[str, Source]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"There is no prompt file {path}. Give a JSONL file whose lines look like "
-                        '{"prompt": "Once upon a time"}.') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The prompt file {path} can't be read ({error}); give a UTF-8 text file.") from None
-    entries: list[tuple[str, str, Source]] = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            record = _parse(line, f"{path}, line {number}")
-            source = _source(record["prompt"], f"{path}, line {number}")
-            entries.append((f"line {number}", str(record.get("id", len(entries))), source))
-    return _distinct(entries, f"The prompt file {path}")
-
-
-def _parse(line: str, where: str) -> dict[str, Any]:
-    """One line as an object that has a prompt."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not valid JSON ({error.msg} at column {error.colno}); write one object a line, "
-                        'such as {"prompt": "Once upon a time"}.') from None
-    if not isinstance(record, dict) or "prompt" not in record:
-        raise UserError(f"{where} has no 'prompt' key; write one object a line, such as "
-                        '{"prompt": "Once upon a time"}.')
-    return record
-
-
-def _source(item: Any, where: str) -> Source:
-    """The item, checked to be a non-empty string, list of chat messages, or list of token ids."""
-    if isinstance(item, str):
-        if not item.strip():
-            raise UserError(f"{where}: the prompt is empty; remove it or write something.")
-        return item
-    if isinstance(item, Sequence) and not item:
-        raise UserError(f"{where}: the prompt is empty; remove it or write something.")
-    if isinstance(item, Sequence) and all(_is_message(m) for m in item):
-        return [{"role": m["role"], "content": m["content"]} for m in item]
-    if hasattr(item, "__iter__") and not isinstance(item, Mapping):
-        ids = list(item)
-        if ids and all(hasattr(i, "__index__") and not isinstance(i, bool) for i in ids):
-            return [int(i) for i in ids]
-    raise UserError(f"{where}: a prompt is a string, a list of chat messages "
-                    '({"role": "user", "content": "..."}), or a list of token ids.')
-
-
-def _is_message(item: Any) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("role"), str) and isinstance(item.get("content"), str)
-
-
-def _distinct(entries: list[tuple[str, str, Source]], what: str) -> list[tuple[str, Source]]:
-    """(id, source) of (where, id, source) entries: some, with no id and no source twice."""
-    if not entries:
-        raise UserError(f"{what} holds no prompts; add at least one.")
-    seen: dict[tuple[str, str], str] = {}
-    for where, prompt_id, source in entries:
-        for key, twice in [(("prompt", json.dumps(source)), "The same prompt"),
-                           (("id", prompt_id), f"The id {prompt_id!r}")]:
-            if key in seen:
-                raise UserError(f"{what}: {twice[0].lower() + twice[1:]} stands twice, at {seen[key]} and {where}; "
-                                "prompts and ids must be distinct, so remove or rename one.")
-            seen[key] = where
-    return [(prompt_id, source) for _, prompt_id, source in entries]
-
-
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """How sources become token ids: with the tokenizer's chat template and its arguments, or as plain text."""
-
-    chat: bool | str
-    system: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.chat and (self.system is not None or self.arguments):
-            raise UserError("A system prompt, enable_thinking and template_kwargs only exist inside a chat template; "
-                            "drop them, or set chat=True.")
-
-
-def check_template(tokenizer: Any, style: ChatFormat) -> None:
-    """Refuse a chat format that the tokenizer can't produce."""
-    if style.chat and (tokenizer is None or not getattr(tokenizer, "chat_template", None)):
-        raise UserError("Prompts should go through a chat template (chat=None means the template for variants other "
-                        "than 'base'), but the tokenizer has none; set chat=False, or give the tokenizer of a chat "
-                        "model with tokenizer=.")
+_TAIL = 16
 
 
 def encode(source: Source, tokenizer: Any, style: ChatFormat) -> tuple[int, ...]:
     """A source as token ids. Lists of token ids pass through as they are.
 
-    Plain text is tokenised by the tokenizer's own rule (its BOS where it adds one). A chat is tokenised by the chat
-    template in one go: text rendered from a template is never tokenised again, so no second BOS can appear, except
-    where ``style.chat`` asks for it by name (schema.RENDERED_TEXT).
+    Plain text is tokenised by the tokenizer's own rule (its BOS where it adds one), except that nothing is put after
+    it: a text that is to be continued has not ended. A chat is tokenised as the chat template renders it: no second
+    BOS is added, except where ``style.chat`` asks for it by name (schema.RENDERED_TEXT).
     """
     if isinstance(source, list) and source and isinstance(source[0], int):
         return tuple(i for i in source if isinstance(i, int))
     if tokenizer is None:
         raise UserError("The prompts are text, but the model came without a tokenizer; give one with tokenizer=, or "
                         "give the prompts as lists of token ids.")
-    if isinstance(source, str) and not style.chat:
-        ids = tokenizer(source)["input_ids"]
-    elif style.chat:
-        ids = _templated(source, tokenizer, style)
+    if style.chat:
+        ids = templated(source, tokenizer, style)
+    elif isinstance(source, str):
+        ids = _plain(source, tokenizer)
     else:
         raise UserError("A prompt is a list of chat messages, but this variant takes plain text; set chat=True, or "
                         "write the prompt as a string.")
     if not ids:
-        raise UserError(f"The tokenizer makes no tokens of the prompt {source!r}; remove it.")
+        raise UserError(f"The tokenizer makes no tokens of the prompt {_shown(source)}; remove it.")
     return tuple(int(i) for i in ids)
 
 
-def _templated(source: Any, tokenizer: Any, style: ChatFormat) -> list[int]:
-    messages = [{"role": "user", "content": source}] if isinstance(source, str) else list(source)
-    if style.system is not None:
-        if messages[0]["role"] == "system":
-            raise UserError("A prompt brings its own system message and a system prompt was given too; drop one.")
-        messages = [{"role": "system", "content": style.system}, *messages]
-    if style.chat == RENDERED_TEXT:
-        return list(tokenizer(_applied(messages, tokenizer, style, tokenize=False))["input_ids"])
-    return list(_applied(messages, tokenizer, style, tokenize=True, return_dict=True)["input_ids"])
+def _plain(text: str, tokenizer: Any) -> list[int]:
+    """The text between what the tokenizer puts before it and what it would put after it."""
+    own = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not own:
+        return []
+    whole = list(tokenizer(text)["input_ids"])
+    return whole[: len(whole) - _appended(whole, own)]
 
 
-def _applied(messages: list[dict[str, str]], tokenizer: Any, style: ChatFormat, **how: bool) -> Any:
-    try:
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, **how, **style.arguments)
-    except Exception as error:  # templates are programs, and refuse in their own words
-        raise UserError(f"The chat template refuses the prompt ({error}); change its messages, or set chat=False "
-                        "for plain text.") from error
+def _appended(whole: list[int], own: list[int]) -> int:
+    """How many ids stand after the text's own in what the tokenizer makes of it."""
+    for after in range(len(whole) - len(own) + 1):
+        end = len(whole) - after
+        if whole[end - len(own):end] == own:
+            return after
+    return 0
+
+
+def _shown(source: Source) -> str:
+    text = repr(source)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+# --- what has to be said ----------------------------------------------------------------------------------------------
+
+
+_REMARKS: dict[str, str] = {
+    "closed": "The tokenizer puts an end token after {}; it was left out, since the text goes on.",
+    "doubled": "A second BOS stands at the start of {}: it is in the text and put there once more.",
+    "ended": "A token that ends rollouts stands at the end of {}: the model is asked to write after the end.",
+    "alike": "The tokenizer does not tell {} from another one: they become the same token ids.",
+    "thinking": "",
+}
+"""What is said of each thing that can be noticed; of a prompt that opens a thought, nothing."""
+
+
+@dataclass(slots=True)
+class Remarks:
+    """What was noticed while prompts became token ids. Each set holds the ids of prompts, so that one counts once."""
+
+    tokenizer: Any
+    end_ids: Sequence[int]
+    style: ChatFormat
+    seen: dict[tuple[int, ...], str] = field(default_factory=dict)
+    found: dict[str, set[tuple[int, ...]]] = field(default_factory=lambda: {name: set() for name in _REMARKS})
+
+    def look(self, source: Source, ids: tuple[int, ...]) -> None:
+        """Look at one prompt and the ids that it became."""
+        name = sha256(canonical_json(source))
+        known = self.seen.setdefault(ids, name)
+        closed = not self.style.chat and isinstance(source, str) and appends(source, self.tokenizer)
+        begin = getattr(self.tokenizer, "bos_token_id", None)
+        noticed = {"closed": closed, "ended": ids[-1] in self.end_ids,
+                   "doubled": begin is not None and ids[:2] == (begin, begin), "alike": known != name,
+                   "thinking": self.tokenizer is not None and opens_thought(self.tokenizer.decode(list(ids[-_TAIL:])))}
+        for remark in (remark for remark, holds in noticed.items() if holds):
+            self.found[remark].add(ids)
+
+    def said(self) -> list[str]:
+        """One line for each thing that was noticed and that a user should know."""
+        counts = {name: f"{len(ids)} of {len(self.seen)} prompts" for name, ids in self.found.items()}
+        lines = [_REMARKS[name].format(counts[name]) for name, ids in self.found.items() if ids and _REMARKS[name]]
+        if self.style.chat == RENDERED_TEXT:
+            lines.append("Rendered chat text was tokenised again, as asked for (chat='rendered-text'), unlike what the "
+                         "template's authors do.")
+        if self.style.chat and asks_for_the_date(self.tokenizer):
+            lines.append(f"The chat template asks for today's date and is told {self.style.day} on every day; "
+                         f"template_kwargs={{'{DATE_KEY}': ...}} sets another.")
+        return lines
+
+    def open_thoughts(self) -> bool | list[str]:
+        """Whether every prompt (or none) ends in a thought that it opened; else the hashes of those that do."""
+        thinking = self.found["thinking"]
+        return sorted(self.seen[ids] for ids in thinking) if 0 < len(thinking) < len(self.seen) else bool(thinking)
+
+
+def appends(text: str, tokenizer: Any) -> bool:
+    """Whether the tokenizer puts something after a text."""
+    own = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _appended(list(tokenizer(text)["input_ids"]), own) > 0
+
+
+def opens_thought(text: str) -> bool:
+    """Whether a prompt's text ends in a thought that it opened: ``<think>`` and white space."""
+    return text.rstrip().endswith("<think>")

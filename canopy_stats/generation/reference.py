@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ..schema import RENDERED_TEXT, ModelSource
+from .templates import DATE_KEY, pinned
 
 _SPARE = 0.8
 """Share of the free memory that a second model may take."""
@@ -101,15 +102,29 @@ def _differences(low: torch.Tensor, high: torch.Tensor, token_ids: Ids) -> tuple
 
 
 def plain_prompt(tokenizer: Any, source: Any, *, chat: bool | str | None, system: str | None = None,
-                 arguments: Mapping[str, Any] | None = None) -> tuple[int, ...]:
+                 arguments: Mapping[str, Any] | None = None, day: str | None = None) -> tuple[int, ...]:
     """A prompt's token ids in two separate steps: the template as text, then that text without any special tokens
-    (with the tokenizer's own where ``chat`` is "rendered-text")."""
+    (with the tokenizer's own where ``chat`` is "rendered-text"). ``day`` (YYYY-MM-DD) is what a template that asks for
+    the date was told; None lets it look at the clock."""
     if isinstance(source, list) and isinstance(source[0], int):
         return tuple(source)
     if not chat:
-        return tuple(tokenizer(source)["input_ids"])
+        return _without_appended(tokenizer, source)
     messages = [{"role": "user", "content": source}] if isinstance(source, str) else source
     if system is not None:
         messages = [{"role": "system", "content": system}, *messages]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **(arguments or {}))
+    given = {name: value for name, value in (arguments or {}).items() if name != DATE_KEY}
+    template = tokenizer.get_chat_template(None, given.get("tools"))
+    turn = "continue_final_message" if messages[-1]["role"] == "assistant" else "add_generation_prompt"
+    text = tokenizer.apply_chat_template(messages, tokenize=False, **{turn: True}, **given,
+                                         chat_template=pinned(template, day) if day else template)
     return tuple(tokenizer(text, add_special_tokens=chat == RENDERED_TEXT)["input_ids"])
+
+
+def _without_appended(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The tokenizer's ids without the special ones that it puts after the text."""
+    made = tokenizer(text, return_special_tokens_mask=True)
+    ids, added = list(made["input_ids"]), list(made["special_tokens_mask"])
+    while ids and added[-1] and len(tokenizer(text, add_special_tokens=False)["input_ids"]) < len(ids):
+        ids, added = ids[:-1], added[:-1]
+    return tuple(ids)

@@ -12,11 +12,12 @@ import torch
 from transformers import PreTrainedModel
 
 from ..schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy, UserError
-from . import prompts as prompting
 from .decoding import Decoder, choose_decoder, text_config
 from .ending import Endings, endings_of, refuse_impossible
 from .loading import Loaded, load
+from .prompts import Remarks, encode
 from .sampler import ShardSampler
+from .templates import ChatFormat, asks_for_the_date, check_template
 
 _CPU_BATCH = 32
 _GPU_BATCH = 256
@@ -27,7 +28,7 @@ def load_engine(source: ModelSource, *, variant: str = "") -> TorchEngine:
     tokenizer takes token ids and has no template. For the rest see :func:`.loading.load`."""
     loaded = load(source)
     chat = variant != "base" and loaded.tokenizer is not None if source.chat is None else source.chat
-    return TorchEngine(loaded, prompting.ChatFormat(chat, source.system, source.template_arguments))
+    return TorchEngine(loaded, ChatFormat(chat, source.system, source.template_arguments))
 
 
 class TorchEngine:
@@ -35,12 +36,12 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, loaded: Loaded, style: prompting.ChatFormat):
-        prompting.check_template(loaded.tokenizer, style)
+    def __init__(self, loaded: Loaded, style: ChatFormat):
+        check_template(loaded.tokenizer, style)
         self.model, self.tokenizer, self.style = loaded.model, loaded.tokenizer, style
-        self._provenance = {**loaded.provenance, **({"cautions": list(loaded.cautions)} if loaded.cautions else {})}
-        self.cautions = loaded.cautions
+        self._provenance, self._cautions = loaded.provenance, loaded.cautions
         self.end_ids = end_token_ids(loaded.model, loaded.tokenizer)
+        self._remarks = Remarks(loaded.tokenizer, self.end_ids, style)
         self.batch_size_used: int | None = None
         """Batch size of the latest shard; smaller than asked for when memory ran out."""
         self._endings: dict[tuple[Any, ...], Endings] = {}
@@ -57,17 +58,28 @@ class TorchEngine:
         return {**self._provenance, "cache": self.decoder.cache, "end_token_ids": list(self.end_ids),
                 "chat": self.style.chat, "chat_template": template, "system": self.style.system,
                 "enable_thinking": arguments.pop("enable_thinking", None), "template_kwargs": arguments,
-                "tokenizer": type(self.tokenizer).__name__ if self.tokenizer is not None else None}
+                "tokenizer": type(self.tokenizer).__name__ if self.tokenizer is not None else None,
+                **self._remarkable()}
+
+    def _remarkable(self) -> dict[str, Any]:
+        """What holds of some models and prompts only: the date that a template is told, thoughts that prompts open,
+        and what a user should know."""
+        dated = self.style.chat and asks_for_the_date(self.tokenizer)
+        told = {"template_date": self.style.day if dated else None, "opens_thought": self._remarks.open_thoughts(),
+                "channels": self.tokenizer is not None and "<|channel|>" in self.tokenizer.get_vocab(),
+                "cautions": [*self._cautions, *self._remarks.said()]}
+        return {name: value for name, value in told.items() if value}
 
     def encode(self, source: Any) -> tuple[int, ...]:
         """A prompt's source as the token ids that the model receives."""
-        ids = prompting.encode(source, self.tokenizer, self.style)
+        ids = encode(source, self.tokenizer, self.style)
         vocabulary = text_config(self.model).vocab_size
         if min(ids) < 0 or max(ids) >= vocabulary:
             raise UserError(f"A prompt holds the token id {max(ids) if min(ids) >= 0 else min(ids)}, but the model's "
                             f"ids run from 0 to {vocabulary - 1}; correct the prompt, or give the model's tokenizer.")
         if hasattr(self.model, "check_prompt"):
             self.model.check_prompt(ids)
+        self._remarks.look(source, ids)
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -101,7 +101,11 @@ def embed(run: Run, embedder: EmbedderLike | Embeddings, *, think: str = "keep")
     kept = None if key is None else _read(run, _table_name(key))
     if kept is not None and kept.provenance == key:
         return kept
-    fresh = embed_texts(run.rollouts(["text"])["text"].to_pylist(), chosen, think=think)
+    table = run.rollouts(["prompt_id", "text"])
+    raw = table["text"].to_pylist()
+    if think == "drop":
+        raw = texts.with_openings(run, raw, table["prompt_id"].to_pylist())
+    fresh = embed_texts(raw, chosen, think=think)
     if key is not None:
         _write(run, key, fresh)
     return fresh

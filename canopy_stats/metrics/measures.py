@@ -16,6 +16,7 @@ from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
 from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts, stored_decoder
 from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes, stored_terms
 from canopy_stats.metrics.subset import SelectionLike, selection_of
+from canopy_stats.metrics.texts import with_openings
 from canopy_stats.metrics.tree import tree_metrics
 from canopy_stats.schema import PANEL_COLUMNS, UserError, names
 
@@ -154,7 +155,10 @@ def _embeddings(run: Run, embedder: EmbedderLike | Embeddings | None, cap: int |
         return _aligned(embed(run, embedder, think=think), run)
     if isinstance(embedder, Embeddings):
         raise UserError("reembed needs an embedder for the cut texts; these embeddings are of the whole ones.")
-    return embed_texts(cut_texts(run, cap, decode), embedder, think=think)
+    cut = cut_texts(run, cap, decode)
+    if think == "drop":
+        cut = with_openings(run, cut, run.rollouts(["prompt_id"])["prompt_id"].to_pylist())
+    return embed_texts(cut, embedder, think=think)
 
 
 def _taken(embeddings: Embeddings | None, kept: NDArray[np.bool_]) -> Embeddings | None:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from canopy_stats import files
 from canopy_stats.metrics.subset import Selection
-from canopy_stats.metrics.texts import prepare
+from canopy_stats.metrics.texts import prepare, with_openings
 from canopy_stats.progress import Progress
 from canopy_stats.schema import Column, UserError
 
@@ -108,7 +108,9 @@ def _scored(run: Run, loaded: _Loaded, think: str, max_length: int | None, batch
             progress: bool) -> pd.DataFrame:
     table = run.rollouts(["prompt_id", "rollout", "text"])
     sources = {p.prompt_id: p.source for p in run.prompts()}
-    asked = list(zip(table["prompt_id"].to_pylist(), prepare(table["text"].to_pylist(), think), strict=True))
+    ids, raw = table["prompt_id"].to_pylist(), table["text"].to_pylist()
+    words = prepare(with_openings(run, raw, ids) if think == "drop" else raw, think)
+    asked = list(zip(ids, words, strict=True))
     distinct = list(dict.fromkeys(asked))
     limit = max_length or loaded.longest
     encoded = [loaded.encode(sources[prompt_id], text, limit) for prompt_id, text in distinct]

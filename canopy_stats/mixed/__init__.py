@@ -5,7 +5,8 @@ from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.compare import anova
 from canopy_stats.mixed.diagnostics import QuantileResiduals, quantile_residuals
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.formula import AliasedWarning
+from canopy_stats.mixed.fixed import AliasedWarning, NotEstimableWarning
+from canopy_stats.mixed.hypotheses import hypothesis
 from canopy_stats.mixed.margins import means, slopes
 from canopy_stats.mixed.models import glmm, lmm
 from canopy_stats.mixed.profiles import profile
@@ -18,12 +19,14 @@ __all__ = [
     "Bootstrap",
     "Certificate",
     "Fit",
+    "NotEstimableWarning",
     "QuantileResiduals",
     "RatioSet",
     "VarianceShares",
     "anova",
     "bootstrap",
     "glmm",
+    "hypothesis",
     "lmm",
     "load_fit",
     "means",

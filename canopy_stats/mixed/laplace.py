@@ -95,7 +95,7 @@ def _gradient(problem: Problem, mode: Mode, layout: Layout, h: Factorised) -> Ar
     at = mode.at
     assert at.d3 is not None
     rows = [f.columns @ t for f, t in zip(problem.factors, mode.factors, strict=True)]
-    solved = solve_rows(layout, h, rows)
+    solved = blocks.solve_rows(layout, h, rows)
     s = sum(np.einsum("na,na->n", a, c) for a, c in zip(rows, solved, strict=True))
     r = -s * at.d3
     pulled = [blocks.sum_by_group(f, r) @ t for f, t in zip(problem.factors, mode.factors, strict=True)]
@@ -163,39 +163,3 @@ def hessian(problem: Problem, omega: Array, found: Evaluation, steps: Array, col
         if ahead is not None:
             out[:, j] = (ahead.gradient - found.gradient) / steps[i]
     return out
-
-
-def solve_rows(layout: Layout, h: Factorised, rows: list[Array], codes: list[Array] | None = None) -> list[Array]:
-    """For each row i and factor k, the coefficients (n, q_k) of H^-1 a_i at the row's own level of factor k.
-
-    ``rows`` holds the nonzero parts (n, q_k) of a_i, the rows of Z Lambda; ``codes`` (n,) the levels by factor, those
-    of the fitted rows by default.
-    """
-    codes = [f.codes for f in layout.factors] if codes is None else codes
-    own_head = codes[layout.head]
-    a = rows[layout.head]
-    if layout.m == 0:
-        return [_times(h.inverse[own_head], a)]
-    out: list[Array] = [np.empty(0)] * len(rows)
-    places = {k: start + codes[k] * rows[k].shape[1] for k, start in layout.offsets.items()}
-    corrected = h.inverse + h.reach @ h.bridge.transpose(0, 2, 1)
-    total = _times(corrected[own_head], a)
-    for k, place in places.items():
-        own = np.zeros_like(rows[k])
-        for c in range(rows[k].shape[1]):
-            link = h.reach[own_head, :, place + c]
-            total -= link * rows[k][:, c, None]
-            own[:, c] = -np.einsum("na,na->n", link, a)
-            for j, other in places.items():
-                for e in range(rows[j].shape[1]):
-                    own[:, c] += h.schur_inverse[place + c, other + e] * rows[j][:, e]
-        out[k] = own
-    out[layout.head] = total
-    return out
-
-
-def _times(matrices: Array, vectors: Array) -> Array:
-    """Products (n, q) of matrices (n, q, q) and vectors (n, q)."""
-    if vectors.shape[1] == 1:
-        return matrices[:, :, 0] * vectors
-    return np.einsum("nab,nb->na", matrices, vectors)

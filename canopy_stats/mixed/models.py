@@ -52,8 +52,8 @@ def glmm(formula: str, data: Any, *, family: str = "beta", link: str | None = No
         hurdle_nbinom2 (zero or not, and truncated counts), gamma and lognormal (y > 0), cumulative (ordered categories:
         whole numbers or an ordered Categorical; P(Y <= k) = F(threshold_k - eta)).
     link : str, optional
-        logit (beta, binomial, betabinomial, cumulative), log (counts, gamma) and identity (gaussian, lognormal: of the
-        logarithm) are the usual ones; probit and cloglog for probabilities, identity or log elsewhere.
+        logit (beta, binomial, betabinomial, cumulative), log (counts, gamma; lognormal, whose eta is the mean of log y)
+        and identity (gaussian) are the usual ones; probit and cloglog for probabilities, identity or log elsewhere.
     dispersion : str
         Right-hand side for the log dispersion, on glmmTMB's scales: log phi (beta, ordbeta, betabinomial, nbinom1,
         nbinom2), log sigma^2 (gaussian, and of log y for lognormal), log shape (gamma).

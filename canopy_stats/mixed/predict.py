@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import checks, formula, laplace
+from canopy_stats.mixed import blocks, checks, formula
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.ways import Way
@@ -146,6 +146,6 @@ def link_errors(fit: Estimates, way: Way, rows: Rows, mode: Mode) -> Array:
         prior += np.where(seen, 0.0, ((columns @ t) ** 2).sum(axis=1))
     total = prior + np.einsum("ij,jk,ik->i", jacobian, known.covariance, jacobian)
     if known.layout is not None and known.h is not None:
-        solved = laplace.solve_rows(known.layout, known.h, spherical, [np.maximum(codes, 0) for codes in rows.codes])
+        solved = blocks.solve_rows(known.layout, known.h, spherical, [np.maximum(codes, 0) for codes in rows.codes])
         total += sum(np.einsum("ia,ia->i", a, c) for a, c in zip(spherical, solved, strict=True))
     return np.asarray(np.sqrt(total))

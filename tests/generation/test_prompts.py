@@ -4,14 +4,21 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from transformers import LlamaForCausalLM
 
-from canopy_stats.generation.prompts import ChatFormat, check_template, encode, read_prompts
+from canopy_stats.checks import check
+from canopy_stats.generation.prompt_file import read_prompts
+from canopy_stats.generation.prompts import encode
 from canopy_stats.generation.reference import plain_prompt
-from canopy_stats.schema import RENDERED_TEXT, UserError
+from canopy_stats.generation.templates import ChatFormat, check_template
+from canopy_stats.metrics.embed import embed
+from canopy_stats.runs import generate
+from canopy_stats.schema import RENDERED_TEXT, SamplingPolicy, UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_models import make_tokenizer
+from tiny_models import make_tokenizer, save_tiny_llama
 
 MESSAGES = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"},
             {"role": "user", "content": "on"}]
@@ -101,10 +108,10 @@ def test_messages_and_system_prompt(words):
 @pytest.mark.parametrize(("thinking", "last"), [(None, "cat"), (True, "dog"), (False, "bird")])
 def test_enable_thinking_passes_through(thinking, last):
     words = make_tokenizer()
-    words.chat_template = ("{% if enable_thinking is not defined %}cat{% elif enable_thinking %}dog{% else %}bird"
-                           "{% endif %}")
+    words.chat_template = ("{{ messages[0]['content'] }} {% if enable_thinking is not defined %}cat"
+                           "{% elif enable_thinking %}dog{% else %}bird{% endif %}")
     ids = encode("the", words, ChatFormat(True, arguments={} if thinking is None else {"enable_thinking": thinking}))
-    assert words.convert_ids_to_tokens(list(ids)) == [last]
+    assert words.convert_ids_to_tokens(list(ids)) == ["the", last]
 
 
 def test_rendered_text_is_tokenised_once_more_where_that_is_asked_for_by_name(words):
@@ -141,3 +148,67 @@ def test_formats_that_can_not_be(words):
         check_template(bare, CHAT)
     check_template(bare, PLAIN)
     check_template(words, CHAT)
+
+
+# --- from the prompts to a run and its texts --------------------------------------------------------------------------
+
+
+def saved(folder: Path, template: str, *more: str) -> Path:
+    """A tiny model whose tokenizer has a template and some more tokens of its own."""
+    words = make_tokenizer()
+    words.chat_template = template
+    words.add_tokens(list(more), special_tokens=True)
+    save_tiny_llama(folder)
+    net = LlamaForCausalLM.from_pretrained(folder)
+    net.resize_token_embeddings(len(words))
+    net.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+TURN = "{{ '<s>' }}{% for m in messages %}{{ '<u>' + m['content'] + '</u>' }}{% endfor %}{{ '<a>' }}"
+
+
+def draw(folder: Path, **options):
+    return generate(folder, ["the cat", "a dog"], folder / "run", family="f", variant="tuned", task="t", n_rollouts=3,
+                    policy=SamplingPolicy(max_new_tokens=6), progress=False, drift_tokens=0, **options)
+
+
+def embedded(run) -> list[str]:
+    texts: list[str] = []
+
+    def note(distinct):
+        texts.extend(distinct)
+        return np.eye(len(distinct), 8)
+
+    embed(run, note, think="drop")
+    return texts
+
+
+def test_a_thought_that_the_template_opened_and_the_cap_cut_off_is_dropped(tmp_path):
+    run = draw(saved(tmp_path / "m", TURN + "{{ '<think>' }}", "<think>", "</think>"))
+    assert run.config.model["opens_thought"] is True and any(run.rollouts()["text"].to_pylist())
+    assert embedded(run) == [""]
+
+
+def test_texts_of_prompts_that_open_no_thought_stay(tmp_path):
+    run = draw(saved(tmp_path / "m", TURN))
+    assert set(embedded(run)) == {text.strip() for text in run.rollouts()["text"].to_pylist()}
+
+
+def test_the_date_is_in_the_run_and_check_holds_on_another_day(tmp_path, monkeypatch):
+    run = draw(saved(tmp_path / "m", "{{ strftime_now('%d') }} " + TURN))
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", None)
+    assert run.config.model["template_date"] == "2024-07-26" and check(run).ok
+    assert draw(tmp_path / "m").content_hash == run.content_hash
+
+
+def test_the_second_bos_is_in_the_law_and_the_cautions(tmp_path):
+    run = draw(saved(tmp_path / "m", TURN), chat="rendered-text")
+    assert run.config.model["chat"] == "rendered-text" and check(run).ok
+    assert run.prompts()[0].token_ids[:2] == (1, 1)
+    assert any("rendered-text" in line for line in run.config.model["cautions"])
+
+
+def test_of_usual_prompts_a_run_says_nothing(tmp_path):
+    assert "cautions" not in draw(saved(tmp_path / "m", TURN)).config.model

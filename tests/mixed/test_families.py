@@ -18,7 +18,7 @@ from canopy_stats.schema import UserError
 LINKS = {
     "beta": SHARES, "ordbeta": ["logit"], "gaussian": REAL, "binomial": SHARES,
     "betabinomial": ["logit", "probit", "cloglog"], "poisson": POSITIVE, "nbinom1": POSITIVE, "nbinom2": POSITIVE,
-    "gamma": POSITIVE, "lognormal": ["identity"], "cumulative": ["logit", "probit", "cloglog"],
+    "gamma": POSITIVE, "lognormal": ["log"], "cumulative": ["logit", "probit", "cloglog"],
     "hurdle_poisson": ["log"], "hurdle_nbinom2": ["log"],
 }
 CASES = [(family, link, False) for family, links in LINKS.items() for link in links]
@@ -34,7 +34,7 @@ def made(name, link=None, inflated=False):
 def point(name, link, rng, n=40):
     """Random predictors where the link is defined, and everything else."""
     eta = rng.normal(0.2, 0.8, n)
-    if link == "identity" and name not in ("gaussian", "lognormal"):
+    if link == "identity" and name != "gaussian":
         eta = rng.uniform(0.1, 0.9, n)
     if link == "log" and name in ("beta", "binomial"):
         eta = -rng.uniform(0.1, 3, n)
@@ -95,7 +95,7 @@ def reference(name, link, y, eta, rest):
     return {
         "beta": lambda: stats.beta.logpdf(y, mu * phi, (1 - mu) * phi),
         "gaussian": lambda: stats.norm.logpdf(y, mu, np.sqrt(phi)),
-        "lognormal": lambda: stats.lognorm.logpdf(y, np.sqrt(phi), scale=np.exp(mu)),
+        "lognormal": lambda: stats.lognorm.logpdf(y, np.sqrt(phi), scale=mu),
         "gamma": lambda: stats.gamma.logpdf(y, phi, scale=mu / phi),
         "binomial": lambda: stats.binom.logpmf(y, n, mu),
         "betabinomial": lambda: stats.betabinom.logpmf(y, n, mu * phi, (1 - mu) * phi),

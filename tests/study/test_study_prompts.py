@@ -53,7 +53,7 @@ def test_a_prompt_is_never_its_own_example(pool):
 
 
 def test_ids_are_those_of_the_prompts_without_examples(pool, tmp_path):
-    from canopy_stats.generation.prompts import read_prompts
+    from canopy_stats.generation.prompt_file import read_prompts
 
     source = tmp_path / "plain.jsonl"
     source.write_text("".join(json.dumps({"prompt": f"question {i}"}) + "\n" for i in range(4)))

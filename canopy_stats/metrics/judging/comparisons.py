@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy_stats.metrics.rollouts import prompt_codes
-from canopy_stats.metrics.texts import prepare
+from canopy_stats.metrics.texts import prepare, with_openings
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.intp]
 Verdicts = NDArray[np.int8]
-"""(k, k) with text i shown first, text j second: one of SAME, DIFFERENT, MISSING."""
+"""(k, k) with text i shown first, text j second: one of SAME, DIFFERENT, MISSING, NOT_ASKED."""
 
-SAME, DIFFERENT, MISSING = 1, 0, -1
+SAME, DIFFERENT, MISSING, NOT_ASKED = 1, 0, -1, 2
+"""NOT_ASKED is the second order of a pair whose first order did not say SAME: it can change no cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,18 @@ class Comparison:
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """The k(k − 1) ordered pairs of distinct texts."""
-        k = len(self.distinct)
-        return [(i, j) for i in range(k) for j in range(k) if i != j]
+        return [pair for first in self.first_orders for pair in (first, first[::-1])]
+
+    @property
+    def first_orders(self) -> list[tuple[int, int]]:
+        """The k(k − 1)/2 pairs of distinct texts, each in the order that a hash of the two decides, so that no
+        position is favoured by when a text was drawn."""
+        return [(i, j) if _in_order(self.distinct[i], self.distinct[j]) else (j, i)
+                for j in range(len(self.distinct)) for i in range(j)]
+
+
+def _in_order(one: str, other: str) -> bool:
+    return hashlib.sha256(json.dumps(sorted((one, other))).encode()).digest()[0] % 2 == (one < other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,9 @@ def draw_comparisons(run: Run, m: int, seed: int, think: str) -> list[Comparison
     code, ids = prompt_codes(table)
     groups = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
     _refuse_too_few(m, {i: len(rows) for i, rows in zip(ids, groups, strict=True)})
-    words, rollout = prepare(table["text"].to_pylist(), think), table["rollout"].to_numpy()
+    raw = table["text"].to_pylist()
+    raw = with_openings(run, raw, table["prompt_id"].to_pylist()) if think == "drop" else raw
+    words, rollout = prepare(raw, think), table["rollout"].to_numpy()
     prompts = {p.prompt_id: p for p in run.prompts()}
     comparisons = []
     for prompt_id, rows in zip(ids, groups, strict=True):

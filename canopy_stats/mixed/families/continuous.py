@@ -76,7 +76,7 @@ def _positive(y: Array, trials: Array) -> Iterator[Refusal]:
 
 def lognormal_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[str, ...] = ()) -> Family:
     """log y is normal with mean eta and variance exp(kappa); mean of y exp(eta + sigma^2 / 2)."""
-    choose_link("lognormal", link, {"identity": REAL["identity"]})
+    choose_link("lognormal", link, {"log": POSITIVE["log"]})
 
     def bind(y: Array, rest: Others) -> Density:
         plain, log_y = gaussian_density(np.log(y), rest.kappa), np.log(y)
@@ -95,7 +95,7 @@ def lognormal_family(link: str | None, facts: tuple[Any, ...] = (), labels: tupl
         return p, p
 
     return Family(
-        "lognormal", "identity", bind, mean,
+        "lognormal", "log", bind, mean,
         lambda eta, rest: mean(eta, rest) ** 2 * np.expm1(np.exp(rest.kappa)),
         lambda eta, rest, rng: np.exp(eta + np.exp(0.5 * rest.kappa) * rng.standard_normal(len(eta))), cdf, _positive,
         lambda y, trials: np.log(y), _start_variance, dispersion="log sigma^2, the residual variance of the logarithm",
