@@ -51,7 +51,8 @@ def back_values(fit: Estimates, rows: Rows, eta: Array) -> tuple[Array, Array]:
 def way_back(fit: Fit, rows: Rows) -> Back:
     """From the cells' linear predictors to their means, and what exp of a difference means there."""
     link = fit.frame.family.link
-    return Back(lambda eta: back_values(fit, rows, eta), "" if fit.cut.size else RATIOS.get(link, ""), link == "identity")
+    ratio = "" if fit.cut.size else RATIOS.get(link, "")
+    return Back(lambda eta: back_values(fit, rows, eta), ratio, link == "identity")
 
 
 def average_over_random_effects(fit: Fit, grid: Grid) -> Estimated:

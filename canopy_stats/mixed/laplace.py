@@ -33,7 +33,7 @@ from canopy_stats.mixed.modes import (
 )
 
 __all__ = ["Evaluation", "Mode", "Parts", "Problem", "evaluate", "evaluate_at", "find_mode", "fixed_eta", "hessian",
-           "solve_rows", "split", "tangent"]
+           "split", "tangent"]
 
 
 @dataclass(frozen=True)

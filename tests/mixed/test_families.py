@@ -133,7 +133,7 @@ def test_mean_variance_and_distribution_are_those_of_the_draws(name, link, infla
     assert share.mean() == pytest.approx(family.mean(eta, rest)[0], abs=4.5 * share.std() / np.sqrt(n))
     assert share.var() == pytest.approx(family.variance(eta, rest)[0], rel=0.05)
     for at in np.unique(np.quantile(y, [0, 0.2, 0.5, 0.9, 1])):
-        below, upto = (p[0] for p in family.cdf(np.full(n, at), eta, rest))
+        below, upto = (p[0] for p in family.cdf(np.full(1, at), eta[:1], rest.at(np.arange(1))))
         assert (np.mean(y < at), np.mean(y <= at)) == pytest.approx((below, upto), abs=0.008)
 
 
