@@ -140,6 +140,11 @@ def _scrutinise(options: argparse.Namespace) -> int:
     found = slope_scrutiny(open_panel(options.panel), paper=options.paper)
     print(tables.console(tables.scrutiny(found.table)))
     write_csv(found.table, options.csv)
+    print("\nThe difference in every version:")
+    show(found.claims.drop(columns="meaning"))
+    if len(found.left_out):
+        print("\nThe robust difference without one family or one task:")
+        show(found.left_out)
     if found.robust.cells is not None:
         print("\nThe robust slope by family and task, over the rates that base and tuned share:")
         show(found.robust.cells)
