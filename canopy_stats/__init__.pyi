@@ -20,6 +20,8 @@ from .mixed import (
     lmm as lmm,
     load_fit as load_fit,
     means as means,
+    plot_effects as plot_effects,
+    power as power,
     profile as profile,
     quantile_residuals as quantile_residuals,
     slopes as slopes,

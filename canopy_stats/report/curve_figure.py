@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.style import BLACK, BLUE, GREY, ORANGE, PAGE, VERMILLION, save, styled
+from canopy_stats.figure_style import BLACK, BLUE, GREY, ORANGE, PAGE, VERMILLION, styled
+from canopy_stats.report.style import save
 from canopy_stats.schema import UserError
 from canopy_stats.slope.curve import SCALE, agreement
 from canopy_stats.slope.specifications import DIMENSIONS

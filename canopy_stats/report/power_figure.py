@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from canopy_stats.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, facets, legend, save, styled
+from canopy_stats.figure_style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, styled
+from canopy_stats.report.style import facets, legend, save
 from canopy_stats.schema import UserError
 from canopy_stats.slope.estimates import ALPHA
 from canopy_stats.slope.split import power_curve

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from canopy_stats.report.style import BLACK, GREEN, GREY, SKY, VERMILLION, facets, in_order, legend, name, styled
+from canopy_stats.figure_style import BLACK, GREEN, GREY, SKY, VERMILLION, styled
+from canopy_stats.report.style import facets, in_order, legend, name
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:

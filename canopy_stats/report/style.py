@@ -1,13 +1,12 @@
-"""One look for every figure: colours, markers, axis labels, facets and saving.
+"""One look for every figure of a report: markers, axis labels, facets and saving, on the shared style.
 
-Colours are Okabe and Ito's, which people with colour-blindness tell apart; variants differ by marker and line as well.
-Figures are made without pyplot, so no display and no global state is needed.
+Variants differ by marker and line as well as by colour. Figures are made without pyplot, so no display and no global
+state is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
@@ -16,27 +15,12 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 from canopy_stats import files
+from canopy_stats.figure_style import BLUE, COLUMN, GREEN, PAGE, PURPLE, VERMILLION, styled
 from canopy_stats.schema import UNITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-SKY, ORANGE, YELLOW, BLACK = "#56B4E9", "#E69F00", "#F0E442", "#000000"
-GREY = "#6E6E6E"
-
-COLUMN, PAGE = 3.4, 7.0
-"""Widths in inches of a paper's column and of its page."""
-
-_RC = {
-    "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "legend.fontsize": 8,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "figure.titlesize": 9.5,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.linewidth": 0.7,
-    "legend.frameon": False, "lines.linewidth": 1.5, "savefig.dpi": 200,
-    "svg.fonttype": "none", "svg.hashsalt": "canopy_stats",
-}
 
 _NAMES = {
     "D": "semantic diversity D", "log_VS": "log Vendi score", "VS": "Vendi score", "R_bar": "mean entropy rate",
@@ -102,15 +86,6 @@ _FAMILY_MARKS = ("o", "s", "D", "v", "P", "X")
 def family_marks(families: Sequence[str]) -> dict[str, str]:
     """A marker for each family."""
     return {family: _FAMILY_MARKS[i % len(_FAMILY_MARKS)] for i, family in enumerate(families)}
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    """matplotlib with this package's style, and its former settings afterwards."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(_RC):
-        yield
 
 
 Cells = dict[str, "list[Axes]"]

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from canopy_stats.figure_style import BLUE, GREY, ORANGE, VERMILLION
 from canopy_stats.report.curve_figure import headline, save, shortened, specification_figure
-from canopy_stats.report.style import BLUE, GREY, ORANGE, VERMILLION
 from canopy_stats.schema import UserError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from canopy_stats.report.style import styled
+from canopy_stats.figure_style import styled
 from canopy_stats.report.svg import PAPER, contrast, drawing, on_dark, palettes
 from canopy_stats.schema import UserError
 

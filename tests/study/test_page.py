@@ -14,10 +14,11 @@ from byte_tokens import END, StateEngine, draw, tokenizer_folder
 
 import canopy_stats as cs
 from canopy_stats.cli import main
+from canopy_stats.figure_style import styled
 from canopy_stats.panel import read_panel, write_panel
 from canopy_stats.report import tables
 from canopy_stats.report.html import Table
-from canopy_stats.report.style import save, styled
+from canopy_stats.report.style import save
 from canopy_stats.schema import UserError
 from canopy_stats.study.page import folder, provenance, shown, write_report
 from canopy_stats.study.page.shown import Sample
