@@ -61,8 +61,8 @@ def _refuse_impossible(panel: pd.DataFrame, name: str, bound: float) -> None:
     values = pd.to_numeric(panel[name], errors="coerce").to_numpy(dtype=float)
     wrong = np.isfinite(values) & (np.abs(values) > bound)
     if wrong.any():
-        raise UserError(f"{name} is {values[wrong][0]:g} ({_rows(panel, wrong)}): no measurement gives that. Correct it where it "
-                        "was made, or leave the row out.")
+        raise UserError(f"{name} is {values[wrong][0]:g} ({_rows(panel, wrong)}): no measurement gives that. Correct "
+                        "it, or leave the row out.")
 
 
 def _rows(panel: pd.DataFrame, where: np.ndarray) -> str:
