@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pandas as pd
+
 from canopy_stats.report.folder import Folder
 
 CAPPED = 0.5
@@ -39,15 +41,19 @@ def _read(folder: Folder, kind: str) -> Mapping[str, str]:
 
 
 def _cause(folder: Folder, why: str) -> str:
-    """The length cap where it explains a model that lacks lengths to tell apart, else the reason as it is; a table's
-    reason that only repeats a model's is that model's."""
+    """A reason in words; a table's that only repeats a model's is that model's."""
+    known = [" ".join(str(e["failed"]).split()) for e in folder.entries if "failed" in e]
+    return next((reason for reason in known if reason in why), cause(folder.panel, why)).rstrip(".")
+
+
+def cause(panel: pd.DataFrame, why: str) -> str:
+    """The length cap, where it explains that a model finds no lengths to tell apart; else the reason as it is."""
     if "ns(" in why or "N_bar is constant" in why:
-        share = float(folder.panel["truncation_rate"].mean()) if "truncation_rate" in folder.panel else 0.0
+        share = float(panel["truncation_rate"].mean()) if "truncation_rate" in panel else 0.0
         if share >= CAPPED:
             return (f"the length cap ended {share:.0%} of the rollouts, so their lengths hardly differ and cannot be "
-                    "told apart from the rates. Draw with a larger law.max_new_tokens")
-    known = [" ".join(str(e["failed"]).split()) for e in folder.entries if "failed" in e]
-    return next((reason for reason in known if reason in why), why).rstrip(".")
+                    "told apart from the rates. Draw with a larger law.max_new_tokens.")
+    return why
 
 
 def _listed(names: list[str]) -> str:

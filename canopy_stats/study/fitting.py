@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from canopy_stats import files, slope
 from canopy_stats.report.folder import Folder
+from canopy_stats.report.missing import cause
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
 from canopy_stats.slope.models import MODELS
@@ -62,7 +63,7 @@ def _changes(source: Source, folder: Path) -> list[Path]:
         try:
             change = source.change(model, tuned)
         except UserError as error:
-            entries.append(entry | {"failed": str(error)})
+            entries.append(entry | {"failed": cause(source.panel, str(error))})
             continue
         if change.fit is not None:
             made.append(change.fit.save(folder / f"{model}-{tuned}.npz"))
@@ -85,7 +86,8 @@ def _scrutiny(source: Source, folder: Path) -> list[Path]:
             found = slope.slope_scrutiny(source.pair(tuned))
             texts = {"csv": found.table.to_csv(index=False), "txt": f"{found.verdict}\n"}
         except UserError as error:
-            texts = {"txt": f"The paper's slope could not be held against the robust one: {error}\n"}
+            texts = {"txt": f"The paper's slope could not be held against the robust one: "
+                            f"{cause(source.panel, str(error))}\n"}
         for suffix, text in texts.items():
             made.append(folder / f"scrutiny-{tuned}.{suffix}")
             files.write_atomic(made[-1], text.encode())
