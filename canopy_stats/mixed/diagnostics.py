@@ -11,6 +11,7 @@ import pandas as pd
 from canopy_stats.figure_style import BLACK, BLUE, GREY, PAGE, styled
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.predict import expected
 from canopy_stats.mixed.simulation import simulate
 from canopy_stats.mixed.views import table_html
 from canopy_stats.schema import UserError
@@ -66,7 +67,7 @@ def quantile_residuals(fit: Fit, *, n: int = 250, reference: int = 99, seed: int
     u = rng.uniform(size=responses.shape)
     ranks = (counts.below + u * (counts.equal + 1)) / (n + 1)
     statistics = _statistics(responses, ranks, counts)
-    fitted = np.asarray(fit.predict(mode="population"))
+    fitted = expected(fit, "population")
     return QuantileResiduals(ranks[0], fitted, _tests(statistics, n, reference))
 
 

@@ -67,17 +67,21 @@ class Fit(Estimates):
         """Predicted means (m,) for ``data`` (default: the fitted rows); with ``se`` a table of mean and standard error.
 
         ``mode``: 'population' sets random effects to zero, 'conditional' uses the estimated ones and refuses unknown
-        levels, 'new_levels' sets those of unknown levels to zero (their variance enters the standard error).
+        levels, 'new_levels' sets those of unknown levels to zero (their variance enters the standard error). Ordered
+        categories have a table (m, K) of probabilities, successes out of trials their probability. Standard errors are
+        those of the mean's predictor, by the delta method on the response scale.
         """
         return predict.predict(self, self.way, data, mode, scale, se)
 
     @property
     def fittedvalues(self) -> Array:
-        return np.asarray(self.predict())
+        """Means (n,) at the estimated random effects: shares where there are trials, mean values of categories."""
+        return predict.expected(self, "conditional")
 
     @property
     def resid(self) -> Array:
-        return self.design.y - self.fittedvalues
+        """Responses minus fitted values."""
+        return self.design.y / self.frame.trials - self.fittedvalues
 
     def simulate(self, n: int = 1, *, rng: np.random.Generator) -> Array:
         """Responses (rows, n) from the fitted model with new random effects."""

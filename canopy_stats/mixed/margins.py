@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed.averages import average_over_random_effects, averaged_rows, back_values, link_of, way_back
+from canopy_stats.mixed.averages import average_over_random_effects, averaged_rows, back_values, way_back
 from canopy_stats.mixed.contrasts import (
     Estimated,
     check_adjust,
@@ -64,7 +64,7 @@ def means(fit: Fit, factors: Names, *, by: Names | None = None, contrasts: Any =
     grid = reference_grid(fit, [*(name for name in wanted if name not in within), *within])
     if marginal and scale == "link":
         raise UserError("marginal=True averages the response; leave scale='response'.")
-    over = marginal and link_of(fit) != "identity"
+    over = marginal and fit.frame.family.link != "identity"
     found = average_over_random_effects(fit, grid) if over else at_typical(fit, grid, scale)
     return _tabulated(found, grid.cells, within, contrasts, adjust)
 
