@@ -25,6 +25,7 @@ from .mixed import (
     profile as profile,
     quantile_residuals as quantile_residuals,
     slopes as slopes,
+    to_marginaleffects as to_marginaleffects,
     variance_shares as variance_shares,
 )
 from .panel import load_demo_panel as load_demo_panel, panel as panel

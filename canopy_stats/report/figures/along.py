@@ -10,7 +10,7 @@ import pandas as pd
 
 from canopy_stats.figure_style import GREY, styled
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import Look, facets, legend, looks, shades
+from canopy_stats.report.figures.style import Look, facets, legend, looks, shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

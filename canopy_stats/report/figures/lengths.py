@@ -10,7 +10,7 @@ import pandas as pd
 
 from canopy_stats.figure_style import GREY, styled
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import Look, facets, label, legend, looks
+from canopy_stats.report.figures.style import Look, facets, label, legend, looks
 from canopy_stats.schema import LENGTH
 
 if TYPE_CHECKING:

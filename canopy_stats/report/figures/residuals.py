@@ -10,7 +10,7 @@ import pandas as pd
 
 from canopy_stats.figure_style import BLACK, GREY, PAGE, styled
 from canopy_stats.report.figures.shared import need, of
-from canopy_stats.report.style import label, legend, looks
+from canopy_stats.report.figures.style import label, legend, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import pandas as pd
 
 from canopy_stats.figure_style import BLACK, BLUE, GREY, ORANGE, VERMILLION, styled
 from canopy_stats.report.figures.shared import need
-from canopy_stats.report.style import legend
+from canopy_stats.report.figures.style import legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
