@@ -21,9 +21,12 @@ from .mixed import (
     lmm as lmm,
     load_fit as load_fit,
     means as means,
+    plot_effects as plot_effects,
+    power as power,
     profile as profile,
     quantile_residuals as quantile_residuals,
     slopes as slopes,
+    to_marginaleffects as to_marginaleffects,
     variance_shares as variance_shares,
 )
 from .panel import load_demo_panel as load_demo_panel, panel as panel

@@ -216,8 +216,7 @@ def _rho(options: argparse.Namespace) -> int:
     whole = pd.concat(tables, ignore_index=True)
     write_csv(whole, options.csv)
     if options.figure:
-        from canopy_stats.report.rho_figure import rho_figure
-        from canopy_stats.report.style import save
+        from canopy_stats.report.figures import rho_figure, save
 
         written(*save(rho_figure(whole), options.figure))
     return OK

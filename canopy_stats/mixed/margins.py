@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed.averages import average_over_random_effects, averaged_rows, back_values, link_of, way_back
+from canopy_stats.mixed.averages import average_over_random_effects, averaged_rows, back_values, way_back
 from canopy_stats.mixed.contrasts import (
     Estimated,
     check_adjust,
@@ -64,8 +64,8 @@ def means(fit: Fit, factors: Names, *, by: Names | None = None, contrasts: Any =
     grid = reference_grid(fit, [*(name for name in wanted if name not in within), *within])
     if marginal and scale == "link":
         raise UserError("marginal=True averages the response; leave scale='response'.")
-    over = marginal and link_of(fit) != "identity"
-    found = average_over_random_effects(fit, grid) if over else _at_typical(fit, grid, scale)
+    over = marginal and fit.frame.family.link != "identity"
+    found = average_over_random_effects(fit, grid) if over else at_typical(fit, grid, scale)
     return _tabulated(found, grid.cells, within, contrasts, adjust)
 
 
@@ -75,7 +75,7 @@ def _names(names: Names | None) -> list[str]:
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
-def _at_typical(fit: Fit, grid: Grid, scale: Scale) -> Estimated:
+def at_typical(fit: Fit, grid: Grid, scale: Scale) -> Estimated:
     """Means of the cells with random effects at zero: linear in the coefficients, then transformed."""
     fixed = fit.design.fixed
     everything = grid.weights @ encode_all(fixed, grid.frame)
