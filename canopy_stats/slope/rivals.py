@@ -70,7 +70,7 @@ def slope_rivals(panel: pd.DataFrame, *, folds: int = FOLDS, seed: int = 0) -> S
             losses[name, variant] = (data["D"].to_numpy() - _held_out(design, data["D"].to_numpy(), fold)) ** 2
             sizes[name, variant] = int(np.linalg.matrix_rank(design))
     table = _table(losses, sizes, data)
-    best = table.loc[table["rmse"].idxmin()]
+    best = table.iloc[int(table["rmse"].to_numpy().argmin())]
     simplest = table[table["suffices"]].sort_values(["parameters", "rmse"], kind="stable").iloc[0]
     return SlopeRivals(table, best, simplest, _verdict(table, best, simplest))
 
@@ -151,7 +151,8 @@ def _verdict(table: pd.DataFrame, best: pd.Series, simplest: pd.Series) -> str:
             f"families and tasks); the simplest explanation that does as well is {_name(simplest)} "
             f"({simplest['r_squared']:.0%}).")
     shared = table[table["variant"] == "one law"].set_index("explanation")
-    alone = ", ".join(f"{name} {shared.loc[name, 'r_squared']:.0%}" for name in [*SIMPLER, "smooth of both"])
+    shares = shared["r_squared"].astype(float).to_dict()
+    alone = ", ".join(f"{name} {shares[name]:.0%}" for name in [*SIMPLER, "smooth of both"])
     text += f" As one law for base and tuned: {alone}."
     if simplest["variant"] == "one law" and simplest["explanation"] == "total entropy":
         return (f"{text} One shared law of total entropy explains base and tuned: a change of the slope on the rate "
