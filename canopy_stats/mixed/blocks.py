@@ -2,7 +2,8 @@
 
 Random-effect vectors are lists with one array (L_k, q_k) or (L_k, q_k, r) for each grouping factor, in the design's
 order. The factor with most coefficients is the head; the others, stacked, are the tail, reached by a Schur complement
-(Bates, Maechler, Bolker & Walker 2015, section 5, with a block order fixed in advance).
+(Bates, Maechler, Bolker & Walker 2015, section 5, with a block order fixed in advance). The links between head and tail
+are kept dense or thin, whichever is cheaper.
 """
 
 from __future__ import annotations
@@ -14,38 +15,54 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg
 
+from canopy_stats.mixed.border import Border, Cells, DenseBorder, Pattern, Tail, thin_gram
 from canopy_stats.mixed.formula import Factor
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
 LARGEST_CROSS = 250_000_000
+LARGEST_TAIL = 12_000
+"""Tail coefficients whose Schur complement (m, m) is still kept and factorised as one dense matrix."""
+LARGEST_PAIRS = 60_000_000
+SMALL_TAIL = 64
+THIN = 40
+"""A thin border costs about this many times more for each pair of links than a dense one for each cell."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Grouping factors, the index of the head, and the offsets of the others in the stacked tail (m coefficients)."""
+    """Grouping factors, the index of the head, and the offsets of the others in the stacked tail (m coefficients).
+
+    ``pattern`` lists the occurring links where the border is thin.
+    """
 
     factors: tuple[Factor, ...]
     head: int
     offsets: dict[int, int]
     m: int
+    pattern: Pattern | None = None
+
+    @property
+    def tails(self) -> tuple[Tail, ...]:
+        return tuple(Tail(len(self.factors[k].levels), len(self.factors[k].terms), start)
+                     for k, start in self.offsets.items())
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A symmetric matrix: head (L, q, q) in diagonal blocks, cross (m, L, q), tail (m, m)."""
+    """A symmetric matrix: head (L, q, q) in diagonal blocks, border (m, L, q), tail (m, m)."""
 
     head: Array
-    cross: Array
+    border: Border | None
     tail: Array
 
 
 @dataclass(frozen=True)
 class Factorised:
-    """What solving with H needs: inverse head blocks, bridge = head^-1 cross' (L, q, m), Cholesky root of the rest."""
+    """What solving with H needs: inverse head blocks, bridge = border head^-1, root of the Schur complement."""
 
     inverse: Array
-    bridge: Array
+    bridge: Border | None
     schur_root: Array
     logdet: float
 
@@ -54,27 +71,62 @@ class Factorised:
         """Inverse Schur complement (m, m)."""
         if len(self.schur_root) == 0:
             return self.schur_root
-        lower = np.tril(linalg.lapack.dpotri(self.schur_root, lower=1)[0])
-        return np.asarray(lower + np.tril(lower, -1).T)
+        lower = linalg.lapack.dpotri(self.schur_root, lower=1)[0]
+        return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
 
     @cached_property
-    def reach(self) -> Array:
-        """bridge times the inverse Schur complement (L, q, m): minus the head's part of H^-1 in the tail."""
-        m = self.bridge.shape[2]
-        return np.asarray(self.bridge.reshape(-1, m) @ self.schur_inverse).reshape(self.bridge.shape)
+    def reach(self) -> Border:
+        """Minus the links of H^-1 between tail and head: Schur complement^-1 times the bridge."""
+        assert self.bridge is not None
+        return self.bridge.spread(self.schur_inverse)
+
+    @cached_property
+    def head_inverse(self) -> Array:
+        """Head blocks (L, q, q) of H^-1."""
+        return self.inverse if self.bridge is None else self.inverse + self.reach.outer(self.bridge)
 
 
 def make_layout(factors: Sequence[Factor]) -> Layout:
-    """Choose the head and number the tail. UserError when the two parts together would not fit in memory."""
+    """Choose the head and number the tail. UserError when the parts together would not fit in memory."""
     sizes = [len(f.levels) * len(f.terms) for f in factors]
     head = int(np.argmax(sizes))
     offsets, m = {}, 0
     for k, size in enumerate(sizes):
         if k != head:
             offsets[k], m = m, m + size
-    if m * sizes[head] > LARGEST_CROSS:
-        raise UserError("Two grouping variables have too many levels for this solver; drop or coarsen one of them.")
-    return Layout(tuple(factors), head, offsets, m)
+    layout = Layout(tuple(factors), head, offsets, m)
+    pattern = _thin_pattern(layout)
+    if m > LARGEST_TAIL or (pattern is None and m * sizes[head] > LARGEST_CROSS):
+        small = " and ".join(f"{factors[k].name} ({len(factors[k].levels)} levels)" for k in offsets)
+        raise UserError(
+            f"{small} beside {factors[head].name} ({len(factors[head].levels)} levels) ask for more memory than this"
+            f" solver has ({m} effects besides the largest factor's); drop or coarsen one of them."
+        )
+    return Layout(tuple(factors), head, offsets, m, pattern)
+
+
+def pattern_of(layout: Layout) -> Pattern:
+    """The occurring links of a layout's border."""
+    f = layout.factors[layout.head]
+    cells = tuple(_cells(layout.factors[k], f, tail)
+                  for k, tail in zip(layout.offsets, layout.tails, strict=True))
+    return Pattern(cells, len(f.levels), layout.m)
+
+
+def _thin_pattern(layout: Layout) -> Pattern | None:
+    """The occurring links, where summing over their pairs is cheaper than dense algebra."""
+    if layout.m < SMALL_TAIL:
+        return None
+    pattern = pattern_of(layout)
+    pairs = int(np.sum(np.square(np.bincount(pattern.heads, minlength=pattern.levels))))
+    dense = layout.m**2 * pattern.levels
+    return pattern if pairs * THIN < dense and pairs < LARGEST_PAIRS else None
+
+
+def _cells(factor: Factor, head: Factor, tail: Tail) -> Cells:
+    """The pairs of levels that occur, sorted by the head's level."""
+    keys, of_row = np.unique(head.codes.astype(np.int64) * len(factor.levels) + factor.codes, return_inverse=True)
+    return Cells(tail, keys % len(factor.levels), keys // len(factor.levels), of_row)
 
 
 def templates(factors: Sequence[Factor], theta: Array) -> list[Array]:
@@ -103,17 +155,36 @@ def gram(layout: Layout, weights: Array | None = None) -> Blocks:
     """Z'WZ in blocks, for row weights (n,)."""
     f = layout.factors[layout.head]
     head = _pair_sums(f, f, weights, diagonal=True)
-    cross = np.zeros((layout.m, len(f.levels), len(f.terms)))
+    return Blocks(head, _border(layout, weights) if layout.m else None, _tail(layout, weights))
+
+
+def _border(layout: Layout, weights: Array | None) -> Border:
+    f = layout.factors[layout.head]
+    if layout.pattern is not None:
+        return thin_gram(layout.pattern, [layout.factors[k].columns for k in layout.offsets], f.columns, weights)
+    links = [_pair_sums(layout.factors[k], f, weights).reshape(-1, len(f.levels), len(f.terms)) for k in layout.offsets]
+    return DenseBorder(np.concatenate(links), layout.tails)
+
+
+def _tail(layout: Layout, weights: Array | None) -> Array:
     tail = np.zeros((layout.m, layout.m))
     for k, start in layout.offsets.items():
         g = layout.factors[k]
         rows = slice(start, start + len(g.levels) * len(g.terms))
-        cross[rows] = _pair_sums(g, f, weights).reshape(-1, len(f.levels), len(f.terms))
         for j, other in layout.offsets.items():
-            h = layout.factors[j]
-            block = _pair_sums(g, h, weights).reshape(rows.stop - start, -1)
-            tail[rows, other : other + block.shape[1]] = block
-    return Blocks(head, cross, tail)
+            if j == k:
+                _put_diagonal(tail, start, own_gram(g, weights))
+            else:
+                block = _pair_sums(g, layout.factors[j], weights).reshape(rows.stop - start, -1)
+                tail[rows, other : other + block.shape[1]] = block
+    return tail
+
+
+def _put_diagonal(matrix: Array, start: int, own: Array) -> None:
+    """Write blocks (L, q, q) on the diagonal of ``matrix`` from ``start`` on."""
+    levels, q, _ = own.shape
+    places = start + np.arange(levels * q).reshape(levels, q)
+    matrix[places[:, :, None], places[:, None, :]] = own
 
 
 def own_gram(factor: Factor, weights: Array | None = None) -> Array:
@@ -140,11 +211,12 @@ def relative(layout: Layout, blocks: Blocks, factors: Sequence[Array]) -> Blocks
     """Lambda' G Lambda + I for covariance factors T_k (q, q) of every grouping factor."""
     t = factors[layout.head]
     head = t.T @ blocks.head @ t + np.eye(len(t))
-    if layout.m == 0:
-        return Blocks(head, blocks.cross, blocks.tail)
-    cross = scale_tail(layout, blocks.cross @ t, factors)
+    if blocks.border is None:
+        return Blocks(head, None, blocks.tail)
+    border = blocks.border.map_head(t).map_tail([factors[k] for k in layout.offsets])
     tail = scale_tail(layout, scale_tail(layout, blocks.tail, factors).T, factors)
-    return Blocks(head, cross, tail + np.eye(layout.m))
+    tail[np.diag_indices(layout.m)] += 1.0
+    return Blocks(head, border, tail)
 
 
 def scale_tail(layout: Layout, values: Array, factors: Sequence[Array], *, transpose: bool = True) -> Array:
@@ -153,6 +225,9 @@ def scale_tail(layout: Layout, values: Array, factors: Sequence[Array], *, trans
     for k, start in layout.offsets.items():
         t = factors[k].T if transpose else factors[k]
         rows = slice(start, start + len(layout.factors[k].levels) * len(t))
+        if len(t) == 1:
+            out[rows] = t[0, 0] * values[rows]
+            continue
         part = values[rows].reshape(len(layout.factors[k].levels), len(t), -1)
         out[rows] = (t @ part).reshape(values[rows].shape)
     return out
@@ -163,13 +238,13 @@ def factorise(blocks: Blocks) -> Factorised | None:
     inverse, logdet = _invert_blocks(blocks.head)
     if not np.isfinite(logdet):
         return None
-    m = len(blocks.cross)
-    bridge = inverse @ blocks.cross.transpose(1, 2, 0) if m else np.zeros((*inverse.shape[:2], 0))
-    if m == 0:
-        return Factorised(inverse, bridge, np.zeros((0, 0)), logdet)
-    schur = blocks.tail - blocks.cross.reshape(m, -1) @ bridge.reshape(-1, m)
-    try:
-        lower = linalg.cholesky(schur, lower=True)
+    if blocks.border is None:
+        return Factorised(inverse, None, np.zeros((0, 0)), logdet)
+    bridge = blocks.border.map_head(inverse)
+    schur = blocks.border.product(bridge)
+    np.subtract(blocks.tail, schur, out=schur)
+    try:  # symmetric, so its transpose is the same matrix in the order of columns that LAPACK overwrites
+        lower = linalg.cholesky(schur.T, lower=True, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError:
         return None
     return Factorised(inverse, bridge, lower, logdet + 2 * float(np.log(np.diag(lower)).sum()))
@@ -193,14 +268,47 @@ def solve(layout: Layout, h: Factorised, right: Sequence[Array]) -> list[Array]:
     shapes = [r.shape for r in right]
     head = right[layout.head].reshape(*h.inverse.shape[:2], -1)
     x = h.inverse @ head
-    if layout.m:
-        tail = pack_tail(layout, right)
-        tail = tail - np.tensordot(h.bridge, head, axes=([0, 1], [0, 1]))
+    parts: dict[int, Array] = {}
+    if h.bridge is not None:
+        tail = pack_tail(layout, right) - h.bridge.head_sums(head)
         low = linalg.cho_solve((h.schur_root, True), tail, check_finite=False)
-        x = x - h.bridge @ low
+        x = x - h.bridge.tail_sums(low)
         parts = unpack_tail(layout, low)
     out = [x if k == layout.head else parts[k] for k in range(len(right))]
     return [value.reshape(shape) for value, shape in zip(out, shapes, strict=True)]
+
+
+def multiply(layout: Layout, g: Blocks, right: Sequence[Array]) -> list[Array]:
+    """G v for a list of arrays (L_k, q_k, r)."""
+    head = right[layout.head]
+    out = g.head @ head
+    parts: dict[int, Array] = {}
+    if g.border is not None:
+        tail = pack_tail(layout, right)
+        out = out + g.border.tail_sums(tail)
+        parts = unpack_tail(layout, g.border.head_sums(head) + g.tail @ tail)
+    return [out if k == layout.head else parts[k] for k in range(len(right))]
+
+
+def inverse_products(layout: Layout, g: Blocks, factors: Sequence[Array], h: Factorised) -> list[Array]:
+    """For every factor (q_k, q_k): the sum over its levels of the diagonal blocks of G Lambda H^-1.
+
+    Twice its lower triangle is the derivative of log det H in the factor's T_k.
+    """
+    t = factors[layout.head]
+    out: list[Array] = [np.empty(0)] * len(factors)
+    out[layout.head] = np.einsum("lab,bc,lcd->ad", g.head, t, h.head_inverse, optimize=True)
+    if g.border is None:
+        return out
+    scaled = g.border.map_tail([factors[k] for k in layout.offsets])
+    out[layout.head] = out[layout.head] - scaled.outer(h.reach).sum(axis=0)
+    linked = g.border.map_head(t).own(h.reach)
+    whole = scale_tail(layout, g.tail, factors).T
+    for (k, tail), links in zip(zip(layout.offsets, layout.tails, strict=True), linked, strict=True):
+        shape = (tail.levels, tail.columns, -1)
+        left, right = whole[tail.rows].reshape(shape), h.schur_inverse[tail.rows].reshape(shape)
+        out[k] = np.einsum("lax,lbx->ab", left, right, optimize=True) - links
+    return out
 
 
 def pack_tail(layout: Layout, values: Sequence[Array]) -> Array:
@@ -221,11 +329,43 @@ def unpack_tail(layout: Layout, stacked: Array) -> dict[int, Array]:
 def inverse_blocks(layout: Layout, h: Factorised) -> list[Array]:
     """Diagonal blocks (L_k, q_k, q_k) of H^-1 for every grouping factor: conditional covariances."""
     out: list[Array] = [np.empty(0)] * len(layout.factors)
-    out[layout.head] = h.inverse
-    if layout.m:
-        out[layout.head] = h.inverse + h.reach @ h.bridge.transpose(0, 2, 1)
+    out[layout.head] = h.head_inverse
     for k, start in layout.offsets.items():
         levels, q = len(layout.factors[k].levels), len(layout.factors[k].terms)
-        part = h.schur_inverse[start : start + levels * q, start : start + levels * q].reshape(levels, q, levels, q)
-        out[k] = part[np.arange(levels), :, np.arange(levels), :]
+        places = start + np.arange(levels * q).reshape(levels, q)
+        out[k] = h.schur_inverse[places[:, :, None], places[:, None, :]]
     return out
+
+
+def solve_rows(layout: Layout, h: Factorised, rows: list[Array], codes: list[Array] | None = None) -> list[Array]:
+    """For each row i and factor k, the coefficients (n, q_k) of H^-1 a_i at the row's own level of factor k.
+
+    ``rows`` holds the nonzero parts (n, q_k) of a_i, the rows of Z Lambda; ``codes`` (n,) the levels by factor, those
+    of the fitted rows by default.
+    """
+    codes = [f.codes for f in layout.factors] if codes is None else codes
+    own_head = codes[layout.head]
+    a = rows[layout.head]
+    total = _times(h.head_inverse[own_head], a)
+    out: list[Array] = [np.empty(0)] * len(rows)
+    places = {k: start + codes[k] * rows[k].shape[1] for k, start in layout.offsets.items()}
+    for k, place in places.items():
+        assert h.bridge is not None
+        own = np.zeros_like(rows[k])
+        for c in range(rows[k].shape[1]):
+            link = h.reach.at(own_head, place + c, h.schur_inverse, h.bridge)
+            total -= link * rows[k][:, c, None]
+            own[:, c] = -np.einsum("na,na->n", link, a)
+            for j, other in places.items():
+                for e in range(rows[j].shape[1]):
+                    own[:, c] += h.schur_inverse[place + c, other + e] * rows[j][:, e]
+        out[k] = own
+    out[layout.head] = total
+    return out
+
+
+def _times(matrices: Array, vectors: Array) -> Array:
+    """Products (n, q) of matrices (n, q, q) and vectors (n, q)."""
+    if vectors.shape[1] == 1:
+        return matrices[:, :, 0] * vectors
+    return np.einsum("nab,nb->na", matrices, vectors)

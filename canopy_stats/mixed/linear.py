@@ -15,17 +15,23 @@ from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LINEAR, Certificate
 from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vanished
 from canopy_stats.mixed.estimates import Estimates
-from canopy_stats.mixed.family import get_family
+from canopy_stats.mixed.families import Family, get_family
 from canopy_stats.mixed.formula import Factor, fixed_part
-from canopy_stats.mixed.laplace import Problem
 from canopy_stats.mixed.model_frame import ModelFrame
+from canopy_stats.mixed.modes import Problem
 from canopy_stats.mixed.problems import make_problem
 from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
 from canopy_stats.mixed.ways import Uncertainty
 from canopy_stats.schema import UserError
 
 Engine = Literal["mixedlm", "statsmodels"]
-NORMAL = replace(get_family("gaussian"), name="lmm")
+
+
+def _normal(link: str | None = None, facts: tuple[Any, ...] = (), labels: tuple[str, ...] = ()) -> Family:
+    return replace(get_family("gaussian"), name="lmm", make=_normal)
+
+
+NORMAL = _normal()
 """The linear model's family: normal, its variance profiled out instead of modelled."""
 
 
@@ -85,7 +91,7 @@ class Linear:
         sigma = float(np.sqrt(solution.rss / df))
         modes, spreads = _modes(products, solution, sigma)
         return Estimates(
-            frame=self.frame, beta=solution.beta, delta=np.empty(0), cutpoints=np.empty(0),
+            frame=self.frame, beta=solution.beta, delta=np.empty(0),
             covariance=sigma**2 * solution.unscaled, theta=theta, sigma=sigma, modes=modes, mode_covariances=spreads,
             llf=-0.5 * pls.deviance(products, theta, reml=self.reml), reml=self.reml, engine=self.engine,
             profiled_sigma=True, message=found.message, evaluations=found.evaluations,
