@@ -69,7 +69,7 @@ class SlotDecoder:
 
     cache = "slots"
     refills = True
-    most_rows = None
+    most_rows: int | None = None
     one_shot = True
 
     def __init__(self, model: PreTrainedModel):
@@ -155,7 +155,7 @@ class RecomputeDecoder:
 
     cache = "none (every step recomputed)"
     refills = True
-    most_rows = None
+    most_rows: int | None = None
 
     def __init__(self, model: PreTrainedModel, *, one_shot: bool = True):
         self.model, self.dtype, self.one_shot = model, model.dtype, one_shot

@@ -45,9 +45,8 @@ def _choice(model: PreTrainedModel) -> Callable[[], Decoder]:
     """How to make the decoder once the model has its own type again."""
     kinds = set(getattr(text_config(model), "layer_types", None) or ["full_attention"])
     stateful = getattr(model, "_is_stateful", False) or bool(kinds - {"full_attention", "sliding_attention"})
-    if not stateful:
-        if slots_agree(SlotDecoder(model)):
-            return lambda: SlotDecoder(model)
+    if not stateful and slots_agree(SlotDecoder(model)):
+        return lambda: SlotDecoder(model)
     lengths = [8, *(n + _AROUND for n in switch_lengths(text_config(model)))]
     if not _holds(lambda: _rows_agree(OwnCacheDecoder(model), 1)):
         steady = _holds(lambda: all(_recomputed_agrees(model, n) for n in lengths))
