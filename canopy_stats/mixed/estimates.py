@@ -15,8 +15,6 @@ from canopy_stats.mixed.model_frame import ModelFrame
 
 VarianceRow = tuple[str, str, str | None, float, float]
 THRESHOLDS = ("zero", "one")
-SINGULAR = 1e-4
-"""Relative standard deviations below this are zero (lme4's tolerance for singular fits)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,8 +25,8 @@ class Estimates:
     thresholds, ``covariance`` (p + d + c, p + d + c) theirs; ``theta`` the relative covariance factors of the random
     effects, in units of ``sigma`` (1 where the model has no residual scale of its own); ``modes`` the random effects
     b_k (L_k, q_k) and ``mode_covariances`` their conditional covariances (L_k, q_k, q_k). ``full_covariance`` also
-    spans theta, in the parameters of ``omega`` (none where sigma is profiled out). ``evidence`` is the certificate
-    where the search left one.
+    spans theta, in the parameters of ``omega`` (none where sigma is profiled out). ``singular`` says that a variance is
+    zero or a correlation one. ``evidence`` is the certificate where the search left one.
     """
 
     frame: ModelFrame
@@ -44,6 +42,7 @@ class Estimates:
     reml: bool
     engine: str
     profiled_sigma: bool = False
+    singular: bool = False
     message: str = "done"
     evaluations: int = 0
     full_covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -132,6 +131,13 @@ class Estimates:
         return np.asarray(w @ self.delta + 2 * np.log(self.sigma))
 
     @property
+    def row_dispersion(self) -> Array:
+        """kappa (n,) of the fitted rows; prior weights divide a profiled sigma^2."""
+        kappa = self.log_dispersion(self.frame.dispersion_matrix)
+        weights = self.frame.weights if self.profiled_sigma else None
+        return kappa if weights is None else kappa - np.log(weights)
+
+    @property
     def thresholds(self) -> pd.Series:
         """Cutpoints of the ordered beta model on the link scale (infinite where no 0 or no 1 occurs); else empty."""
         return pd.Series(self.cutpoints, index=list(THRESHOLDS[: len(self.cutpoints)]), dtype=float)
@@ -151,12 +157,6 @@ class Estimates:
     def roots(self) -> list[Array]:
         """Lower-triangular roots (q_k, q_k) of the random effects' covariances, one a grouping variable."""
         return [self.sigma * t for t in blocks.templates(self.design.factors, self.theta)]
-
-    @property
-    def singular(self) -> bool:
-        """True when a variance is zero or a correlation one (relative covariance factor with a vanishing diagonal)."""
-        factors = blocks.templates(self.design.factors, self.theta)
-        return any(bool(np.any(np.abs(np.diag(t)) < SINGULAR)) for t in factors)
 
     def varcorr(self) -> pd.DataFrame:
         """Variances and covariances of the random effects, one row each, and of the residuals for the linear model."""

@@ -51,7 +51,7 @@ def _random_variance(columns: Array, root: Array) -> float:
 
 def _residual_variance(fit: Fit, eta: Array) -> float:
     family, cut = fit.frame.family, fit.cutpoints
-    kappa = fit.log_dispersion(fit.frame.dispersion_matrix)
+    kappa = fit.row_dispersion
     step = 1e-5
     slope = (family.mean(eta + step, kappa, cut) - family.mean(eta - step, kappa, cut)) / (2 * step)
     return float(np.mean(family.variance(eta, kappa, cut) / slope**2))
