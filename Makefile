@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel test test-lowest quick browser lint clean
+.PHONY: demo demo-smollm demo-panel test test-lowest mutants quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -54,6 +54,11 @@ quick: .venv-test/.ready lint
 test-lowest: .venv-lowest/.ready
 	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 -m "not slow" tests/mixed tests/slope tests/test_panel.py \
 	  tests/test_public_names.py tests/report --ignore tests/report/test_browser.py
+
+# Plants small defects in the modules that everything rests on and shows those that no test sees (hours).
+mutants: .venv-test/.ready
+	.venv-test/bin/pip install $(PIP_FLAGS) mutmut
+	.venv-test/bin/python analysis/mutants.py
 
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check .

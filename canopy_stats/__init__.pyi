@@ -16,12 +16,16 @@ from .mixed import (
     anova as anova,
     bootstrap as bootstrap,
     glmm as glmm,
+    hypothesis as hypothesis,
     lmm as lmm,
     load_fit as load_fit,
     means as means,
+    plot_effects as plot_effects,
+    power as power,
     profile as profile,
     quantile_residuals as quantile_residuals,
     slopes as slopes,
+    to_marginaleffects as to_marginaleffects,
     variance_shares as variance_shares,
 )
 from .panel import load_demo_panel as load_demo_panel, panel as panel

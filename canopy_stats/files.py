@@ -6,6 +6,9 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,33 @@ def file_sha256(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
+
+
+MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+"""Suffixes of the files of a model's folder that decide what it does: weights, settings, templates, vocabulary."""
+
+
+def model_sha256(path: Path, suffixes: Collection[str] = MODEL_FILES, *, deep: bool = False, mark: str = ":") -> str:
+    """SHA-256 of a model's content: of a folder's files of these suffixes by name and content, or of the one file.
+
+    The same model has the same hash wherever it lies. ``deep`` looks into folders below; ``mark`` stands between a
+    name and its hash, and is part of what stored hashes were made of.
+    """
+    found = [path] if path.is_file() else sorted(
+        p for p in (path.rglob("*") if deep else path.iterdir()) if p.suffix in suffixes and p.is_file())
+    root = path.parent if path.is_file() else path
+    return sha256(*(f"{p.relative_to(root).as_posix()}{mark}{_known_sha256(p)}\n".encode() for p in found))
+
+
+def _known_sha256(path: Path) -> str:
+    """A file's hash, taken once as long as the file does not change."""
+    known = path.stat()
+    return _remembered_sha256(path, known.st_mtime_ns, known.st_size, known.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_sha256(path: Path, modified: int, size: int, inode: int) -> str:
+    return str(file_sha256(path))
 
 
 def table_hash(table: pa.Table) -> str:
@@ -115,12 +145,87 @@ def _explained(error: OSError, path: Path, size: int) -> UserError:
     return UserError(f"Could not write {path} ({readable_size(size)}): {why}; nothing half-written is kept. {what}")
 
 
+def inside(root: Path, name: str) -> Path:
+    """The place ``name`` in the folder ``root``; UserError for one outside of it, by links too."""
+    try:
+        path = root / name
+        if path.resolve().is_relative_to(root.resolve()) and not Path(name).is_absolute():
+            return path
+    except (OSError, ValueError, RuntimeError):
+        pass
+    raise UserError(f"A file in {root} names {name!r}, which lies outside of that folder: it was not made here. "
+                    "Nothing there was touched; take the files of someone else out of the folder.")
+
+
+def differences(before: Any, now: Any) -> list[str]:
+    """The entries in which two values of JSON differ, such as ``law.top_k``, in order."""
+    old, new = flat(before), flat(now)
+    return [entry for entry in sorted(old.keys() | new.keys()) if old.get(entry) != new.get(entry)]
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested mappings as one, their keys joined by points."""
+    if not isinstance(value, Mapping) or not value:
+        return {name: value}
+    return {k: v for key, part in value.items() for k, v in flat(part, f"{name}.{key}" if name else str(key)).items()}
+
+
+def read_bytes(path: Path, what: str, limit: int = 1 << 30) -> bytes:
+    """A regular file's bytes; UserError for what is missing, no file (a folder, a pipe, a device) or over ``limit``.
+
+    ``what`` names it in the message, such as "study file".
+    """
+    try:
+        if not path.is_file():
+            there = path.exists()
+            raise UserError(f"The {what} {path} cannot be read: it is a folder, a pipe or a device." if there
+                            else f"There is no {what} {path}.")
+        if path.stat().st_size > limit:
+            raise UserError(f"The {what} {path} has more than {readable_size(limit)}: that is no {what}.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"The {what} cannot have the name {str(path)!r} ({error}).") from None
+
+
+def read_text(path: Path, what: str, limit: int = 1 << 30) -> str:
+    """A UTF-8 text file as :func:`read_bytes` reads it."""
+    try:
+        return read_bytes(path, what, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"The {what} {path} cannot be read ({error}); give a UTF-8 text file.") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON that people can read, whole or not at all."""
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents; UserError where that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot create the folder {path}: {error.strerror}. Choose another place.") from error
+
+
+@contextmanager
+def held(folder: Path, name: str, busy: str, wait: float = 0) -> Iterator[None]:
+    """Hold a folder's lock file ``name``; UserError ``busy`` if another has it. The system frees it when its holder
+    dies."""
+    import filelock
+
+    try:
+        lock = filelock.FileLock(folder / name).acquire(timeout=wait)
+    except filelock.Timeout:
+        raise UserError(busy) from None
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder}: {error.strerror}. Choose another folder.") from error
+    with lock:
+        yield
 
 
 def is_temporary(path: Path) -> bool:

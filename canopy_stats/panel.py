@@ -223,12 +223,21 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, bytes]:
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, bytes]:
-    text = {c.name: "str" for c in PANEL_COLUMNS if c.dtype == "string"}
-    # A prompt may be called "NA" or "001": only an empty cell is missing, and text stays text.
-    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""],
-                        float_precision="round_trip")
-    frame[list(text)] = frame[list(text)].fillna("")
+    frame = read_cells(path)
+    text = [c.name for c in PANEL_COLUMNS if c.dtype == "string"]
+    frame[text] = frame[text].fillna("")
     return frame, _beside(path).read_bytes() if _beside(path).is_file() else b""
+
+
+# Before pandas 3 the last digit of a number is read only on request; later the request is deprecated.
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if int(pd.__version__.split(".")[0]) < 3 else {}
+
+
+def read_cells(path: str | Path) -> pd.DataFrame:
+    """The cells of a CSV panel as they were written: a prompt may be called "NA" or "001", only an empty cell is
+    missing, text stays text, and numbers keep their last digit."""
+    text = {c.name: "str" for c in PANEL_COLUMNS if c.dtype == "string"}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], **_EXACT)
 
 
 class _CallableModule(ModuleType):

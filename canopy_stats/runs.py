@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from canopy_stats import __version__
 from canopy_stats.drift import BATCH_SIZES, choose_rollouts, measure_drift
-from canopy_stats.files import canonical_json, sha256
+from canopy_stats.files import canonical_json
 from canopy_stats.progress import Progress
 from canopy_stats.schema import (
     LENGTH,
@@ -127,9 +127,9 @@ def _load_engine(name: str, source: ModelSource, variant: str) -> Engine:
 
 def encoded_prompts(prompts: Any, engine: Engine) -> list[Prompt]:
     """A prompt file or list as the model receives it."""
-    from canopy_stats.generation.prompt_file import read_prompts
+    from canopy_stats.generation.prompt_file import prompt_hash, read_prompts
 
-    return [Prompt(prompt_id, sha256(canonical_json(source)), source, engine.encode(source))
+    return [Prompt(prompt_id, prompt_hash(source), source, engine.encode(source))
             for prompt_id, source in read_prompts(prompts)]
 
 

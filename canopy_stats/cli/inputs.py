@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from canopy_stats.schema import PANEL_COLUMNS, UserError
+from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from canopy_stats.store import Run
-    from canopy_stats.study.file import StudyFile
+    from canopy_stats.study.load import StudyFile
 
 
 def open_runs(paths: Sequence[str]) -> list[Run]:
@@ -26,19 +26,14 @@ def open_panel(path: str | None) -> pd.DataFrame:
     """A panel file; without one, the panel that comes with the package."""
     import pandas as pd
 
-    if path is None:
-        from canopy_stats.panel import load_demo_panel
+    from canopy_stats.panel import load_demo_panel, read_cells
 
+    if path is None:
         return load_demo_panel()
     if not Path(path).is_file():
         raise UserError(f"There is no panel file {path}. Write one with `canopy-stats panel RUN... --out {path}`.")
-    # Text stays text: a prompt may be called 001 or NA.
-    text = {c.name: str for c in PANEL_COLUMNS if c.dtype == "string"}
     try:
-        if path.endswith(".csv"):
-            return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""],
-                               float_precision="round_trip")
-        return pd.read_parquet(path)
+        return read_cells(path) if path.endswith(".csv") else pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as a panel ({error}). Give a .parquet or .csv file.") from error
 

@@ -127,7 +127,7 @@ _JUDGE_SHOWN = ["prompt_uid", "RSE", "RSE_cs", "rse_m", "clusters", "asymmetric_
 def _judge_spec(options: argparse.Namespace) -> dict[str, Any]:
     """The judge that the options describe, as a study file would have it."""
     names = ("threshold", "embedder", "base_url", "model", "api_key_env", "max_tokens", "concurrency",
-             "requests_per_minute", "timeout", "m", "seed", "think", "max_failed")
+             "requests_per_minute", "timeout", "both_orders", "m", "seed", "think", "max_failed")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     return {"kind": options.judge, **given, "progress": not options.quiet}
 
@@ -155,7 +155,7 @@ def _judge_options(command: argparse.ArgumentParser) -> None:
     runs_argument(command)
     add = command.add_argument
     add("--judge", required=True, choices=["embedding", "openai"], help="who says whether two texts mean the same")
-    add("--m", type=int, help="rollouts of each prompt that are compared, m(m-1) verdicts (default 20, or all)")
+    add("--m", type=int, help="rollouts of each prompt that are compared, m(m-1)/2 pairs (default 20, or all)")
     add("--seed", type=int, help="which rollouts are chosen")
     add("--think", choices=["keep", "drop"], help="what becomes of a <think> part (default keep)")
     add("--max-failed", type=float, metavar="SHARE", help="verdicts that may fail before nothing is scored (0.05)")
@@ -173,6 +173,8 @@ def _judge_options(command: argparse.ArgumentParser) -> None:
     remote("--concurrency", type=int, help="requests under way at a time (8)")
     remote("--requests-per-minute", type=float, metavar="R", help="limit on all requests together (none)")
     remote("--timeout", type=float, metavar="S", help="seconds for one request (60)")
+    remote("--both-orders", action="store_true", default=None,
+           help="ask every pair in both orders, not only those that the first order calls the same")
     csv_option(command)
 
 
@@ -183,7 +185,8 @@ JUDGE = Command(
     Compare m rollouts of each prompt pair by pair, join those that mean the same into clusters, and print the
     entropy of the clusters' shares: RSE, between 0 (all say one thing) and log m (each says another).
 
-    A pair counts as the same only if it is judged so in both orders. RSE_cs corrects for clusters that m rollouts
+    A pair counts as the same only if it is judged so in both orders; an endpoint is asked for the second order only
+    where the first says so, and first of all about a text and itself. RSE_cs corrects for clusters that m rollouts
     did not show (Chao-Shen). asymmetric_share tells how often the order changed the verdict: a judge that
     prefers a position is a bad judge. Where most prompts are at log m or at zero, RSE tells little: compare more
     rollouts, or judge more coarsely or finely. With embeddings the threshold decides: try several. Every verdict
@@ -213,8 +216,7 @@ def _rho(options: argparse.Namespace) -> int:
     whole = pd.concat(tables, ignore_index=True)
     write_csv(whole, options.csv)
     if options.figure:
-        from canopy_stats.report.rho_figure import rho_figure
-        from canopy_stats.report.style import save
+        from canopy_stats.report.figures import rho_figure, save
 
         written(*save(rho_figure(whole), options.figure))
     return OK

@@ -134,12 +134,18 @@ FIT = Command(
 
 
 def _scrutinise(options: argparse.Namespace) -> int:
-    from canopy_stats.report import tables
+    from canopy_stats.report import views
+    from canopy_stats.report.printed import console
     from canopy_stats.slope import slope_scrutiny
 
     found = slope_scrutiny(open_panel(options.panel), paper=options.paper)
-    print(tables.console(tables.scrutiny(found.table)))
+    print(console(views.scrutiny(found.table)))
     write_csv(found.table, options.csv)
+    print("\nThe difference in every version:")
+    show(found.claims.drop(columns="meaning"))
+    if len(found.left_out):
+        print("\nThe robust difference without one family or one task:")
+        show(found.left_out)
     if found.robust.cells is not None:
         print("\nThe robust slope by family and task, over the rates that base and tuned share:")
         show(found.robust.cells)
@@ -183,7 +189,7 @@ def _curve(options: argparse.Namespace) -> int:
     show(curve.agreement, options.csv, whole=curve.table)
     print(f"\n{paragraph(curve.words)}")
     if options.figure:
-        from canopy_stats.report.curve_figure import save, specification_figure
+        from canopy_stats.report.figures import save, specification_figure
 
         written(*save(specification_figure(curve.table), options.figure))
     return OK
@@ -235,7 +241,7 @@ def _power(options: argparse.Namespace) -> int:
     if options.budget:
         print(paragraph(found.recommend(options.budget)))
     if options.figure:
-        from canopy_stats.report.power_figure import power_figure, save
+        from canopy_stats.report.figures import power_figure, save
 
         written(*save(power_figure(found.table), options.figure))
     return OK

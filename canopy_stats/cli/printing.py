@@ -18,9 +18,9 @@ _WIDEST = 100
 
 def show(table: pd.DataFrame, csv: str | None = None, whole: pd.DataFrame | None = None) -> None:
     """Print a table; with ``csv`` write it (or the ``whole`` one behind it) to that file too."""
-    from canopy_stats.report import tables
+    from canopy_stats.report.printed import console
 
-    print(tables.console(table))
+    print(console(table))
     write_csv(table if whole is None else whole, csv)
 
 

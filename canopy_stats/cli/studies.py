@@ -11,14 +11,15 @@ from canopy_stats.cli.options import embedder_option, study_argument
 
 
 def _run(options: argparse.Namespace) -> int:
-    from canopy_stats.study import chain, run_study
+    from canopy_stats.study import run_study
+    from canopy_stats.study.pipeline import run_stages
 
     file, out = open_study(options)
     steps: dict[str, Any] = {"redraw": options.redraw, "progress": not options.quiet}
     if options.quiet:
         steps["say"] = lambda line: None
     if options.only is not None:
-        chain.run_stages(file.study, out, [options.only], **{"say": print, **steps})
+        run_stages(file.study, out, [options.only], **{"say": print, **steps})
         return OK
     result = run_study(file.study, out, **steps)
     if options.quiet:
@@ -82,10 +83,10 @@ PLAN = Command(
 
 
 def _status(options: argparse.Namespace) -> int:
-    from canopy_stats.study import status
+    from canopy_stats.study.pipeline import status
 
     file, out = open_study(options)
-    print(status.told(file.study, out))
+    print(status(file.study, out))
     return OK
 
 
@@ -102,10 +103,10 @@ STATUS = Command(
 
 
 def _report(options: argparse.Namespace) -> int:
-    from canopy_stats.study import chain
+    from canopy_stats.study.pipeline import run_stages
 
     file, out = open_study(options)
-    chain.run_stages(file.study, out, ["report"], say=lambda line: None)
+    run_stages(file.study, out, ["report"], say=lambda line: None)
     print("\n".join(str(path) for path in sorted([*out.glob("report.html"), *out.glob("summary.md")])))
     return OK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -200,6 +201,12 @@ def _refuse_half_characters(texts: Iterable[str], where: str) -> None:
         half = next((c for c in text if "\ud800" <= c <= "\udfff"), None)
         if half is not None:
             raise UserError(f"{where} holds half of a character (\\u{ord(half):04x}); write the whole one.")
+
+
+def prompt_hash(source: Source) -> str:
+    """SHA-256 of the canonical JSON of a source alone: it names the prompt across files, families and variants."""
+    text = json.dumps(source, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..files import canonical_json, sha256
 from ..schema import RENDERED_TEXT, UserError
-from .prompt_file import Source
+from .prompt_file import Source, prompt_hash
 from .templates import DATE_KEY, ChatFormat, asks_for_the_date, templated
 
 _TAIL = 16
@@ -86,7 +85,7 @@ class Remarks:
 
     def look(self, source: Source, ids: tuple[int, ...]) -> None:
         """Look at one prompt and the ids that it became."""
-        name = sha256(canonical_json(source))
+        name = prompt_hash(source)
         known = self.seen.setdefault(ids, name)
         closed = not self.style.chat and isinstance(source, str) and appends(source, self.tokenizer)
         begin = getattr(self.tokenizer, "bos_token_id", None)

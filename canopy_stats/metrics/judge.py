@@ -15,6 +15,7 @@ import pandas as pd
 
 from canopy_stats.metrics.judging.comparisons import (
     MISSING,
+    NOT_ASKED,
     SAME,
     Comparison,
     Judge,
@@ -41,7 +42,7 @@ JUDGE_COLUMNS = (
     Column("RSE_cs", "float64", "nats", "coverage-adjusted RSE (Chao-Shen)"),
     Column("rse_m", "int64", "rollouts", "rollouts judged, m"),
     Column("clusters", "float64", "clusters", "connected components of mutual 'same meaning' verdicts"),
-    Column("asymmetric_share", "float64", "share", "pairs asked whose two orders were judged differently"),
+    Column("asymmetric_share", "float64", "share", "pairs whose two orders were judged differently"),
     Column("failed", "int64", "verdicts", "verdicts that failed; a single one makes the prompt's RSE NaN"),
     Column("equal_share", "float64", "share", "pairs of rollouts with equal texts, which nobody was asked about"),
     Column("empty", "int64", "rollouts", "rollouts whose text is empty"),
@@ -182,7 +183,7 @@ def _refuse_strangers(panel: pd.DataFrame, runs: Iterable[Run]) -> None:
 def _judged(comparisons: list[Comparison], chosen: Judge, context: JudgeContext) -> dict[str, list[Any]]:
     """The kept columns as lists: JUDGE_COLUMNS, then ``rollouts`` (m,) and ``verdicts`` (m·m,) of each prompt."""
     compared = chosen.compare(comparisons, context)
-    _refuse_missing(comparisons, compared, context)
+    _refuse_missing(compared, context)
     rows = [_row(comparison, verdicts) for comparison, verdicts in zip(comparisons, compared, strict=True)]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -191,7 +192,7 @@ def _row(comparison: Comparison, verdicts: Verdicts) -> dict[str, Any]:
     off = ~np.eye(len(verdicts), dtype=bool)
     failed, whole = int((verdicts[off] == MISSING).sum()), expand(verdicts, comparison)
     found = semantic_entropy(whole == SAME)
-    found["asymmetric_share"] = asymmetric_share(verdicts == SAME) if len(verdicts) else float("nan")
+    found["asymmetric_share"] = _asymmetric(verdicts)
     if failed:
         found |= dict.fromkeys(("RSE", "RSE_cs", "clusters", "asymmetric_share"), float("nan"))
     m = len(comparison.code)
@@ -202,9 +203,25 @@ def _row(comparison: Comparison, verdicts: Verdicts) -> dict[str, Any]:
             "rollouts": comparison.rollouts, "verdicts": whole.ravel()}
 
 
-def _refuse_missing(comparisons: list[Comparison], compared: list[Verdicts], context: JudgeContext) -> None:
-    asked = sum(comparison.asked for comparison in comparisons)
-    failed = sum(int((v == MISSING).sum() - (np.diag(v) == MISSING).sum()) for v in compared)
+def _asymmetric(verdicts: Verdicts) -> float:
+    """Share of the pairs (k, k) judged differently in the two orders.
+
+    Where the second order was asked only after SAME, the pairs that said DIFFERENT first are missing. The first order
+    is chosen by a hash, so they are expected to be as many as those that said it second: these count twice.
+    """
+    if (k := len(verdicts)) < 2:
+        return float("nan")
+    unasked = verdicts == NOT_ASKED
+    if not unasked.any():
+        return asymmetric_share(verdicts == SAME)
+    changed = (verdicts == SAME) & (verdicts.T != SAME) & ~unasked.T
+    return float(2 * changed.sum() / (k * (k - 1) / 2))
+
+
+def _refuse_missing(compared: list[Verdicts], context: JudgeContext) -> None:
+    off = [verdicts[~np.eye(len(verdicts), dtype=bool)] for verdicts in compared]
+    asked, failed = (sum(int(count.sum()) for count in counts)
+                     for counts in ([v != NOT_ASKED for v in off], [v == MISSING for v in off]))
     if failed > context.max_failed * asked:
         raise UserError(f"{failed:,} of {asked:,} verdicts are missing, more than max_failed={context.max_failed:.0%} "
                         "allows: mend the judge, or raise max_failed.")

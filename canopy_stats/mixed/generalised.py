@@ -12,9 +12,9 @@ from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
 from canopy_stats.mixed.covariance import canonical_theta, vanished
 from canopy_stats.mixed.estimates import Estimates
-from canopy_stats.mixed.family import ordbeta_cutpoints, ordbeta_jacobian
-from canopy_stats.mixed.laplace import Evaluation, Problem
+from canopy_stats.mixed.laplace import Evaluation
 from canopy_stats.mixed.model_frame import ModelFrame
+from canopy_stats.mixed.modes import Problem, Sizes
 from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step, polish, positive_inverse
 from canopy_stats.mixed.problems import make_problem
 from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_theta, step_limit, zero_theta
@@ -24,17 +24,18 @@ from canopy_stats.schema import UserError
 
 @dataclass(frozen=True, eq=False)
 class Laplace:
-    """A mixed model of one frame by Laplace-approximate maximum likelihood."""
+    """A mixed model of one frame by maximum likelihood, integrated with ``nodes`` points (1: Laplace)."""
 
     frame: ModelFrame
+    nodes: int = 1
 
     @cached_property
     def problem(self) -> Problem:
         """The Laplace likelihood of the frame."""
-        return make_problem(self.frame)
+        return make_problem(self.frame, self.nodes)
 
     def to(self, frame: ModelFrame) -> Laplace:
-        return Laplace(frame)
+        return Laplace(frame, self.nodes)
 
     def estimate(self, start: Estimates | None = None) -> Estimates:
         """Search from scratch, or from earlier estimates with the same parameters."""
@@ -59,8 +60,8 @@ class Laplace:
             raise UserError(f"the search did not converge: {optimum.message}")
         parts = laplace.split(problem, optimum.x)
         theta = canonical_theta(problem.factors, parts.theta, zero_theta(problem, parts.delta))
-        return replace(start, frame=self.frame, beta=parts.beta, delta=parts.delta, theta=theta, llf=-optimum.value,
-                       cutpoints=_cutpoints(problem, parts.cutpoints)[0])
+        return replace(start, frame=self.frame, beta=parts.beta, delta=parts.delta, zero=parts.zero,
+                       cut=parts.cutpoints, theta=theta, llf=-optimum.value)
 
     def by_likelihood(self) -> Laplace:
         return self
@@ -92,7 +93,7 @@ class Laplace:
         mode = found.mode
         moves = laplace.tangent(problem, mode)
         slopes = [np.einsum("ab,lbk->lak", t, s) for t, s in zip(mode.factors, moves, strict=True)]
-        first = len(omega) - problem.sizes[3]
+        first = problem.sizes.fixed
         for k, factor in enumerate(problem.factors):
             for a, b in np.argwhere(factor.pattern >= 0):
                 slopes[k][:, a, first + factor.pattern[a, b]] += mode.u[k][:, b]
@@ -109,9 +110,9 @@ class Laplace:
         return assemble(self.frame, self.problem, optimum.x, covariance_of(optimum.hessian), certificate, start)
 
 
-def _sizes(at: Estimates) -> tuple[int, int, int, int]:
-    """Numbers of coefficients of mean and dispersion, cutpoint parameters and theta."""
-    return len(at.beta), len(at.delta), len(at.cut_parameters), len(at.theta)
+def _sizes(at: Estimates) -> Sizes:
+    """Numbers of coefficients of mean, dispersion and zero part, cutpoint parameters and theta."""
+    return Sizes(len(at.beta), len(at.delta), len(at.zero), len(at.cut), len(at.theta))
 
 
 @dataclass
@@ -191,7 +192,7 @@ def canonical(objective: Objective, optimum: Optimum) -> Optimum:
 
 def _hessian(objective: Objective, optimum: Optimum) -> Array:
     """Hessian (k, k) of the negative log-likelihood, differenced with steps of about 1e-5 standard errors."""
-    problem, first = objective.problem, len(optimum.x) - objective.problem.sizes[3]
+    problem, first = objective.problem, objective.problem.sizes.fixed
     steps = 1e-5 / np.sqrt(np.diag(make_positive(optimum.hessian)))
     steps[first:] = np.minimum(steps[first:], 1e-3 * smallest_theta(problem, laplace.split(problem, optimum.x).delta))
     found = objective.evaluate(optimum.x)
@@ -217,32 +218,27 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
     found = laplace.evaluate(problem, omega, start)
     if found is None:
         raise UserError("The likelihood is not defined at these estimates; fit again.")
-    p, d, c, _ = problem.sizes
-    parts = laplace.split(problem, omega)
-    cutpoints, jacobian = _cutpoints(problem, parts.cutpoints)
-    inside = full[: p + d + c, : p + d + c]
+    parts, first = laplace.split(problem, omega), problem.sizes.fixed
     t = found.mode.factors
     inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
     return Estimates(
-        frame=frame, beta=parts.beta, delta=parts.delta, cutpoints=cutpoints,
-        covariance=jacobian @ inside @ jacobian.T if c else inside, theta=parts.theta, sigma=1.0,
+        frame=frame, beta=parts.beta, delta=parts.delta, zero=parts.zero, cut=parts.cutpoints,
+        covariance=_with_cutpoints(problem, parts.cutpoints, full[:first, :first]), theta=parts.theta, sigma=1.0,
         modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
         mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
-        llf=found.value, reml=False, engine="laplace",
+        llf=found.value, reml=False, engine="laplace", nodes=problem.quadrature,
         singular=bool(vanished(problem.factors, parts.theta, zero_theta(problem, parts.delta))),
         message=certificate.returned, evaluations=certificate.evaluations, full_covariance=full, evidence=certificate,
     )
 
 
-def _cutpoints(problem: Problem, parameters: Array) -> tuple[Array, Array]:
-    """Cutpoints (2,) or (0,), and the Jacobian from (beta, delta, parameters) to (beta, delta, cutpoints)."""
-    p, d, c, _ = problem.sizes
-    if problem.family.name != "ordbeta":
-        return np.empty(0), np.eye(p + d)
-    jacobian = np.zeros((p + d + 2, p + d + c))
-    jacobian[: p + d, : p + d] = np.eye(p + d)
-    jacobian[p + d :, p + d :] = ordbeta_jacobian(problem.y, parameters)
-    return ordbeta_cutpoints(problem.y, parameters), jacobian
+def _with_cutpoints(problem: Problem, cut: Array, covariance: Array) -> Array:
+    """The covariance of all coefficients with the thresholds (K) in the place of their parameters (c)."""
+    first, c = problem.sizes.fixed - problem.sizes.cut, problem.sizes.cut
+    inner = problem.family.cuts.jacobian(cut)
+    jacobian = np.zeros((first + len(inner), first + c))
+    jacobian[:first, :first], jacobian[first:, first:] = np.eye(first), inner
+    return np.asarray(jacobian @ covariance @ jacobian.T)
 
 
 def _better_of_two(way: Laplace, first: Estimates) -> Estimates:

@@ -71,7 +71,7 @@ class Factor:
 
 
 def grouping_factors(
-    terms: Sequence[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str]
+    terms: Sequence[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str], *, row_levels: bool = False
 ) -> tuple[Factor, ...]:
     """One Factor per grouping, its random terms side by side, theta numbered through (rows of each block in turn)."""
     grouped: dict[tuple[str, ...], list[RandomTerm]] = {}
@@ -79,17 +79,19 @@ def grouping_factors(
         grouped.setdefault(term.groups, []).append(term)
     factors, start = [], 0
     for members in grouped.values():
-        factor = _factor(members, data, reference, start)
+        factor = _factor(members, data, reference, start, row_levels)
         start = max(start, int(factor.pattern.max()) + 1)
         factors.append(factor)
     return tuple(factors)
 
 
-def _factor(terms: list[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str], start: int) -> Factor:
+def _factor(
+    terms: list[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str], start: int, row_levels: bool
+) -> Factor:
     groups, name = terms[0].groups, ":".join(terms[0].groups)
     crossing = cross(data, groups)
     levels = crossing.labels()
-    _check_levels(name, len(levels), len(data))
+    _check_levels(name, len(levels), len(data) + row_levels)
     parts = tuple(fixed_part(term.columns, data, reference) for term in terms)
     names = tuple(column for part in parts for column in part.names)
     if len(set(names)) < len(names):

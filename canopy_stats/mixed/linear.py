@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from canopy_stats.mixed.covariance import boundary_slopes, theta_names, vanished
 from canopy_stats.mixed.curvature import Curvature, make_curvature
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.evidence import flat_direction, positive_definite
-from canopy_stats.mixed.family import get_family
+from canopy_stats.mixed.families import Family, get_family
 from canopy_stats.mixed.formula import fixed_part
-from canopy_stats.mixed.laplace import Problem
 from canopy_stats.mixed.model_frame import ModelFrame
+from canopy_stats.mixed.modes import Problem
 from canopy_stats.mixed.optimise import positive_inverse
 from canopy_stats.mixed.pls import Products, Solution
 from canopy_stats.mixed.problems import make_problem
@@ -33,7 +33,13 @@ Engine = Literal["newton", "mixedlm", "statsmodels"]
 SEARCHES = {"newton": lambda way: search(way.products, reml=way.reml),
             "mixedlm": lambda way: search_mixedlm(way.coordinates, reml=way.reml),
             "statsmodels": lambda way: search_statsmodels(way.coordinates, reml=way.reml)}
-NORMAL = replace(get_family("gaussian"), name="lmm")
+
+
+def _normal(link: str | None = None, facts: tuple[Any, ...] = (), labels: tuple[str, ...] = ()) -> Family:
+    return replace(get_family("gaussian"), name="lmm", make=_normal)
+
+
+NORMAL = _normal()
 """The linear model's family: normal, its variance profiled out instead of modelled."""
 
 
@@ -90,7 +96,7 @@ class Linear:
         llf = at.log_likelihood(pls.deviance(solution, reml=self.reml), reml=self.reml)
         return Estimates(
             frame=self.frame, beta=at.origin + at.scale * at.back @ solution.gamma, delta=np.empty(0),
-            cutpoints=np.empty(0), covariance=variance * at.scale**2 * at.back @ solution.unscaled @ at.back.T,
+            covariance=variance * at.scale**2 * at.back @ solution.unscaled @ at.back.T,
             theta=at.theta_outward(found.theta), sigma=float(np.sqrt(variance)) * at.scale, modes=modes,
             mode_covariances=spreads, llf=llf, reml=self.reml, engine=self.engine, profiled_sigma=True,
             singular=bool(self._vanished(found.theta)), message=found.message, evaluations=found.evaluations,

@@ -12,7 +12,7 @@ from canopy_stats.mixed import evidence, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.generalised import Objective, search
-from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.modes import Problem
 from canopy_stats.mixed.optimise import make_positive, minimise
 from canopy_stats.schema import UserError
 
@@ -33,9 +33,9 @@ class Likelihood:
 def profile(fit: Fit, terms: list[str] | None = None, *, level: float = 0.95) -> pd.DataFrame:
     """Profile intervals, one row a parameter: term, estimate, conf_low, conf_high, wald_low, wald_high.
 
-    ``terms`` are names as in ``params``; dispersion terms as 'dispersion x', standard deviations of single random
-    columns as 'random Intercept | group'. Default: all coefficients of the mean. Linear mixed models are profiled by
-    maximum likelihood, as lme4 does.
+    ``terms`` are names as in ``params``; dispersion terms as 'dispersion x', zero parts as 'zero x', standard
+    deviations of single random columns as 'random Intercept | group'. Default: all coefficients of the mean. Linear
+    mixed models are profiled by maximum likelihood, as lme4 does.
     """
     found = likelihood(fit)
     asked = list(fit.design.fixed.names) if terms is None else terms
@@ -70,7 +70,7 @@ def _endpoint(found: Likelihood, j: int, move: float, z: float) -> float:
     The profile's slope is the gradient's component (envelope theorem). A standard deviation stops at zero.
     """
     start, value = found.omega, float(found.omega[j] + move)
-    deviation = j >= len(found.omega) - found.problem.sizes[3]
+    deviation = j >= found.problem.sizes.fixed
     for _ in range(ROUNDS):
         if deviation and value <= 0:
             value = 0.0

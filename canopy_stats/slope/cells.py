@@ -1,14 +1,16 @@
 """The joint model behind the robust slope, and each cell's slopes with their covariance.
 
-A beta mixed model in which base and tuned share one smooth curve of the log rate; every family × task cell has its own
-level and its own straight-line deviation for each variant, so the curve can bend in any way that both variants share
-while the difference of the slopes is free in every cell.
+A mixed model of diversity in which base and tuned share one smooth surface over the log rate and the log length,
+additive curves and their interaction; every family × task cell has its own level and its own straight-line deviation in
+the rate for each variant. The surface can bend in any way that both variants share, so that neither curvature nor a law
+of rate and length together (total entropy, their product, is one) looks like a change of slope, while the difference of
+slopes is free in every cell. Beta, or ordered beta (Kubinec 2023) where diversity is exactly 0 or 1.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,31 +18,41 @@ from scipy.special import expit
 
 from canopy_stats.mixed import AliasedWarning, Fit, glmm
 from canopy_stats.mixed.formula import encode_fixed
+from canopy_stats.slope.clusters import Influence, influence
 from canopy_stats.slope.coefficients import covariance
 from canopy_stats.slope.prepare import SQUEEZE
 
 Array = np.ndarray
 LENGTH_DF = 3
+SURFACE = "ns(log_R, 3):ns(log_N, 2)"
+"""Interaction of rate and length; the smallest that keeps the level under several laws (analysis/rival_study.py)."""
 STEP = 1e-4
+PARTS = ("base", "tuned", "difference")
 
 
 @dataclass(frozen=True)
 class CellSlopes:
     """Slopes of K cells: ``values`` (2K,), base's then tuned's, and their sampling covariance (2K, 2K).
 
-    ``names`` has task, model_name and the number of rows within the shared rates.
+    ``names`` has task, model_name and the number of rows within the shared rates; ``influence`` what each prompt adds
+    to the errors of the values, from which slopes of different families err together where prompts do.
     """
 
     names: pd.DataFrame
     values: Array
     covariance: Array
+    influence: Influence
+
+    def plus(self, error: Array) -> CellSlopes:
+        """The slopes with further independent errors of these standard deviations (2K,)."""
+        return replace(self, covariance=self.covariance + np.diag(error**2))
 
     def part(self, which: str) -> tuple[Array, Array]:
-        """Values (K,) and covariance (K, K) of 'base', 'tuned' or 'difference'."""
+        """Values (K,) of 'base', 'tuned' or 'difference' and their covariance (K, K), prompts taken as clusters."""
         k = len(self.names)
         eye, none = np.eye(k), np.zeros((k, k))
         rows = np.hstack({"base": (eye, none), "tuned": (none, eye), "difference": (-eye, eye)}[which])
-        return rows @ self.values, rows @ self.covariance @ rows.T
+        return rows @ self.values, self.influence.clustered(rows, rows @ self.covariance @ rows.T)
 
 
 def curve_df(tasks: int) -> int:
@@ -58,12 +70,15 @@ def with_terms(data: pd.DataFrame, centre: float, scale: float) -> pd.DataFrame:
 def fit_cells(data: pd.DataFrame) -> Fit:
     """The joint model on rows with the columns of :func:`with_terms`, log_R, log_N and D_cal."""
     mean = ["0 + cell", "cell:tun", f"ns(log_R, {curve_df(data['task'].nunique())})", "cell:x", "cell:x_tun",
-            f"ns(log_N, {LENGTH_DF})", f"ns(log_N, {LENGTH_DF}):tun"]
+            f"ns(log_N, {LENGTH_DF})", f"ns(log_N, {LENGTH_DF}):tun", SURFACE]
     dispersion = "~ tun*task" if data["task"].nunique() > 1 else "~ tun"
     dispersion += " + model_name" * (data["model_name"].nunique() > 1) + " + x + x_tun"
+    extreme = bool(((data["D_cal"] <= 0) | (data["D_cal"] >= 1)).any())
+    family, squeeze = ("ordbeta", None) if extreme else ("beta", SQUEEZE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AliasedWarning)
-        return glmm(f"D_cal ~ {' + '.join(mean)} + (1|prompt_uid)", data, dispersion=dispersion, squeeze=SQUEEZE)
+        return glmm(f"D_cal ~ {' + '.join(mean)} + (1|prompt_uid)", data, family=family, dispersion=dispersion,
+                    squeeze=squeeze)
 
 
 def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float) -> tuple[CellSlopes, CellSlopes]:
@@ -90,10 +105,12 @@ def _designs(fit: Fit, rows: pd.DataFrame, tun: float, centre: float, scale: flo
 def _averaged(fit: Fit, names: pd.DataFrame, average: Array, designs: list[tuple[Array, Array]],
               response: bool) -> CellSlopes:
     """Cell averages of the rows' derivatives, with their covariance by the delta method."""
-    parts = [_derivative(x, dx, fit.beta, response) for x, dx in designs]
+    cutpoints = fit.thresholds.to_numpy(dtype=float)
+    parts = [_derivative(x, dx, fit.beta, cutpoints, response) for x, dx in designs]
     jacobian = np.vstack([average @ gradient for _, gradient in parts])
     values = np.concatenate([average @ value for value, _ in parts])
-    return CellSlopes(names, values, jacobian @ covariance(fit) @ jacobian.T)
+    return CellSlopes(names, values, jacobian @ covariance(fit) @ jacobian.T,
+                      influence(fit, jacobian, names["task"].to_numpy()))
 
 
 def _as_variant(rows: pd.DataFrame, tun: float, centre: float, scale: float, move: float) -> pd.DataFrame:
@@ -104,11 +121,24 @@ def _as_variant(rows: pd.DataFrame, tun: float, centre: float, scale: float, mov
     return rows.assign(tun=tun, x=x, x_tun=x * tun, log_R=log_r)
 
 
-def _derivative(x: Array, dx: Array, beta: Array, response: bool) -> tuple[Array, Array]:
+def _derivative(x: Array, dx: Array, beta: Array, cutpoints: Array, response: bool) -> tuple[Array, Array]:
     """Derivative (n,) of each row's linear predictor or mean in the rate, and its gradient (n, p) in beta."""
     slope = dx @ beta
     if not response:
         return slope, dx
-    mu = expit(x @ beta)
-    first, second = mu * (1 - mu), mu * (1 - mu) * (1 - 2 * mu)
+    first, second = _mean_derivatives(x @ beta, cutpoints)
     return first * slope, first[:, None] * dx + (second * slope)[:, None] * x
+
+
+def _mean_derivatives(eta: Array, cutpoints: Array) -> tuple[Array, Array]:
+    """First and second derivative (n,) of the mean response in eta, by differences exact to 1e-6."""
+    ahead, here, behind = (_mean(eta + move, cutpoints) for move in (1e-3, 0.0, -1e-3))
+    return (ahead - behind) / 2e-3, (ahead - 2 * here + behind) / 1e-6
+
+
+def _mean(eta: Array, cutpoints: Array) -> Array:
+    """Mean of beta, or of ordered beta: P(1) + P(neither) · expit(eta)."""
+    if not len(cutpoints):
+        return np.asarray(expit(eta))
+    none, one = expit(cutpoints[0] - eta), expit(eta - cutpoints[1])
+    return np.asarray(one + (1 - none - one) * expit(eta))

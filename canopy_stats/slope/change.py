@@ -21,7 +21,7 @@ from canopy_stats.slope.estimates import (
 from canopy_stats.slope.mean_curve import mean_curve
 
 QUANTITIES = ("base", "tuned", "difference", "ratio")
-FRAMES = ("cells", "support", "calibration", "replicates")
+FRAMES = ("cells", "support", "calibration", "claims", "left_out", "replicates")
 ROW = ("model", "base_slope", "base_std_error", "tuned_slope", "tuned_std_error", "estimate", "std_error", "df",
        "statistic", "p_value", "conf_low", "conf_high", "ratio", "ratio_conf_low", "ratio_conf_high", "ratio_kind",
        "unit", "nobs")
@@ -34,7 +34,8 @@ class SlopeChange:
 
     ``unit`` says what the slopes are per. ``response`` has the slopes on the response scale where the model is not
     linear (of the robust model: at matched rates). For the robust model ``cells`` has a row per family and task,
-    ``support`` the share of rows within the common rates, ``calibration`` the reliabilities. ``replicates`` and
+    ``support`` what its variants share, ``calibration`` the reliabilities; ``claims`` says the difference for families
+    and tasks at large, with a prior, and for these alone, ``left_out`` without each family and task. ``replicates`` and
     ``intervals`` hold a bootstrap over prompts, when one was asked for. ``panel`` are the rows that were asked about.
     """
 
@@ -53,6 +54,8 @@ class SlopeChange:
     cells: pd.DataFrame | None = field(default=None, repr=False)
     support: pd.DataFrame | None = field(default=None, repr=False)
     calibration: pd.DataFrame | None = field(default=None, repr=False)
+    claims: pd.DataFrame | None = field(default=None, repr=False)
+    left_out: pd.DataFrame | None = field(default=None, repr=False)
     replicates: pd.DataFrame | None = field(default=None, repr=False)
     intervals: dict[str, Interval] = field(default_factory=dict)
     panel: pd.DataFrame | None = field(default=None, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import digamma, expit, logit
 
 from canopy_stats.mixed import Fit
 
@@ -42,3 +43,20 @@ def slope_row(fit: Fit, rate: str, variant: str | None) -> Array:
 def uncertified(fit: Fit) -> tuple[str, ...]:
     """A note on a fit whose optimum is not certified."""
     return () if fit.converged else (f"The fit is not certified: {fit.certificate}",)
+
+
+def scores(fit: Fit) -> Array:
+    """Derivative (n,) of each row's log-density in its linear predictor, at the estimates and the conditional modes,
+    of a beta or ordered beta fit."""
+    phi = np.exp(fit.dispersion.matrix @ fit.delta) if fit.dispersion is not None else np.ones(fit.nobs)
+    eta = fit.predict(scale="link")
+    y, cutpoints = np.asarray(fit.design.y, dtype=float), fit.thresholds.to_numpy(dtype=float)
+    inside = (y > 0) & (y < 1)
+    mu, safe = expit(eta), np.where(inside, y, 0.5)
+    beta = phi * mu * (1 - mu) * (logit(safe) - digamma(mu * phi) + digamma((1 - mu) * phi))
+    if not len(cutpoints):
+        return np.asarray(beta)
+    # Ordered beta: P(0) = expit(c0 - eta), P(1) = expit(eta - c1), what is left is beta.
+    none, one = expit(cutpoints[0] - eta), expit(eta - cutpoints[1])
+    between = (none * (1 - none) - one * (1 - one)) / np.maximum(1 - none - one, 1e-300)
+    return np.asarray(np.where(inside, beta + between, np.where(y <= 0, none - 1, 1 - one)))

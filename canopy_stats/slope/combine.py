@@ -64,6 +64,13 @@ def combine(values: Array, sampling: Array, grid: CellGrid, weights: Array | Non
     return Combined(float(weights @ values), float(np.sqrt(variance)), df, weights, spread)
 
 
+def average(values: Array, sampling: Array, df: float) -> Combined:
+    """Plain mean of these cells, which are all that is spoken of: only their sampling covariance makes it uncertain."""
+    weights = np.full(len(values), 1 / len(values))
+    se = float(np.sqrt(weights @ sampling @ weights))
+    return Combined(float(weights @ values), se, df, weights, {})
+
+
 def _total(sampling: Array, patterns: Sequence[Array], variances: Array) -> Array:
     return np.asarray(sampling + sum(v * p for v, p in zip(variances, patterns, strict=True)))
 
@@ -79,9 +86,9 @@ def _reml(values: Array, sampling: Array, patterns: Sequence[Array]) -> Array:
 
     def deviance(v: Array) -> tuple[float, Array]:
         total = _total(s, patterns, v)
-        projector, logdet = _projector(total)
-        py = projector @ y
-        gradient = np.array([np.sum(projector * p) - py @ p @ py for p in patterns])
+        project, logdet = _projector(total)
+        py = project @ y
+        gradient = np.array([np.sum(project * p) - py @ p @ py for p in patterns])
         return float(logdet + y @ py), gradient
 
     start = np.full(len(patterns), 0.1)
@@ -102,8 +109,8 @@ def _satterthwaite(weights: Array, total: Array, inverse: Array, patterns: Seque
     """2 Var^2 / Var(Var), with the expected information of the variances."""
     if len(weights) < 2:
         return 0.0
-    projector, _ = _projector(total)
-    moved = [projector @ p for p in patterns]
+    project, _ = _projector(total)
+    moved = [project @ p for p in patterns]
     information = 0.5 * np.array([[np.sum(a * b.T) for b in moved] for a in moved])
     gradient = np.array([weights @ p @ weights for p in patterns])
     variance = float(weights @ total @ weights)

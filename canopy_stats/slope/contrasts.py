@@ -150,16 +150,15 @@ def _robust_rows(panel: pd.DataFrame, wanted: Mapping[str, dict[str, float]],
             raise UserError(f"The robust model compares two variants at the rates they share; the contrast {name} "
                             f"weighs {len(weights)}. Use a pair, or one of the paper's models.")
     spread = float(panel["R_bar"].std()) if "R_bar" in panel else float("nan")
-    unit, rows, errors = logit_unit(spread), [], []
+    unit, rows = logit_unit(spread), []
     for name, weights in wanted.items():
         try:
             found, notes = _robust_difference(panel, weights, spread, correct)
         except UserError as error:
-            errors.append(error)
             found, notes = missing(), (str(error),)
         rows.append(_row(name, found, unit, notes))
-    if len(errors) == len(rows):
-        raise errors[0]
+    if all(np.isnan(row["estimate"]) for row in rows):
+        raise UserError(str(rows[0]["notes"]))
     return rows
 
 

@@ -24,11 +24,16 @@ COLUMNS = ("se_R", "se_N", "cov_DR", "cov_DN", "cov_RN")
 LEAST_RELIABILITY = 0.2
 """A cell's true variance is taken as at least this share of the observed one: below it the share is mostly noise."""
 CELL = ["model_name", "model_variant"]
+TABLE = ["task", *CELL, "reliability_R", "reliability_R_std_error", "reliability_N", "clamped"]
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """``data`` with D_cal, log_R, R_cal (nats/token) and log_N; ``table``: reliability of log R and log N by cell."""
+    """``data`` with D_cal, log_R, R_cal (nats/token) and log_N.
+
+    ``table``, a row for each task, family and variant: reliability_R and reliability_N of the logarithms,
+    reliability_R_std_error, and whether the rate's is ``clamped`` (held at :data:`LEAST_RELIABILITY`).
+    """
 
     data: pd.DataFrame
     table: pd.DataFrame
@@ -42,8 +47,9 @@ def can_correct(data: pd.DataFrame) -> bool:
 def uncorrected(data: pd.DataFrame) -> Calibrated:
     """The observed values, under the names that the corrected ones have."""
     rate = data["R_bar"]
-    added = data.assign(D_cal=data["D"], log_R=np.log(rate), R_cal=rate, log_N=np.log(data["N_bar"]))
-    return Calibrated(added, pd.DataFrame(columns=["task", *CELL, "reliability_R", "reliability_N"]))
+    added = data.assign(D_cal=_inside(data["D"], data["D"]), log_R=np.log(rate), R_cal=rate,
+                        log_N=np.log(data["N_bar"]))
+    return Calibrated(added, pd.DataFrame(columns=TABLE))
 
 
 def calibrated(data: pd.DataFrame) -> Calibrated:
@@ -56,16 +62,22 @@ def calibrated(data: pd.DataFrame) -> Calibrated:
         out[places], table = _calibrate_task(rows, w[places])
         tables.append(table.assign(task=str(task)))
     log_r, log_n, d, rate = out.T
-    added = data.assign(D_cal=np.clip(expit(d), SQUEEZE, 1 - SQUEEZE), log_R=log_r, R_cal=rate, log_N=log_n)
-    table = pd.concat(tables, ignore_index=True)
-    return Calibrated(added, table[["task", *CELL, "reliability_R", "reliability_N"]])
+    added = data.assign(D_cal=_inside(expit(d), data["D"]), log_R=log_r, R_cal=rate, log_N=log_n)
+    return Calibrated(added, pd.concat(tables, ignore_index=True)[TABLE])
+
+
+def _inside(corrected: Array | pd.Series, observed: pd.Series) -> Array:
+    """Diversity (n,) inside (0, 1), but 0 or 1 where that is what was observed: no error turns a number into these."""
+    d = observed.to_numpy(dtype=float)
+    inside = np.clip(np.asarray(corrected, dtype=float), SQUEEZE, 1 - SQUEEZE)
+    return np.where(d <= SQUEEZE, 0.0, np.where(d >= 1 - SQUEEZE, 1.0, inside))
 
 
 def _calibrate_task(rows: pd.DataFrame, w: Array) -> tuple[Array, pd.DataFrame]:
     """(n, 4): E log R, E log N, logit D without its expected error, E R; and the reliabilities by cell."""
     cell = rows.groupby(CELL, observed=True).ngroup().to_numpy()
     prompt = rows.groupby("prompt_uid", observed=True).ngroup().to_numpy()
-    noise, with_d = _errors(rows, w, cell)
+    noise, with_d, own = _errors(rows, w, cell)
     w = w + np.einsum("nii->ni", noise) / 2  # the mean of a logarithm lies below the logarithm of the mean
     centre = np.stack([w[cell == c].mean(axis=0) for c in range(cell.max() + 1)])
     w, d = w - centre[cell], logit(np.clip(rows["D"].to_numpy(dtype=float), SQUEEZE, 1 - SQUEEZE))
@@ -76,11 +88,22 @@ def _calibrate_task(rows: pd.DataFrame, w: Array) -> tuple[Array, pd.DataFrame]:
         log_r, log_n = (truth + centre[cell[at]]).T
         out[at] = np.column_stack([log_r, log_n, d[at] - error, np.exp(log_r + variance / 2)])
     names = rows.groupby(CELL, observed=True).size().reset_index()[CELL].astype(str)
-    return out, names.assign(reliability_R=moments.reliability[:, 0], reliability_N=moments.reliability[:, 1])
+    error = np.array([_reliability_error(own[cell == c], w[cell == c, 0]) for c in range(cell.max() + 1)])
+    return out, names.assign(reliability_R=moments.reliability[:, 0], reliability_N=moments.reliability[:, 1],
+                             reliability_R_std_error=error, clamped=moments.clamped)
 
 
-def _errors(rows: pd.DataFrame, w: Array, cell: Array) -> tuple[Array, Array]:
-    """Error covariances (n, 2, 2) of (log R, log N), and (n, 2) with logit D: a cell's mean for one rollout, over M.
+def _reliability_error(error: Array, deviation: Array) -> float:
+    """Standard error of 1 - mean error variance / observed variance, from each row's error variance (n,) and deviation
+    from the cell's mean (n,), by the delta method."""
+    observed, mean = deviation**2, error.mean()
+    moved = -(error - mean) / observed.mean() + mean / observed.mean() ** 2 * (observed - observed.mean())
+    return float(np.sqrt(np.mean(moved**2) / max(len(moved) - 1, 1)))
+
+
+def _errors(rows: pd.DataFrame, w: Array, cell: Array) -> tuple[Array, Array, Array]:
+    """Error covariances (n, 2, 2) of (log R, log N), and (n, 2) with logit D: a cell's mean for one rollout, over M;
+    and each row's own error variance (n,) of log R.
 
     On the logit scale, where D is modelled, an error of D counts 1 / D(1 - D): by the mean of D(1 - D) in the cell.
     """
@@ -92,16 +115,18 @@ def _errors(rows: pd.DataFrame, w: Array, cell: Array) -> tuple[Array, Array]:
     one = np.column_stack([rows["se_R"] ** 2 / rate**2, rows["cov_RN"] / (rate * length), rows["se_N"] ** 2 / length**2,
                            rows["cov_DR"] / (rate * spread), rows["cov_DN"] / (length * spread)]) * m[:, None]
     mean = np.stack([one[cell == c].mean(axis=0) for c in cells])[cell] / m[:, None]
-    return mean[:, [0, 1, 1, 2]].reshape(-1, 2, 2), mean[:, 3:]
+    return mean[:, [0, 1, 1, 2]].reshape(-1, 2, 2), mean[:, 3:], one[:, 0] / m
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Covariance of the truth: ``shared`` (2, 2) of a prompt's part in all cells, ``own`` (C, 2, 2) of a cell's."""
+    """Covariance of the truth: ``shared`` (2, 2) of a prompt's part in all cells, ``own`` (C, 2, 2) of a cell's;
+    ``reliability`` (C, 2), and whether that of the rate is ``clamped`` (C,)."""
 
     shared: Array
     own: Array
-    reliability: Array  # (C, 2)
+    reliability: Array
+    clamped: Array
 
 
 def _moments(w: Array, noise: Array, cell: Array, prompt: Array) -> Moments:
@@ -116,7 +141,8 @@ def _moments(w: Array, noise: Array, cell: Array, prompt: Array) -> Moments:
     # A prompt's part cannot vary more than a cell's whole truth.
     share = min(1.0, float(np.min(np.einsum("cii->ci", total) / np.maximum(np.diag(shared), 1e-300))))
     own = np.stack([_positive(t - share * shared, 1e-9 * np.diag(t)) for t in total])
-    return Moments(share * shared, own, np.einsum("cii->ci", total) / np.einsum("cii->ci", observed))
+    clamped = observed[:, 0, 0] - error[:, 0, 0] < least[:, 0]
+    return Moments(share * shared, own, np.einsum("cii->ci", total) / np.einsum("cii->ci", observed), clamped)
 
 
 def _shared_part(w: Array, prompt: Array) -> Array:

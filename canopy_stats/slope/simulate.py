@@ -2,7 +2,8 @@
 
 Each prompt has a true entropy rate, length and diversity. On the logit scale the true diversity is
 
-    eta = intercept + task + family + prompt + curve(x) + slope_variant,family,task · x + length_effect · z(1/N)
+    eta = intercept + task + family + prompt + reaction · tuned + curve(rate, length)
+          + (slope_variant,family,task + reaction slope · tuned) · x + length_effect · z(1/N)
 
 with x the true rate in standard deviations over the panel; D is beta with mean expit(eta). What is observed are means
 over M rollouts, whose errors are correlated between D, rate and length, with the jackknife's estimate of their
@@ -23,15 +24,19 @@ from scipy.special import expit
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
-Curve = Literal["none", "log", "saturating", "root"]
+Curve = Literal["none", "log", "saturating", "root", "total entropy", "log total entropy", "rate by length"]
 
-CURVES: dict[str, Callable[[Array], Array]] = {
-    "none": np.zeros_like,
-    "log": np.log,
-    "saturating": lambda rate: 2 * (1 - np.exp(-1.5 * rate)),
-    "root": lambda rate: 2 * np.sqrt(rate),
+CURVES: dict[str, Callable[[Array, Array], Array]] = {
+    "none": lambda rate, length: np.zeros_like(rate),
+    "log": lambda rate, length: np.log(rate),
+    "saturating": lambda rate, length: 2 * (1 - np.exp(-1.5 * rate)),
+    "root": lambda rate, length: 2 * np.sqrt(rate),
+    "total entropy": lambda rate, length: 1.2 * np.sqrt(rate * length / 100),
+    "log total entropy": lambda rate, length: 1.2 * np.log1p(rate * length / 40),
+    "rate by length": lambda rate, length: 0.45 * rate * np.log(length / 50),
 }
-"""Shapes (of the rate in nats per token) that base and tuned may share; each is concave."""
+"""What base and tuned may share, of the rate in nats per token and the length in tokens; the first ones, of the rate
+alone, are concave."""
 LOG_RATE = (-1.1, -0.7, 0.25, 0.45)
 LOG_LENGTH = (5.5, 5.2, 5.8, 4.1)
 EDGE = 1e-6
@@ -47,7 +52,10 @@ class Scenario:
     ``curve`` is a shape that both variants share, times ``curve_scale``. ``rollouts`` is M for both variants or by
     variant, None for a panel without measurement error; ``rate_cv``, ``length_cv`` and ``diversity_sd`` are one
     rollout's relative or absolute error, ``error_correlation`` that of rate and diversity. ``precision`` is phi;
-    ``tied`` the share of the log rate's variance that a prompt keeps across families and variants.
+    ``tied`` the share of the log rate's variance that a prompt keeps across families and variants. Tuned texts are
+    ``length_ratio`` times as long, and within a task log lengths vary by ``sd_log_length``. ``reaction_sd`` and
+    ``reaction_slope_sd`` are standard deviations of the level and slope by which a prompt reacts to tuning, alike in
+    all families. Of the prompts with the lowest fifth of a task's rates, ``zeros`` have a diversity of exactly 0.
     """
 
     families: int = 3
@@ -70,6 +78,11 @@ class Scenario:
     prompt_sd: float = 0.3
     precision: float = 33.0
     tied: float = 0.0
+    length_ratio: float = float(np.exp(0.27))
+    sd_log_length: float = 0.4
+    reaction_sd: float = 0.0
+    reaction_slope_sd: float = 0.0
+    zeros: float = 0.0
 
     def __post_init__(self) -> None:
         if self.curve not in CURVES:
@@ -107,6 +120,7 @@ def simulate_panel(scenario: Scenario, rng: np.random.Generator | int) -> pd.Dat
     mu = expit(eta)
     true_d = rng.beta(mu * scenario.precision, (1 - mu) * scenario.precision)
     observed = _observe(scenario, index, np.clip(true_d, EDGE, 1 - EDGE), rate, length, rng)
+    observed["D"] = np.where(_collapsed(scenario, index, rate, rng), 0.0, observed["D"])
     panel = pd.DataFrame({**_names(index), **observed})
     truth = {"base": scenario.base_slope, "tuned": scenario.base_slope + scenario.difference}
     panel.attrs["truth"] = {**truth, "difference": scenario.difference} if scenario.curve == "none" else {
@@ -139,8 +153,8 @@ def _rates_and_lengths(scenario: Scenario, index: Index, rng: np.random.Generato
     z = np.sqrt(scenario.tied) * shared + np.sqrt(1 - scenario.tied) * rng.standard_normal(n)
     by_task = np.resize(LOG_RATE, scenario.tasks)[index["task"]]
     rate = np.exp(by_task + scenario.sd_log_rate * (z - scenario.gap * tuned))
-    log_length = np.resize(LOG_LENGTH, scenario.tasks)[index["task"]] + 0.27 * tuned
-    return rate, np.exp(log_length + 0.4 * rng.standard_normal(n))
+    log_length = np.resize(LOG_LENGTH, scenario.tasks)[index["task"]] + np.log(scenario.length_ratio) * tuned
+    return rate, np.exp(log_length + scenario.sd_log_length * rng.standard_normal(n))
 
 
 def _linear_predictor(scenario: Scenario, index: Index, rate: Array, length: Array,
@@ -157,10 +171,29 @@ def _linear_predictor(scenario: Scenario, index: Index, rate: Array, length: Arr
     prompt = scenario.prompt_sd * rng.standard_normal((scenario.tasks, scenario.prompts))
     task = 0.3 * rng.standard_normal(scenario.tasks)[index["task"]]
     family = 0.1 * rng.standard_normal(scenario.families)[index["family"]]
-    shape = scenario.curve_scale * CURVES[scenario.curve](rate)
+    shape = scenario.curve_scale * CURVES[scenario.curve](rate, length)
     shape = shape - shape.mean()
     effect = scenario.length_effect * (inverse - inverse.mean()) / inverse.std()
-    return -1.0 + task + family + prompt[index["task"], index["prompt"]] + shape + slope * x + effect
+    eta = -1.0 + task + family + prompt[index["task"], index["prompt"]] + shape + slope * x + effect
+    return eta + _reactions(scenario, index, x, rng)
+
+
+def _collapsed(scenario: Scenario, index: Index, rate: Array, rng: np.random.Generator) -> Array:
+    """Whether all of a row's rollouts say the same (n,)."""
+    if not scenario.zeros:
+        return np.zeros(len(rate), dtype=bool)
+    low = np.array([np.quantile(rate[index["task"] == t], 0.2) for t in range(scenario.tasks)])[index["task"]]
+    return np.asarray((rate < low) & (rng.random(len(rate)) < scenario.zeros))
+
+
+def _reactions(scenario: Scenario, index: Index, x: Array, rng: np.random.Generator) -> Array:
+    """What tuning does to a prompt (n,) in all families alike: a level, and a slope around the task's mean rate."""
+    if not scenario.reaction_sd and not scenario.reaction_slope_sd:
+        return np.zeros(len(x))
+    level, slope = rng.standard_normal((2, scenario.tasks, scenario.prompts))[:, index["task"], index["prompt"]]
+    mean = np.bincount(index["task"], x) / np.bincount(index["task"])
+    moved = scenario.reaction_sd * level + scenario.reaction_slope_sd * slope * (x - mean[index["task"]])
+    return np.asarray(moved * index["variant"])
 
 
 def _observe(scenario: Scenario, index: Index, d: Array, rate: Array, length: Array,

@@ -165,10 +165,7 @@ def _responses(sources: Mapping[str, Source]) -> tuple[str, ...]:
 
 def shared_rates(data: pd.DataFrame) -> np.ndarray:
     """Whether each row's rate (n,) lies where base and tuned overlap within its task (see ``slope.support``)."""
-    try:
-        return common_support(data).inside
-    except UserError:
-        return np.zeros(len(data), dtype=bool)
+    return common_support(data).inside
 
 
 # --- what applies, and its formula ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Common support: the rates that base and tuned share within a task."""
+"""Common support: the rates and lengths that base and tuned share within a task and family."""
 
 from __future__ import annotations
 
@@ -7,61 +7,81 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from canopy_stats.schema import UserError
-from canopy_stats.slope.prepare import BASE
-
 TRIM = 0.025
-"""A variant's rates reach from this quantile to one minus it; its outermost prompts support nothing."""
+"""A variant's values reach from this quantile to one minus it; its outermost prompts support nothing."""
 LEAST_SHARE = 0.10
-"""A task answers for itself when at least this share of each variant's rows lies within the shared rates."""
-LEAST_ROWS = 10
+"""A cell answers for itself when at least this share of each variant's rows lies within the shared rates."""
+LEAST_ROWS = 5
+"""And at least so many rows of each variant."""
+CELL = ["task", "model_name"]
+ONE_VARIANT, NO_OVERLAP = "one variant only", "too few shared rates"
 
 
 @dataclass(frozen=True)
 class Support:
-    """``table``: task, low, high (nats/token), base_share, tuned_share, kept. ``inside`` (n,): rows within the shared
-    rates of a kept task; ``usable`` (n,): all rows of kept tasks."""
+    """Which rows may be compared.
+
+    ``table``, a row for each cell: task, model_name, rate_low and rate_high (nats/token; the shared rates), base_share
+    and tuned_share (of the variant's rows within them), length_low and length_high (tokens, the shared lengths),
+    matched (whether enough rows lie within both), kept, and why a cell is not. ``inside`` (n,): rows of kept cells
+    within what their cell shares, rates and, where matched, lengths; ``usable`` (n,): all rows of kept cells.
+    """
 
     table: pd.DataFrame
     inside: np.ndarray
     usable: np.ndarray
 
     @property
-    def kept(self) -> list[str]:
-        """Tasks with enough common support."""
-        return list(self.table.loc[self.table["kept"], "task"])
+    def kept(self) -> pd.DataFrame:
+        """The cells that are compared."""
+        return self.table[self.table["kept"]]
 
     @property
     def enough(self) -> bool:
-        """Whether at least half of the tasks have enough of it."""
+        """Whether at least half of the cells have common support."""
         return len(self.kept) > 0 and 2 * len(self.kept) >= len(self.table)
+
+    @property
+    def families(self) -> int:
+        """Families with at least one compared cell."""
+        return int(self.kept["model_name"].nunique())
 
 
 def common_support(data: pd.DataFrame) -> Support:
-    """Shared rates by task. UserError where base and tuned have no rate in common in any task."""
-    table = pd.DataFrame([_shared(str(task), rows) for task, rows in data.groupby("task", observed=True)])
-    if (table["touch"] == 0).all():
-        raise UserError("Not identified from common support: in no task do base and tuned have an entropy rate in "
-                        "common, so no slope can be compared at matched rates. Add prompts on which they are alike, or "
-                        "a checkpoint between the two.")
-    place = table.set_index("task").loc[data["task"].astype(str).tolist()]
-    rate = data["R_bar"].to_numpy()
-    usable = place["kept"].to_numpy()
-    inside = usable & (rate >= place["low"].to_numpy()) & (rate <= place["high"].to_numpy())
-    return Support(table.drop(columns="touch"), inside, usable)
+    """Shared rates and lengths by cell, from R_bar, N_bar and ``tun`` (0 or 1)."""
+    rows, inside, usable = [], np.zeros(len(data), dtype=bool), np.zeros(len(data), dtype=bool)
+    rate, length, tuned = (data[name].to_numpy(dtype=float) for name in ("R_bar", "N_bar", "tun"))
+    cells = data.groupby(data[CELL].astype(str).apply(tuple, axis=1), sort=True).indices
+    for cell, places in cells.items():
+        row, shared = _shared(rate[places], length[places], tuned[places] > 0)
+        rows.append(dict(zip(CELL, cell, strict=True)) | row)
+        usable[places], inside[places] = row["kept"], shared & row["kept"]
+    return Support(pd.DataFrame(rows), inside, usable)
 
 
-def _shared(task: str, rows: pd.DataFrame) -> dict[str, object]:
-    is_base = (rows["model_variant"] == BASE).to_numpy()
-    rates = [rows["R_bar"].to_numpy()[mask] for mask in (is_base, ~is_base)]
-    if min(map(len, rates)) == 0:
-        return {"task": task, "low": np.nan, "high": np.nan, "base_share": 0.0, "tuned_share": 0.0, "kept": False,
-                "touch": 0}
-    ends = np.array([np.quantile(r, [TRIM, 1 - TRIM]) for r in rates])
-    low, high = ends[:, 0].max(), ends[:, 1].min()
-    counts = [int(((r >= low) & (r <= high)).sum()) for r in rates]
-    shares = [count / len(r) for count, r in zip(counts, rates, strict=True)]
-    touch = int(max(r.min() for r in rates) <= min(r.max() for r in rates))
-    kept = min(shares) >= LEAST_SHARE and min(counts) >= LEAST_ROWS
-    return {"task": task, "low": low, "high": high, "base_share": shares[0], "tuned_share": shares[1], "kept": kept,
-            "touch": touch}
+def _shared(rate: np.ndarray, length: np.ndarray, tuned: np.ndarray) -> tuple[dict[str, object], np.ndarray]:
+    """A cell's row of the table, and its rows (n,) within what its variants share."""
+    if tuned.all() or not tuned.any():
+        nothing = dict.fromkeys(("rate_low", "rate_high", "length_low", "length_high"), np.nan)
+        empty = {**nothing, "base_share": 0.0, "tuned_share": 0.0, "matched": False, "kept": False, "why": ONE_VARIANT}
+        return empty, np.zeros(len(rate), dtype=bool)
+    rates, lengths = _overlap(rate, tuned), _overlap(length, tuned)
+    near = (rate >= rates[0]) & (rate <= rates[1])
+    both = near & (length >= lengths[0]) & (length <= lengths[1])
+    kept, matched = _suffices(near, tuned), _suffices(both, tuned)
+    row = {"rate_low": rates[0], "rate_high": rates[1], "length_low": lengths[0], "length_high": lengths[1],
+           "base_share": float(near[~tuned].mean()), "tuned_share": float(near[tuned].mean()), "matched": matched,
+           "kept": kept, "why": "" if kept else NO_OVERLAP}
+    return row, both if matched else near
+
+
+def _overlap(values: np.ndarray, tuned: np.ndarray) -> tuple[float, float]:
+    """Lowest and highest value that both variants reach; the first above the second where there is none."""
+    ends = np.array([np.quantile(values[mask], [TRIM, 1 - TRIM]) for mask in (~tuned, tuned)])
+    return float(ends[:, 0].max()), float(ends[:, 1].min())
+
+
+def _suffices(inside: np.ndarray, tuned: np.ndarray) -> bool:
+    """Whether enough rows of each variant are inside."""
+    parts = (inside[~tuned], inside[tuned])
+    return all(part.sum() >= LEAST_ROWS and part.mean() >= LEAST_SHARE for part in parts)

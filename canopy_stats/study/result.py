@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats import files
-from canopy_stats.study import fits
-from canopy_stats.study.parts import Part, read_checks
-from canopy_stats.study.record import Study
-from canopy_stats.study.stages import stamped
+from canopy_stats.report import summary
+from canopy_stats.report.folder import Folder
+from canopy_stats.study.parts import Part
+from canopy_stats.study.rollouts import STALE
+from canopy_stats.study.spec import Study
+from canopy_stats.study.stamps import files_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,12 +49,10 @@ class StudyResult:
 
 def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyResult:
     """What the stages of a study left on the disk."""
-    from canopy_stats.panel import read_panel
-
-    tables, figures, report = (files_of(main.out, stage) for stage in ("tables", "figures", "report"))
-    return StudyResult(main.out, main.study, main.opened(), read_panel(main.panel_path), fits.read_slopes(main.out),
-                       tuple(fits.read_changes(main.out).values()), fits.read_verdicts(main.out),
-                       read_checks(main.out / "checks.csv"), tables, figures, report, seconds or {})
+    folder, out = Folder(main.out), main.out
+    return StudyResult(out, main.study, main.opened(), folder.panel, folder.slopes, tuple(folder.changes.values()),
+                       folder.verdicts, summary.checks(folder), files_of(out, "tables"), files_of(out, "figures"),
+                       files_of(out, "report"), seconds or {})
 
 
 def content_hash(out: Path) -> str:
@@ -67,16 +67,11 @@ def contents(out: Path) -> dict[str, str]:
     """
     from canopy_stats.store import open_run
 
-    runs = {path.parent for path in out.rglob("manifest.json") if "stale" not in path.relative_to(out).parts}
+    runs = {path.parent for path in out.rglob("manifest.json") if STALE not in path.relative_to(out).parts}
     found = {path.relative_to(out).as_posix(): open_run(path).content_hash for path in runs}
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        told = path.name in (".lock", "manifest.json") or name == TIMES or name.startswith("stale/")
+        told = path.name in (".lock", "manifest.json") or name == TIMES or name.startswith(f"{STALE}/")
         if path.is_file() and not told:
             found[name] = str(files.file_sha256(path))
     return found
-
-
-def files_of(out: Path, stage: str) -> list[Path]:
-    """The files that a stage left."""
-    return [out / path for path in (stamped(out, stage) or {"files": {}})["files"]]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canopy_stats.files import canonical_json
-from canopy_stats.generation.prompt_file import parse_line, read_prompts, read_source
+from canopy_stats.files import canonical_json, sha256
+from canopy_stats.generation.prompt_file import parse_line, prompt_hash, read_prompts, read_source
 from canopy_stats.schema import UserError
 
 TOOL = {"function": {"name": "look", "arguments": {"where": "hill"}}}
@@ -135,6 +135,7 @@ def test_every_source_is_read_or_refused(item):
         assert "JSON cannot" in str(error)
         return
     assert canonical_json(again) == canonical_json(source)
+    assert prompt_hash(again) == sha256(canonical_json(source))
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from canopy_stats.generation.prompt_file import prompt_hash
 from canopy_stats.generation.prompts import Remarks, encode, opens_thought
 from canopy_stats.generation.reference import plain_prompt
 from canopy_stats.generation.templates import DEFAULT_DATE, ChatFormat, check_template, pinned
@@ -201,10 +202,8 @@ def thinking_tokenizer():
 
 
 def test_open_thoughts_are_all_none_or_named():
-    from canopy_stats.files import canonical_json, sha256
-
     assert remarks_of(thinking_tokenizer(), CHAT, "the cat", "a dog").open_thoughts() is True
     assert remarks_of(make_tokenizer(), CHAT, "the cat").open_thoughts() is False
     some = remarks_of(thinking_tokenizer(), PLAIN, "the cat", "a dog <think>")
-    assert some.open_thoughts() == [sha256(canonical_json("a dog <think>"))]
+    assert some.open_thoughts() == [prompt_hash("a dog <think>")]
     assert json.dumps(some.open_thoughts())

@@ -67,8 +67,9 @@ def first_words(texts_a, texts_b, prompt):
 
 
 def asking(server, **options):
-    """A judge at the test's endpoint that loses no time between its attempts."""
-    return OpenAIJudge(server.url, "arbiter", **{"first_wait": 0.001, "timeout": 10, "concurrency": 4, **options})
+    """A judge at the test's endpoint that loses no time between its attempts and asks every pair in both orders."""
+    return OpenAIJudge(server.url, "arbiter", **{"first_wait": 0.001, "timeout": 10, "concurrency": 4,
+                                                 "both_orders": True, "probe": False, **options})
 
 
 def quiet(run, by, **options):
@@ -381,6 +382,59 @@ def test_a_wait_beyond_all_patience_is_a_failure(run, server):
     assert set(server.server.tries.values()) == {1}
 
 
+# ---------------------------------------------------------------------------------------------------- what is asked for
+
+
+def opinionated(handler, body):
+    """Says SAME of equal first words, but of some pairs only in one order."""
+    texts = texts_of(body)
+    one, two = texts["first"].split(), texts["second"].split()
+    handler.reply(completion("SAME" if one[0] == two[0] and (len(one) <= len(two) or one[-1] == two[-1])
+                             else "DIFFERENT"))
+
+
+def test_the_second_order_is_asked_where_the_first_said_same(tmp_path, server):
+    run = store_run(tmp_path / "large", prompts=6, m=12, cap=12)
+    server.behave(lambda n, attempt: opinionated)
+    whole = quiet(run, asking(server), m=12)
+    both = len(server.log)
+    server.forget()
+    half = quiet(run, asking(server, both_orders=False, cache=tmp_path / "own.jsonl"), m=12)
+    columns = ["RSE", "RSE_cs", "clusters", "rse_m", "failed", "equal_share", "empty"]
+    assert half[columns].equals(whole[columns])
+    assert len(server.log) <= 0.75 * both and set(server.server.tries.values()) == {1}
+    # The first order is chosen by a hash: twice the seen changes is right on average over many pairs.
+    assert half["asymmetric_share"].mean() == pytest.approx(whole["asymmetric_share"].mean(), abs=0.06)
+
+
+def test_where_most_pairs_differ_half_the_requests_do(tmp_path, server):
+    run = store_run(tmp_path / "large", prompts=6, m=12, cap=12)
+    server.server.rule = lambda body: len({*texts_of(body)["first"].split(), *texts_of(body)["second"].split()}) == 2
+    whole = quiet(run, asking(server), m=12)
+    both = len(server.log)
+    server.forget()
+    half = quiet(run, asking(server, both_orders=False, cache=tmp_path / "own.jsonl"), m=12)
+    assert half["clusters"].equals(whole["clusters"]) and len(server.log) <= 0.55 * both
+
+
+def test_a_failed_first_order_is_one_failure_and_has_no_second(run, server):
+    server.behave(lambda n, attempt: says("hm") if n == 2 else judges)
+    out = quiet(run, asking(server, both_orders=False, concurrency=1))
+    assert out["failed"].sum() == 1 and out["RSE"].isna().sum() == 1
+
+
+def test_a_judge_that_calls_a_text_different_from_itself_is_asked_no_more(run, server):
+    server.server.rule = lambda body: False
+    with pytest.raises(UserError, match="arbiter says of a text and itself that they differ"):
+        quiet(run, asking(server, probe=True))
+    assert len(server.log) == 1 and len(set(texts_of(server.log[0]["body"]).values()) - {""}) <= 2
+
+
+def test_the_probe_is_asked_once_and_its_failure_decides_nothing(run, server):
+    server.behave(lambda n, attempt: says("hm") if n == 1 else judges)
+    assert quiet(run, asking(server, probe=True), max_failed=0).equals(quiet(run, first_words))
+
+
 # ------------------------------------------------------------------------------------------------------ when to give up
 
 
@@ -451,7 +505,7 @@ def test_the_second_call_asks_nothing(run, server):
 
 @pytest.mark.parametrize("change", [{"model": "other"}, {"max_tokens": 20}, {"body": {"seed": 2}}])
 def test_another_request_is_another_question(run, server, tmp_path, change):
-    options = {"cache": tmp_path / "shared.jsonl", "first_wait": 0.001}
+    options = {"cache": tmp_path / "shared.jsonl", "first_wait": 0.001, "both_orders": True, "probe": False}
     quiet(run, OpenAIJudge(server.url, "arbiter", **options))
     server.forget()
     quiet(run, OpenAIJudge(**{"base_url": server.url, "model": "arbiter", **options, **change}))
@@ -511,7 +565,8 @@ CHILD = """
 import sys
 from canopy_stats import open_run
 from canopy_stats.metrics.judge import OpenAIJudge, judge
-judge(open_run(sys.argv[1]), OpenAIJudge(sys.argv[2], "arbiter", concurrency=2), m=8, progress=False)
+judge(open_run(sys.argv[1]), OpenAIJudge(sys.argv[2], "arbiter", concurrency=2, both_orders=True,
+      probe=False), m=8, progress=False)
 """
 
 
@@ -746,7 +801,7 @@ def test_the_cost_is_told_before_it_arises(run, server, capsys):
     judge(run, asking(server), m=6)
     needed = sum(comparison.asked for comparison in draw_comparisons(run, 6, 0, "keep"))
     line = capsys.readouterr().err.splitlines()[0]
-    assert line.startswith("judge oak/base/walk: 3 prompts x m(m-1) = 30 verdicts (m = 6) make 90; ")
+    assert line.startswith("judge oak/base/walk: 3 prompts x 30 ordered pairs (m = 6) make 90; ")
     assert f"{90 - needed} need no question (equal or empty texts), 0 are in the cache, {needed} requests " in line
 
 

@@ -34,7 +34,7 @@ def test_finds_a_tripling(change):
     assert change.tuned.estimate == pytest.approx(change.base.estimate + change.difference.estimate)
     assert change.ratio.estimate == pytest.approx(change.tuned.estimate / change.base.estimate)
     assert "the slopes differ" in change.verdict and "Measurement error is not corrected" in change.verdict
-    assert "rates that base and tuned share within a task" in change.estimand
+    assert "rates and lengths that base and tuned share within a task and family" in change.estimand
 
 
 def test_a_shared_curve_is_no_difference_to_it():
@@ -57,7 +57,11 @@ def test_cell_differences_are_coefficients_of_the_joint_model(panel, joint):
     names = [f"cell[{task} / {family}]:x_tun" for task, family in
              zip(link.names["task"], link.names["model_name"], strict=True)]
     np.testing.assert_allclose(values, fit.params[names], atol=1e-6)
-    np.testing.assert_allclose(covariance, fit.cov_params().loc[names, names], rtol=1e-4, atol=1e-9)
+    model = fit.cov_params().loc[names, names].to_numpy()
+    np.testing.assert_allclose(np.diag(covariance), np.diag(model), rtol=1e-4)
+    apart = np.not_equal.outer(link.names["task"].to_numpy(), link.names["task"].to_numpy())
+    np.testing.assert_allclose(covariance[apart], model[apart], rtol=1e-4, atol=1e-9)
+    assert (covariance - model).min() > -1e-6  # prompts as clusters raise what cells of a task share, never lower it
 
 
 def test_response_scale_is_the_derivative_of_predicted_means(panel, joint):
@@ -86,12 +90,24 @@ def test_order_names_and_units_change_nothing(panel, change):
 
 def test_common_support_by_hand():
     rate = np.linspace(1.0, 2.0, 41)
-    rows = pd.DataFrame({"task": "t", "model_variant": ["base"] * 41 + ["tuned"] * 41,
-                         "R_bar": np.concatenate([rate, rate - 0.5])})
+    rows = pd.DataFrame({"task": "t", "model_name": "f", "tun": [0.0] * 41 + [1.0] * 41,
+                         "R_bar": np.concatenate([rate, rate - 0.5]), "N_bar": np.tile(rate[::-1], 2)})
     found = common_support(rows)
     entry = found.table.iloc[0]
-    assert (entry["low"], entry["high"]) == pytest.approx((1.025, 1.475))
+    assert (entry["rate_low"], entry["rate_high"]) == pytest.approx((1.025, 1.475))
+    assert (entry["length_low"], entry["length_high"]) == pytest.approx((1.025, 1.975))
     assert entry["base_share"] == pytest.approx(19 / 41) and found.inside.sum() == 38 and found.enough
+    assert entry["matched"]
+
+
+def test_lengths_are_matched_where_enough_rows_are():
+    """Of 41 rows of each variant those within both are compared, unless they are fewer than a tenth of either."""
+    rate, length = np.tile(np.linspace(1.0, 2.0, 41), 2), np.linspace(1.0, 2.0, 41)
+    for shift, inside, matched in ((0.5, 38, True), (0.92, 78, False), (5.0, 78, False)):
+        rows = pd.DataFrame({"task": "t", "model_name": "f", "tun": np.repeat([0.0, 1.0], 41), "R_bar": rate,
+                             "N_bar": np.concatenate([length, length + shift])})
+        found = common_support(rows)
+        assert (found.inside.sum(), found.table["matched"].item()) == (inside, matched)
 
 
 def test_rates_that_hardly_overlap_are_not_identified():
@@ -100,22 +116,51 @@ def test_rates_that_hardly_overlap_are_not_identified():
     assert found.verdict.startswith("Not identified from common support") and found.support is not None
 
 
-def test_a_task_without_common_support_is_left_out_by_name(panel):
-    moved = panel.assign(R_bar=np.where((panel["task"] == "task2") & (panel["model_variant"] == "tuned"),
-                                        panel["R_bar"] * 5, panel["R_bar"]))
-    found = cs.slope_change(moved, model="robust")
-    assert found.identified and "Left out for want of common support: task2." in found.notes
-    assert set(found.cells["task"]) == {"task0", "task1", "task3"}
+def far(panel, rows):
+    """The panel with the tuned rates of some rows out of the base's reach."""
+    moved = rows & (panel["model_variant"] == "tuned")
+    return panel.assign(R_bar=panel["R_bar"].where(~moved, 5 * panel["R_bar"]))
+
+
+def test_cells_without_common_support_are_left_out_by_name(panel):
+    found = cs.slope_change(far(panel, panel["task"] == "task2"), model="robust")
+    assert found.identified and set(found.cells["task"]) == {"task0", "task1", "task3"}
+    names = ", ".join(f"task2 / family{k}" for k in range(3))
+    assert f"Left out: {names} (for want of common support)." in found.notes
+    one = cs.slope_change(far(panel, (panel["task"] == "task2") & (panel["model_name"] == "family1")), model="robust")
+    assert len(one.cells) == 11 and "Left out: task2 / family1 (for want of common support)." in one.notes
+
+
+def test_two_of_three_families_without_overlap_are_not_enough(panel):
+    found = cs.slope_change(far(panel, panel["model_name"] != "family0"), model="robust")
+    assert not found.identified and found.verdict.startswith("Not identified") and found.support["kept"].sum() == 4
+
+
+def test_a_cell_with_one_variant_is_left_out_by_name(panel):
+    gone = (panel["task"] == "task1") & (panel["model_name"] == "family2") & (panel["model_variant"] == "base")
+    found = cs.slope_change(panel[~gone], model="robust")
+    assert found.identified and len(found.cells) == 11 and np.isfinite(found.difference.se)
+    assert "Left out: task1 / family2 (with one variant only)." in found.notes
+    without = panel[~((panel["task"] == "task1") & (panel["model_name"] == "family2"))]
+    again = cs.slope_change(without, model="robust").difference
+    assert found.difference.estimate == pytest.approx(again.estimate, abs=0.05)
+
+
+def test_one_family_is_not_available(panel):
+    found = cs.slope_change(panel[panel["model_name"] == "family0"], model="robust")
+    assert not found.identified and found.verdict.startswith("Not available: one family.")
+    left = (panel["model_name"] == "family0") | (panel["task"] == "task0")
+    few = cs.slope_change(far(panel[left], panel[left]["model_name"] != "family0"), model="robust")
+    assert not few.identified and "Only family0 has rates that base and tuned share" in few.verdict
 
 
 def test_one_task_of_four_is_not_enough(panel):
-    apart = panel["task"].isin(["task0", "task1", "task2"]) & (panel["model_variant"] == "tuned")
-    found = cs.slope_change(panel.assign(R_bar=panel["R_bar"].where(~apart, 5 * panel["R_bar"])), model="robust")
-    assert not found.identified and list(found.support["kept"]) == [False, False, False, True]
+    found = cs.slope_change(far(panel, panel["task"] != "task3"), model="robust")
+    assert not found.identified and found.support.groupby("task")["kept"].all().to_list() == [False] * 3 + [True]
 
 
 def test_slopes_are_averaged_over_the_shared_rates_alone(panel, change):
-    inside = common_support(panel).inside
+    inside = common_support(with_columns(panel)).inside
     assert inside.sum() < len(panel)
     counted = panel[inside].groupby(["task", "model_name"]).size()
     assert list(change.cells["rows"]) == list(counted)
@@ -125,21 +170,22 @@ def test_correction_is_said_and_can_be_switched_off():
     noisy = panel_of(LAW.but(rollouts=10))
     on, off = cs.slope_change(noisy, model="robust"), cs.slope_change(noisy, model="robust", correct=False)
     assert "not corrected" not in on.verdict and on.calibration is not None
-    assert "not corrected" in " ".join(off.notes) and off.calibration is None
+    assert "switched off" in off.verdict and "lacks" not in off.verdict and off.calibration is None
+    never = cs.slope_change(noisy.drop(columns="se_R"), model="robust")
+    assert "lacks the jackknife columns" in never.verdict and never.difference == off.difference
     assert on.tuned.estimate > off.tuned.estimate
 
 
 def test_one_task_is_a_statement_about_this_task(panel):
     found = cs.slope_change(panel[panel["task"] == "task3"], model="robust")
     assert found.identified and len(found.cells) == 3 and found.difference.df >= 2
+    assert "it speaks of the task task3 alone" in found.estimand and "tasks are taken" not in found.estimand
 
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda p: p[p["model_variant"] == "base"], "a slope change needs 'base' and one fine-tuned variant"),
-    (lambda p: p[p["model_name"] == "family0"], "needs at least two families"),
     (lambda p: p[p["prompt_id"] < "002"], "has 8 prompts; a slope needs at least 10"),
     (lambda p: p.assign(D=0.5), "D is constant"),
-    (lambda p: p.assign(R_bar=p["R_bar"].clip(0.2, 1) + 100 * (p["model_variant"] == "tuned")), "no task do base and"),
     (lambda p: p.iloc[:0], "no rows"),
     (lambda p: p.assign(N_bar=0.0 + (p.index > 3)), "N_bar must be positive"),
     (lambda p: p.assign(D=p["D"].where(p.index != p.index[3], np.inf)), "D is missing \\(infinite\\)"),

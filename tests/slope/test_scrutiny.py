@@ -34,10 +34,44 @@ def test_no_common_rates_is_no_answer():
 
 
 def test_demo_panel():
-    """The bundled panel: the headline ratio does not survive."""
+    """The bundled panel: the headline ratio does not survive, and the answer's size rests on the correction."""
     found = cs.slope_scrutiny(cs.load_demo_panel())
     assert found.paper.ratio.estimate == pytest.approx(3.357, abs=0.01)
-    assert found.agree is False and found.robust.difference.pvalue > 0.2
+    assert found.agree is False and found.robust.difference.estimate < 0
+    claims = found.claims
+    assert list(claims["claim"]) == ["the paper's", *(["population", "population, with prior",
+                                                       "these families and tasks"] * 2)]
+    assert list(claims["corrected"]) == [False, True, True, True, False, False, False]
+    assert "the size rests on the correction" in found.verdict and "In 10 of 11 cells" in found.verdict
+    ranges = found.left_out.groupby(["corrected", "left_out"]).size()
+    assert ranges.to_dict() == {(True, "family"): 3, (True, "task"): 4, (False, "family"): 3, (False, "task"): 4}
+    assert len(found.heavy) == 0
+
+
+def test_one_family_keeps_the_papers_row():
+    panel = cs.simulate_panel(LAW.but(families=1, difference=0.6), np.random.default_rng(1))
+    found = cs.slope_scrutiny(panel)
+    assert found.agree is None and found.paper.identified and "Not available: one family" in found.verdict
+    assert list(found.claims["claim"]) == ["the paper's", "not available"] and found.left_out.empty
+    assert np.isfinite(found.table["estimate"][0]) and np.isnan(found.table["estimate"][1])
+
+
+def test_the_verdict_says_when_the_sign_rests_on_the_correction():
+    from dataclasses import replace
+
+    from canopy_stats.slope import scrutiny_words
+    from canopy_stats.slope.estimates import estimate
+
+    found = cs.slope_scrutiny(cs.simulate_panel(LAW.but(difference=0.6, rollouts=10), np.random.default_rng(2)))
+    assert "rests on the correction" not in found.verdict and "Without correction" in found.verdict
+    turned = replace(found.uncorrected, difference=estimate(-0.1, 0.1))
+    text = scrutiny_words.verdict(found.paper, found.robust, turned, found.agree)
+    assert "the sign rests on the correction" in text
+    lower = replace(found.robust, difference=estimate(-0.6, 0.1))
+    assert "of opposite signs" in scrutiny_words.verdict(found.paper, lower, None, False)
+    none = replace(found.robust, difference=estimate(0.1, 0.2))
+    assert "lies outside the robust interval" in scrutiny_words.verdict(found.paper, none, None, False)
+    assert "hides" in scrutiny_words.verdict(none, found.robust, None, False)
 
 
 # --- bootstrap over prompts -------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.intp]
 Verdicts = NDArray[np.int8]
-"""(k, k) with text i shown first, text j second: one of SAME, DIFFERENT, MISSING."""
+"""(k, k) with text i shown first, text j second: one of SAME, DIFFERENT, MISSING, NOT_ASKED."""
 
-SAME, DIFFERENT, MISSING = 1, 0, -1
+SAME, DIFFERENT, MISSING, NOT_ASKED = 1, 0, -1, 2
+"""NOT_ASKED is the second order of a pair whose first order did not say SAME: it can change no cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,18 @@ class Comparison:
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """The k(k − 1) ordered pairs of distinct texts."""
-        k = len(self.distinct)
-        return [(i, j) for i in range(k) for j in range(k) if i != j]
+        return [pair for first in self.first_orders for pair in (first, first[::-1])]
+
+    @property
+    def first_orders(self) -> list[tuple[int, int]]:
+        """The k(k − 1)/2 pairs of distinct texts, each in the order that a hash of the two decides, so that no
+        position is favoured by when a text was drawn."""
+        return [(i, j) if _in_order(self.distinct[i], self.distinct[j]) else (j, i)
+                for j in range(len(self.distinct)) for i in range(j)]
+
+
+def _in_order(one: str, other: str) -> bool:
+    return hashlib.sha256(json.dumps(sorted((one, other))).encode()).digest()[0] % 2 == (one < other)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible chat-completions endpoint, asked about each pair in both orders."""
+"""A language model behind an OpenAI-compatible chat-completions endpoint, asked about pairs of texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from canopy_stats.files import canonical_json, sha256
 from canopy_stats.metrics.judging import judge_prompt
-from canopy_stats.metrics.judging.comparisons import MISSING, Comparison, JudgeContext, Verdicts
+from canopy_stats.metrics.judging.comparisons import MISSING, NOT_ASKED, SAME, Comparison, JudgeContext, Verdicts
 from canopy_stats.metrics.judging.connection import need_client
 from canopy_stats.metrics.judging.outcome import Outcome
 from canopy_stats.metrics.judging.request_pool import RequestLimits, RequestPool
@@ -39,6 +39,10 @@ class OpenAIJudge:
     first_wait, longest_wait : seconds of the exponential back-off. A Retry-After is honoured up to ``longest_wait``;
         beyond it the verdict fails
     cache : file of the verdicts; None keeps it in the run's folder
+    both_orders : ask about every pair in both orders. Two texts share a cluster only if both orders say SAME, so the
+        second order is otherwise asked only where the first said so: the same clusters for about half the requests
+        where most texts differ
+    probe : first ask about a text and itself, and stop if the answer is DIFFERENT
 
     Requests are made with temperature 0. A verdict fails if the reply is not one (other words, malformed, cut short)
     or none comes: nothing is guessed. Every verdict is kept as soon as it is there, by a hash of the endpoint and the
@@ -57,6 +61,8 @@ class OpenAIJudge:
     first_wait: float = 1.0
     longest_wait: float = 120.0
     cache: str | Path | None = None
+    both_orders: bool = False
+    probe: bool = True
 
     def __post_init__(self) -> None:
         _check_url(self.base_url)
@@ -69,21 +75,38 @@ class OpenAIJudge:
                 raise UserError(f"{name} is {value!r}; it must be a positive number.")
 
     def identity(self, context: JudgeContext) -> dict[str, Any]:
-        return {"kind": "openai", "base_url": self.base_url, "body": self._body([]), "wording": judge_prompt.version()}
+        return {"kind": "openai", "base_url": self.base_url, "body": self._body([]), "wording": judge_prompt.version(),
+                **({"both_orders": True} if self.both_orders else {})}
 
     def compare(self, comparisons: Sequence[Comparison], context: JudgeContext) -> list[Verdicts]:
-        questions = [[_Question.of(self, comparison, i, j) for i, j in comparison.pairs] for comparison in comparisons]
-        distinct = {question.key: question for own in questions for question in own}
-        path, key = self._cache_path(context), _api_key(self.api_key_env)
         need_client()
+        path, key = self._cache_path(context), _api_key(self.api_key_env)
         with VerdictFile(path) as verdicts:
-            missing = [q for name, q in distinct.items() if name not in verdicts.known]
-            outcome = Outcome(len(distinct), context.max_failed, done=len(distinct) - len(missing))
-            context.say(self._announcement(comparisons, len(distinct), len(missing)))
-            RequestPool(self.url, key, self._request_limits(), verdicts, outcome, context.say).ask(missing)
+            pool = RequestPool(self.url, key, self._request_limits(), verdicts, context.say)
+            self._ask_probe(comparisons, pool)
+            outcome = Outcome(0, context.max_failed)
+            first = [[_Question.of(self, c, *pair) for pair in (c.pairs if self.both_orders else c.first_orders)]
+                     for c in comparisons]
+            context.say(self._announcement(comparisons, first, verdicts.known))
+            _ask(pool, first, outcome)
+            second = [[q.reversed() for q in own if verdicts.known.get(q.key) and not self.both_orders]
+                      for own in first]
+            _ask(pool, second, outcome)
             outcome.raise_if_over(path)
-            return [_collected(comparison, own, verdicts.known)
-                    for comparison, own in zip(comparisons, questions, strict=True)]
+            asked = [[*one, *other] for one, other in zip(first, second, strict=True)]
+            return [_collected(c, own, verdicts.known) for c, own in zip(comparisons, asked, strict=True)]
+
+    def _ask_probe(self, comparisons: Sequence[Comparison], pool: RequestPool) -> None:
+        """UserError if the judge calls a text different from itself: no verdict of it would be worth its price."""
+        first = next((c for c in comparisons if c.first_orders), None)
+        if not self.probe or first is None:
+            return
+        question, outcome = _Question.of(self, first, 0, 0), Outcome(1, max_failed=1.0)
+        _ask(pool, [[question]], outcome)
+        outcome.raise_if_refused(pool.verdicts.path)
+        if pool.verdicts.known.get(question.key) is False:
+            raise UserError(f"The judge {self.model} says of a text and itself that they differ: it does not do what "
+                            "it is asked. Choose another model, or look at its settings (body).")
 
     @property
     def url(self) -> str:
@@ -109,12 +132,16 @@ class OpenAIJudge:
             return Path(self.cache)
         return context.run.path / "verdicts" / f"{sha256(canonical_json(self.identity(context)))[:12]}.jsonl"
 
-    def _announcement(self, comparisons: Sequence[Comparison], needed: int, requests: int) -> str:
-        m = len(comparisons[0].code)
-        whole = m * (m - 1) * len(comparisons)
-        return (f"{len(comparisons):,} prompts x m(m-1) = {m * (m - 1):,} verdicts (m = {m}) make {whole:,}; "
-                f"{whole - needed:,} need no question (equal or empty texts), {needed - requests:,} are in the cache, "
-                f"{requests:,} requests go to {self.model} at {urlsplit(self.base_url).netloc}")
+    def _announcement(self, comparisons: Sequence[Comparison], first: Sequence[Sequence[_Question]],
+                      known: Mapping[str, bool]) -> str:
+        m, needed = len(comparisons[0].code), {q.key for own in first for q in own}
+        orders = 1 + self.both_orders
+        each, begin = orders * m * (m - 1) // 2, len(needed - known.keys())
+        then = "" if self.both_orders else ", then one more for each pair found the same, in the other order"
+        return (f"{len(comparisons):,} prompts x {each:,} {'ordered ' if self.both_orders else ''}pairs (m = {m}) make "
+                f"{each * len(comparisons):,}; {each * len(comparisons) - len(needed):,} need no question (equal or "
+                f"empty texts), {len(needed) - begin:,} are in the cache, {begin:,} requests go to {self.model} at "
+                f"{urlsplit(self.base_url).netloc}{then}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +162,24 @@ class _Question:
     def body(self) -> bytes:
         return self.judge.request(self.comparison, self.first, self.second)
 
+    def reversed(self) -> _Question:
+        """The same two texts in the other order."""
+        return self.of(self.judge, self.comparison, self.second, self.first)
 
-def _collected(comparison: Comparison, questions: Sequence[_Question], known: Mapping[str, bool]) -> Verdicts:
-    found = np.full((len(comparison.distinct), len(comparison.distinct)), MISSING, np.int8)
-    for question in questions:
-        if question.key in known:
-            found[question.first, question.second] = int(known[question.key])
+
+def _ask(pool: RequestPool, questions: Sequence[Sequence[_Question]], outcome: Outcome) -> None:
+    """Ask those that have no verdict yet, each once, unless too much has failed already."""
+    distinct = {question.key: question for own in questions for question in own}
+    missing = [question for key, question in distinct.items() if key not in pool.verdicts.known]
+    outcome.expect(len(distinct), known=len(distinct) - len(missing))
+    pool.ask(missing, outcome)
+
+
+def _collected(comparison: Comparison, asked: Sequence[_Question], known: Mapping[str, bool]) -> Verdicts:
+    found = np.full((len(comparison.distinct), len(comparison.distinct)), NOT_ASKED, np.int8)
+    np.fill_diagonal(found, SAME)
+    for question in asked:
+        found[question.first, question.second] = int(known[question.key]) if question.key in known else MISSING
     return found
 
 

@@ -18,7 +18,7 @@ class Outcome:
     """Verdicts and failures of one context; threads may share it. ``over`` is set when no more should be asked."""
 
     needed: int
-    """Verdicts needed altogether, those in the cache included."""
+    """Verdicts asked for so far, those in the cache included."""
     max_failed: float
     done: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -30,6 +30,11 @@ class Outcome:
     _new: int = 0
     _in_a_row: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def expect(self, more: int, *, known: int) -> None:
+        """So many more verdicts are needed, ``known`` of which are there already."""
+        with self._lock:
+            self.needed, self.done = self.needed + more, self.done + known
 
     def succeeded(self) -> None:
         with self._lock:
@@ -59,13 +64,20 @@ class Outcome:
         """Whether more failed than may, whatever the rest brings."""
         return self.failed_total > self.max_failed * self.needed
 
+    def raise_if_refused(self, path: Path) -> None:
+        """UserError where the endpoint will refuse every request."""
+        if self.refused is not None:
+            raise UserError(f"The judge's endpoint refuses: {self.refused}. {self._kept(path)}")
+
+    def _kept(self, path: Path) -> str:
+        return f"The {self.done:,} verdicts there are (of {self.needed:,}) are kept in {path}; the same call goes on."
+
     def raise_if_over(self, path: Path) -> None:
         """UserError where too much failed to go on; ``path`` keeps what was paid for."""
         if not (self.over.is_set() or self.too_many):
             return
-        kept = f"The {self.done:,} verdicts there are (of {self.needed:,}) are kept in {path}; the same call goes on."
-        if self.refused is not None:
-            raise UserError(f"The judge's endpoint refuses: {self.refused}. {kept}")
+        self.raise_if_refused(path)
+        kept = self._kept(path)
         counts = ", ".join(f"{kind}: {count:,}" for kind, count in self.failures.most_common())
         said = f' It last said "{self.words}".' if self.words else ""
         if self.too_many:

@@ -41,16 +41,18 @@ class RequestLimits:
 class RequestPool:
     """Asks each question until it has a verdict, which goes to the file, or has failed, which goes to the outcome."""
 
-    def __init__(self, url: str, key: str | None, limits: RequestLimits, verdicts: VerdictFile, outcome: Outcome,
+    def __init__(self, url: str, key: str | None, limits: RequestLimits, verdicts: VerdictFile,
                  say: Callable[[str], None]) -> None:
-        self.url, self.limits = url, limits
-        self.verdicts, self.outcome = verdicts, outcome
-        self.limiter = RateLimiter(limits.requests_per_minute, sleep=outcome.over.wait)
+        self.url, self.limits, self.verdicts = url, limits, verdicts
+        self.limiter = RateLimiter(limits.requests_per_minute, sleep=lambda seconds: self.outcome.over.wait(seconds))
         self._key, self._say = key, say
 
-    def ask(self, questions: Sequence[Question]) -> None:
+    def ask(self, questions: Sequence[Question], outcome: Outcome) -> None:
         """Ask them all; whatever ends it early, threads that wait are woken and requests under way end by themselves,
         so that what they cost is kept."""
+        self.outcome = outcome
+        if not questions:
+            return
         waiting: SimpleQueue[Question] = SimpleQueue()
         for question in questions:
             waiting.put(question)
