@@ -62,12 +62,12 @@ def _model_data(fit: Fit) -> pd.DataFrame:
 
 
 def _encoded(fit: Fit, data: pd.DataFrame) -> Array:
-    """Rows to predict for as one matrix (m, p + d + 1): columns of the mean, of the dispersion, and the offset."""
+    """Rows to predict for as one matrix: columns of the mean (p), dispersion (d) and zero part (g), and the offset."""
     rows = encode(fit, data, "population")
-    return np.column_stack([rows.x, rows.w, rows.offset])
+    return np.column_stack([rows.x, rows.w, rows.g, rows.offset])
 
 
 def _predicted(fit: Fit, beta: Array, encoded: Array, scale: Scale) -> Array:
-    p = len(fit.beta)
-    rows = replace(encode(fit, None, "population"), x=encoded[:, :p], w=encoded[:, p:-1], offset=encoded[:, -1])
+    x, w, g, offset = np.split(encoded, np.cumsum([len(fit.beta), len(fit.delta), len(fit.zero)]), axis=1)
+    rows = replace(encode(fit, None, "population"), x=x, w=w, g=g, offset=offset[:, 0], trials=np.ones(len(x)))
     return np.asarray(to_scale(fit, rows, rows.x @ beta + rows.offset, scale))
