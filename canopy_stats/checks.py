@@ -213,7 +213,8 @@ def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in STEP_TERMS}
     near, total, misplaced = 0, 0, 0
     for (prompt, _), old in stored_rollouts(run, pairs).items():
-        logits = plain_logits(engine.model, rebuilt[prompt], old["token_id"]).float().cpu().numpy()
+        raw = plain_logits(engine.model, rebuilt[prompt], old["token_id"], one_shot=engine.decoder.one_shot)
+        logits = raw.float().cpu().numpy()
         terms = law_terms(logits, old["token_id"], ends, law, prompt_ids=rebuilt[prompt], pieces=pieces)
         near, total = near + int(terms.near.sum()), total + len(terms.near)
         misplaced += bool(terms.ended[:-1].any())

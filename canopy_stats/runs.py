@@ -310,7 +310,7 @@ def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence
 
     _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids), min_new_tokens=0))
     endings = engine.endings(law)
-    terms = score(engine.model, prompt.token_ids, ids, endings, law)
+    terms = score(engine.model, prompt.token_ids, ids, endings, law, one_shot=engine.decoder.one_shot)
     reason = STOP if endings.ended([*prompt.token_ids, *ids[:-1]], ids[-1]) else LENGTH
     return Rollout(index, rollout, np.array(ids, dtype=np.int32), reason, dict(zip(STEP_TERMS, terms.T, strict=True)))
 

@@ -166,6 +166,25 @@ def _require(holds: bool, name: str, value: object, wanted: str) -> None:
         raise UserError(f"{name} is {value!r}; it must be {wanted}.")
 
 
+_DECIDED_HERE = {"messages", "conversation", "tokenize", "add_generation_prompt", "continue_final_message",
+                 "chat_template", "return_dict", "return_tensors", "padding", "truncation", "max_length",
+                 "return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens"}
+"""What a template is given anyway, or what is none of its arguments."""
+
+
+def _template_kwargs(given: Any) -> dict[str, Any]:
+    """Arguments of a chat template, which a manifest can hold."""
+    try:
+        kept = json.loads(json.dumps(given or {}, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        kept = None
+    _require(isinstance(kept, dict), "template_kwargs", given, "a mapping of names to texts, numbers or lists")
+    decided = sorted(kept.keys() & _DECIDED_HERE)
+    if decided:
+        raise UserError(f"template_kwargs holds {decided[0]!r}, which is decided here; leave it out.")
+    return kept
+
+
 RENDERED_TEXT = "rendered-text"
 """``chat`` as the paper ran it: the rendered template is tokenised again, with whatever BOS the tokenizer adds."""
 
@@ -205,7 +224,7 @@ class ModelSource:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "template_kwargs", dict(self.template_kwargs or {}))
+        object.__setattr__(self, "template_kwargs", _template_kwargs(self.template_kwargs))
         _require(self.chat in (None, True, False, RENDERED_TEXT), "chat", self.chat,
                  f"True, False, {RENDERED_TEXT!r}, or None (the template for variants other than 'base')")
         if self.chat is False and (self.system is not None or self.template_arguments):

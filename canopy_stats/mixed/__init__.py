@@ -1,5 +1,6 @@
 """Mixed models with lme4's formulas: linear ones, and (beta, ordered beta, gaussian) ones with a dispersion model."""
 
+from canopy_stats.mixed.adapters import to_marginaleffects
 from canopy_stats.mixed.bootstraps import Bootstrap, bootstrap
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.compare import anova
@@ -38,5 +39,6 @@ __all__ = [
     "quantile_residuals",
     "ratio",
     "slopes",
+    "to_marginaleffects",
     "variance_shares",
 ]

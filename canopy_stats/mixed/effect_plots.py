@@ -50,7 +50,7 @@ def plot_effects(fit: Fit, x: str, by: str | None = None, *, scale: Scale = "res
         (_curves if number else _points)(axes, table, x, by)
         axes.set(xlabel=x, ylabel=f"{fit.design.response} ({scale} scale)")
         if by is not None:
-            axes.legend(title=by)
+            figure.legend(title=by, loc="outside right upper")
     return figure
 
 
@@ -85,3 +85,4 @@ def _points(axes: Axes, table: pd.DataFrame, x: str, by: str | None) -> None:
         axes.vlines(places, part["conf_low"], part["conf_high"], color=colour)
         axes.plot(places, middle, MARKS[i % len(MARKS)], color=colour, label=level, markersize=4.5)
     axes.set_xticks(range(len(levels)), [str(level) for level in levels])
+    axes.set_xlim(-0.5, len(levels) - 0.5)
