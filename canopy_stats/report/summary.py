@@ -20,7 +20,7 @@ def closing(folder: Folder, seconds: Mapping[str, float]) -> str:
     return "\n".join([
         "", study["title"], study["contrast"], "",
         "Slope of semantic diversity D on mean entropy rate (D per nat/token), standard errors in brackets:", "",
-        slopes(folder, console), "", scrutinised(folder), "",
+        slopes(folder, console), "", *([words, ""] if (words := _told(folder)) else []),
         "Check of the rollouts (z-scores within 4; differences from plain transformers in nats):", "",
         console(checks(folder)), "", *incomplete(folder),
         f"Panel:   {out / 'panel.parquet'} ({len(folder.panel)} rows)",
@@ -51,6 +51,12 @@ def scrutinised(folder: Folder) -> str:
     """What the slopes say in words: the paper's model held against one that withstands the known artefacts."""
     several = len(folder.verdicts) > 1
     return "\n\n".join(f"{variant}: {words}" if several else words for variant, words in folder.verdicts.items())
+
+
+def _told(folder: Folder) -> str:
+    """What the scrutiny says, unless it only says why there is none: what is missing stands below, once."""
+    return "" if any(" could not be held against " in words for words in folder.verdicts.values()) else (
+        scrutinised(folder))
 
 
 def page(folder: Folder) -> str:
