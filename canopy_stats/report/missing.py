@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from canopy_stats.report.folder import Folder
@@ -33,7 +31,7 @@ def _left_out(folder: Folder, kind: str) -> dict[str, str]:
     return {name: " ".join(why.split()) for name, why in found.items() if not any(part in why for part in NOT_ASKED)}
 
 
-def _read(folder: Folder, kind: str) -> Mapping[str, str]:
+def _read(folder: Folder, kind: str) -> dict[str, str]:
     path = folder.root / kind / "left_out.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     parts = [line.removeprefix("left out: ").partition(": ") for line in lines]

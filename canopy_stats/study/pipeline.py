@@ -163,6 +163,7 @@ def stages_status(parts: Sequence[Part]) -> pd.DataFrame:
 
     rows: list[dict[str, str]] = []
     for stage in later_stages(parts):
+        state: str
         state, why = stage.state(parts[0].out)
         before = _unfinished(stage.kind, rows)
         if state == "done" and before:
