@@ -49,6 +49,8 @@ out <- list(
     variant = clm(emmeans(lme, ~ variant, lmer.df = "satterthwaite")),
     cells = clm(emmeans(lme, ~ variant * task, lmer.df = "satterthwaite")),
     pairs = clm(pairs(emmeans(lme, ~ variant | task, lmer.df = "satterthwaite")))),
+  crossed = list(kenward_roger = tests(lmer(y ~ variant + x + task + (1 + x | item) + (1 | model), d), type = 3,
+                                       ddf = "Kenward-Roger")),
   quadratic = list(type3 = tests(lmq, type = 3), means = clm(emmeans(lmq, ~ task, lmer.df = "satterthwaite"))),
   binomial = glm_set(bin), probit = glm_set(pro), poisson = glm_set(poi))
 write_json(out, a[2], digits = 12, auto_unbox = TRUE, pretty = TRUE, null = "null", na = "null")
