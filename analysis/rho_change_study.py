@@ -2,10 +2,12 @@
 
 Usage: python analysis/rho_change_study.py [--panels 400] [--only NAME ...] [--workers 1] [--seed 20261125]
                                            [--out analysis/results/rho_change_study.json]
-Scenarios that the output already holds for the seed and as many panels are not run again. Panels of 3 x 4, 6 x 2 and 2 x 4 families and tasks with 40 prompts each. The change of Fisher's z varies by family, by
+Scenarios that the output already holds for the seed and as many panels are not run again.
+
+Panels of 3 x 4, 6 x 2 and 2 x 4 families and tasks with 40 prompts each. The change of Fisher's z varies by family, by
 task and by cell with the standard deviation that a scenario names; prompts react to tuning alike in all families with
-one of 0.2, and each cell's own noise has one of 0.4. Also the two other claims, with a prior and for these cells alone,
-of the combining step (:mod:`canopy_stats.slope.prior`). Rates come with 95% intervals (Clopper and Pearson).
+one of 0.2, and each cell's own noise has one of 0.4. Also the mean with a prior on how much families and tasks vary, as
+the robust slope has it (:mod:`canopy_stats.slope.prior`). Rates come with 95% intervals (Clopper and Pearson).
 """
 
 from __future__ import annotations
