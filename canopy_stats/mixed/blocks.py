@@ -138,6 +138,8 @@ def templates(factors: Sequence[Factor], theta: Array) -> list[Array]:
 def sum_by_group(factor: Factor, values: Array) -> Array:
     """Z'v: sums (L, q) over the rows of each level of columns times values (n,), or (L, q, r) for values (n, r)."""
     if values.ndim == 2:
+        if values.shape[1] == 0:
+            return np.zeros((len(factor.levels), factor.columns.shape[1], 0))
         return np.stack([sum_by_group(factor, values[:, j]) for j in range(values.shape[1])], axis=-1)
     size = len(factor.levels)
     sums = [np.bincount(factor.codes, factor.columns[:, a] * values, size) for a in range(factor.columns.shape[1])]

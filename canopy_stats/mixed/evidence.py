@@ -51,7 +51,8 @@ def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
     parts, found, family = laplace.split(problem, omega), [], problem.family
     eta, kappa = laplace.fixed_eta(problem, parts), problem.w @ parts.delta
     low, high = family.eta_range
-    far, sharp = int(np.sum((eta < low) | (eta > high))), kappa > family.kappa_edge
+    far = int(np.sum((eta < low) | (eta > high)))
+    sharp = (kappa < family.kappa_range[0]) | (kappa > family.kappa_range[1])
     if far:
         found.append(f"{far} rows have a linear predictor outside {low:g} to {high:g} on the {family.link} scale:"
                      " suspect separation.")
@@ -59,8 +60,8 @@ def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
         pull = np.abs(parts.delta) * np.abs(problem.w[sharp]).mean(axis=0)
         name = names[len(parts.beta) + int(np.argmax(pull))]
         found.append(
-            f"{int(sharp.sum())} rows have a {family.dispersion.split(',')[0].split(':')[0]} beyond"
-            f" {family.kappa_edge:g}, driven by {name}: {family.sharp} Merge this level or drop the term."
+            f"{int(sharp.sum())} rows have an extreme dispersion ({family.dispersion}), driven by {name}:"
+            f" {family.sharp} Otherwise merge this level or drop the term."
         )
     return found
 
