@@ -1,195 +1,158 @@
-"""Kenward and Roger's covariance and degrees of freedom for fixed effects of linear mixed models (1997, 2009).
+"""Kenward and Roger's F test for linear mixed models (Biometrics 1997; R's pbkrtest).
 
-V = sum_r gamma_r G_r is linear in the variances and covariances gamma, the last of which is sigma^2 (G = I). With
-S = Z'V^-1Z and W = Z'V^-1X every trace and product over a random term is a sum of blocks of S and W; those with sigma^2
-follow from sum_r gamma_r V^-1 G_r V^-1 = V^-1. All is done in the model's own coordinates. As in R's pbkrtest.
+The covariance of y is linear in its parameters, V = sum_r theta_r G_r: the variances and covariances of the random
+effects, with G_r = Z E_r Z', and the residual variance, with G_r = I (or the inverse weights). All that is needed are
+A' V^-j A for A = [Z X] and j = 1, 2, 3, which Woodbury's identity gives without a matrix of n rows and columns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
 
 import numpy as np
-from scipy import stats
+from scipy import linalg, sparse
 
-from canopy_stats.mixed import blocks
-from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.grouping import Factor
 from canopy_stats.mixed.linear import Linear
-from canopy_stats.mixed.pls import Solution
 from canopy_stats.schema import UserError
 
-LARGEST = 8_000
-"""Random effects whose joint matrix Z'V^-1Z is still kept dense."""
+Array = np.ndarray
+LARGEST = 3000
+"""More random effects than these need matrices that are too large; Satterthwaite's df are as good there."""
 
 
 @dataclass(frozen=True)
-class FTest:
-    """A test of k contrasts: scaled F statistic, its degrees of freedom, p-value, and the factor it was scaled by."""
-
-    statistic: float
-    num_df: int
-    den_df: float
-    p_value: float
-    scale: float
-
-
-@dataclass(frozen=True, eq=False)
 class Adjusted:
-    """Covariance of gamma (r, r), P_r (r, p, p), Phi (p, p) and adjusted Phi_A (p, p), in own coordinates; the way
-    back (p, p) to the natural coefficients."""
+    """What every test of one fit shares: covariances (p, p) of the coefficients, as estimated and adjusted, the
+    derivatives P_r (r, p, p) of the first one's inverse, and the covariance W (r, r) of the variance parameters."""
 
-    spread: Array
-    p: Array
-    phi: Array
+    covariance: Array
     adjusted: Array
-    back: Array
-
-    @property
-    def covariance(self) -> Array:
-        """Adjusted covariance (p, p) of the natural coefficients."""
-        return np.asarray(self.back @ self.adjusted @ self.back.T)
+    derivatives: Array
+    variance: Array
 
 
-def kenward_roger(fit: Fit, contrasts: Any) -> FTest:
-    """Kenward-Roger F test that contrasts L (k, p) of the independent coefficients ``fit.beta`` are all zero.
+def kenward_roger(fit: Fit) -> Adjusted:
+    """The adjusted covariance of a linear model's coefficients. UserError for other models and for too many effects."""
+    way = _checked(fit)
+    first, second, third, trace, structures, p = _products(way, fit)
+    m = len(first) - p
+    z, x = slice(0, m), slice(m, m + p)
+    covariance = np.linalg.inv(first[x, x])
+    sides = [e @ first[z, x] for e in structures]
+    derivatives = np.stack([*(-first[x, z] @ side for side in sides), -second[x, x]])
+    k = len(derivatives)
+    pairs, squares = np.zeros((k, k)), np.zeros((k, k, p, p))
+    inner = [np.asarray(e @ first[z, z]) for e in structures]
+    for r, s in product(range(k), repeat=2):
+        pairs[r, s], squares[r, s] = _pair(r, s, inner, sides, structures, second, third, trace, m, first)
+    middle = np.einsum("ab,rbc->rac", covariance, derivatives)
+    information = pairs - 2 * np.einsum("ab,rsba->rs", covariance, squares) + np.einsum("rab,sba->rs", middle, middle)
+    variance = 2 * np.linalg.pinv(information)
+    shift = np.einsum("rs,rsab->ab", variance, squares - np.einsum("rab,sbc->rsac", derivatives, middle))
+    return _natural(Adjusted(covariance, covariance + 2 * covariance @ shift @ covariance, derivatives, variance), way)
 
-    A single row gives the t test: its statistic is t^2 and ``den_df`` the degrees of freedom. UserError for fits that
-    are not linear models by REML.
-    """
-    known = adjustment(fit)
-    rows = np.atleast_2d(np.asarray(contrasts, dtype=float))
-    scale, df = _f_moments(known, rows @ known.back)
-    estimate, k = rows @ fit.beta, len(rows)
-    wald = float(estimate @ np.linalg.solve(rows @ known.covariance @ rows.T, estimate)) / k
-    return FTest(scale * wald, k, df, float(stats.f.sf(scale * wald, k, df)), scale)
+
+def _natural(own: Adjusted, way: Linear) -> Adjusted:
+    """From the model's own coordinates, where no unit matters, to those of its coefficients."""
+    back = way.coordinates.scale * way.coordinates.back
+    ahead = np.linalg.inv(back)
+    return Adjusted(back @ own.covariance @ back.T, back @ own.adjusted @ back.T,
+                    np.einsum("ab,rac,cd->rbd", ahead, own.derivatives, ahead), own.variance)
 
 
-def kenward_roger_df(fit: Fit, contrasts: Array) -> tuple[Array, Array]:
-    """Standard errors (k,) and degrees of freedom (k,) of contrasts (k, p), each on its own."""
-    known, rows = adjustment(fit), np.atleast_2d(contrasts)
-    errors = np.sqrt(np.einsum("ka,ab,kb->k", rows, known.covariance, rows))
-    return errors, np.array([_f_moments(known, row[None] @ known.back)[1] for row in rows])
+def _checked(fit: Fit) -> Linear:
+    if not isinstance(fit.way, Linear) or not fit.reml:
+        raise UserError("Kenward and Roger's degrees of freedom are for linear models fitted by REML; use"
+                        " ddf='satterthwaite', or fit by lmm(..., reml=True).")
+    size = sum(len(f.levels) * len(f.terms) for f in fit.design.factors)
+    if size > LARGEST:
+        raise UserError(f"Kenward and Roger's test needs matrices of all {size} random effects, more than {LARGEST};"
+                        " use ddf='satterthwaite', which is as good for so many.")
+    return fit.way
 
 
-def adjustment(fit: Fit) -> Adjusted:
-    """The adjusted covariance of a linear model's coefficients, and what tests need."""
-    way = fit.way
-    if not isinstance(way, Linear) or not fit.reml:
-        raise UserError("Kenward-Roger needs a linear mixed model fitted by REML: cs.lmm(..., reml=True).")
+def _products(way: Linear, fit: Fit) -> tuple[Array, Array, Array, float, list[sparse.csr_matrix], int]:
+    """A' V^-j A (m + p, m + p) for j = 1, 2, 3, the trace of V^-2, and the E_r (m, m)."""
     at, solution = way.coordinates, way.solution_of(fit)
-    variance = solution.rss / way.products.df(True)
-    s, w = _inner_products(solution)
-    p, q, traces = _pieces(solution, s / variance, w / variance, variance)
-    phi = variance * solution.unscaled
-    information = 0.5 * (traces - 2 * np.einsum("ab,rsba->rs", phi, q)
-                         + np.einsum("ab,rbc,cd,sda->rs", phi, p, phi, p, optimize=True))
-    spread = np.linalg.pinv(information, hermitian=True)
-    middle = np.einsum("rs,rsab->ab", spread, q) - np.einsum("rs,rab,bc,scd->ad", spread, p, phi, p, optimize=True)
-    return Adjusted(spread, p, phi, phi + 2 * phi @ middle @ phi, at.scale * at.back)
+    z, x = sparse.hstack([_columns(factor) for factor in at.factors]).tocsr(), at.x
+    roots = [sparse.kron(sparse.identity(len(f.levels)), root)
+             for f, root in zip(at.factors, solution.roots, strict=True)]
+    k = (z @ sparse.block_diag(roots)).tocsr()
+    zx, kx = z.T @ x, k.T @ x
+    gram = np.block([[(z.T @ z).toarray(), zx], [zx.T, x.T @ x]])
+    across = np.hstack([(k.T @ z).toarray(), kx])
+    inside = (k.T @ k).toarray()
+    factor = linalg.cho_factor(inside + np.eye(len(inside)))
+    once = linalg.cho_solve(factor, across)
+    twice = linalg.cho_solve(factor, inside @ once)
+    thrice = linalg.cho_solve(factor, inside @ twice)
+    shrunk, variance = linalg.cho_solve(factor, inside), (fit.sigma / at.scale) ** 2
+    powers = (gram - across.T @ once, gram - across.T @ (2 * once - twice),
+              gram - across.T @ (3 * once - 3 * twice + thrice))
+    first, second, third = (part / variance ** (j + 1) for j, part in enumerate(powers))
+    trace = float(fit.nobs - 2 * np.trace(shrunk) + np.sum(shrunk * shrunk.T)) / variance**2
+    return first, second, third, trace, _structures(fit.design.factors), x.shape[1]
 
 
-def _inner_products(solution: Solution) -> tuple[Array, Array]:
-    """Z'V^-1Z (Q, Q) and Z'V^-1X (Q, p) for sigma = 1, the effects of all factors stacked level by level."""
-    layout, g = solution.products.layout, solution.products.zz
-    sizes = [len(f.levels) * len(f.terms) for f in layout.factors]
-    total = sum(sizes)
-    if total > LARGEST:
-        raise UserError(f"Kenward-Roger with {total} random effects asks for too much memory; use ddf='satterthwaite'.")
-    split = np.cumsum(sizes)[:-1]
-    unit = [part.reshape(len(f.levels), len(f.terms), total)
-            for f, part in zip(layout.factors, np.split(np.eye(total), split), strict=True)]
-    columns = blocks.multiply(layout, g, unit)
-    right = [np.einsum("ab,lar->lbr", t, part) for t, part in zip(solution.roots, columns, strict=True)]
-    solved = blocks.solve(layout, solution.h, right)
-    inside = [np.einsum("ab,lbr->lar", t, part) for t, part in zip(solution.roots, solved, strict=True)]
-    moved = blocks.multiply(layout, g, inside)
-    s = np.concatenate([(a - b).reshape(-1, total) for a, b in zip(columns, moved, strict=True)])
-    return s, np.concatenate([w[:, :, :-1].reshape(size, -1) for w, size in zip(solution.w, sizes, strict=True)])
+def _columns(factor: Factor) -> sparse.csr_matrix:
+    """Z (n, levels x q) of one factor, the columns of a level side by side."""
+    n, q = factor.columns.shape
+    places = factor.codes[:, None] * q + np.arange(q)
+    shape = (n, len(factor.levels) * q)
+    return sparse.csr_matrix((factor.columns.ravel(), places.ravel(), np.arange(0, n * q + 1, q)), shape=shape)
 
 
-def _pieces(solution: Solution, s: Array, w: Array, variance: float) -> tuple[Array, Array, Array]:
-    """P_r (r, p, p), Q_rs (r, r, p, p) and tr(V^-1 G_r V^-1 G_s) (r, r), sigma^2 last."""
-    parts, gamma = _parameters(solution, variance)
-    size, p = len(parts) + 1, w.shape[1]
-    ps, qs, traces = np.zeros((size, p, p)), np.zeros((size, size, p, p)), np.zeros((size, size))
-    first = np.zeros(size)
-    moved = [_swap(part, w) for part in parts]
-    for r, part in enumerate(parts):
-        ps[r] = -w.T @ moved[r]
-        first[r] = float(np.sum(_swap(part, s).diagonal()))
-        left = _swap(part, s)
-        for c, other in enumerate(parts[: r + 1]):
-            qs[r, c] = moved[r].T @ s @ moved[c]
-            qs[c, r] = qs[r, c].T
-            traces[r, c] = traces[c, r] = float(np.sum(left * _swap(other, s).T))
-    return _with_residual(ps, qs, traces, first, gamma, solution)
-
-
-def _with_residual(
-    ps: Array, qs: Array, traces: Array, first: Array, gamma: Array, solution: Solution
-) -> tuple[Array, Array, Array]:
-    """The entries of sigma^2 from sum_r gamma_r V^-1 G_r V^-1 = V^-1; ``first`` (r,) are tr(V^-1 G_r)."""
-    inner, variance = gamma[:-1], gamma[-1]
-    information = np.linalg.inv(solution.unscaled) / variance
-    ps[-1] = (-information - np.einsum("r,rab->ab", inner, ps[:-1])) / variance
-    first[-1] = (solution.products.n - inner @ first[:-1]) / variance
-    for r in range(len(inner)):
-        traces[r, -1] = traces[-1, r] = (first[r] - inner @ traces[:-1, r]) / variance
-        qs[r, -1] = (-ps[r] - np.einsum("s,sab->ab", inner, qs[r, :-1])) / variance
-        qs[-1, r] = qs[r, -1].T
-    traces[-1, -1] = (first[-1] - inner @ traces[:-1, -1]) / variance
-    qs[-1, -1] = (-ps[-1] - np.einsum("s,sab->ab", inner, qs[-1, :-1])) / variance
-    return ps, qs, traces
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One variance or covariance: rows of its two columns among the stacked effects, level by level."""
-
-    a: Array
-    b: Array
-
-
-def _parameters(solution: Solution, variance: float) -> tuple[list[_Entry], Array]:
-    """The entries of the covariances and their values gamma (r,), sigma^2 last."""
-    parts, gamma, start = [], [], 0
-    for factor, t in zip(solution.products.layout.factors, solution.roots, strict=True):
-        levels, q = len(factor.levels), len(factor.terms)
-        covariance = variance * t @ t.T
+def _structures(factors: tuple[Factor, ...]) -> list[sparse.csr_matrix]:
+    """E_r (m, m): where each variance or covariance of the random effects stands."""
+    sizes = [len(f.levels) * len(f.terms) for f in factors]
+    found = []
+    for i, factor in enumerate(factors):
         for a, b in np.argwhere(factor.pattern >= 0):
-            rows = start + np.arange(levels) * q
-            parts.append(_Entry(rows + a, rows + b))
-            gamma.append(covariance[a, b])
-        start += levels * q
-    return parts, np.array([*gamma, variance])
+            unit = np.zeros((len(factor.terms), len(factor.terms)))
+            unit[a, b] = unit[b, a] = 1.0
+            parts = [sparse.csr_matrix((size, size)) for size in sizes]
+            parts[i] = sparse.kron(sparse.identity(len(factor.levels)), unit).tocsr()
+            found.append(sparse.block_diag(parts).tocsr())
+    return found
 
 
-def _swap(entry: _Entry, values: Array) -> Array:
-    """E values: rows b of ``values`` in place of rows a, and the other way round where a and b differ."""
-    out = np.zeros_like(values)
-    out[entry.a] += values[entry.b]
-    if entry.a[0] != entry.b[0]:
-        out[entry.b] += values[entry.a]
-    return out
+def _pair(r: int, s: int, inner: list[Array], sides: list[Array], structures: list[sparse.csr_matrix], second: Array,
+          third: Array, trace: float, m: int, first: Array) -> tuple[float, Array]:
+    """tr(V^-1 G_r V^-1 G_s) and Q_rs = X' V^-1 G_r V^-1 G_s V^-1 X (p, p); the last parameter is the residual's."""
+    last = len(structures)
+    if r < last and s < last:
+        return float(np.sum(inner[r] * inner[s].T)), sides[r].T @ first[:m, :m] @ sides[s]
+    if r == last and s == last:
+        return trace, third[m:, m:]
+    one = min(r, s)
+    value, square = float(structures[one].multiply(second[:m, :m]).sum()), sides[one].T @ second[:m, m:]
+    return value, square if r == one else square.T
 
 
-def _f_moments(known: Adjusted, rows: Array) -> tuple[float, float]:
-    """Factor lambda and denominator degrees of freedom of the scaled F (Kenward & Roger 1997, section 4)."""
-    k = len(rows)
-    theta = rows.T @ np.linalg.solve(rows @ known.phi @ rows.T, rows)
-    pieces = np.einsum("ab,bc,rcd,de->rae", theta, known.phi, known.p, known.phi, optimize=True)
-    single = np.einsum("raa->r", pieces)
-    a1 = float(single @ known.spread @ single)
-    a2 = float(np.einsum("rs,rab,sba->", known.spread, pieces, pieces, optimize=True))
-    b = (a1 + 6 * a2) / (2 * k)
-    g = ((k + 1) * a1 - (k + 4) * a2) / ((k + 2) * a2) if a2 else 0.0
-    c = 3 * k + 2 * (1 - g)
-    c1, c2, c3 = g / c, (k - g) / c, (k + 2 - g) / c
-    expectation = 1 / (1 - a2 / k)
-    v0, v1, v2 = 1 + c1 * b, 1 - c2 * b, 1 - c3 * b
-    relative = (1 - a2 / k) ** 2 * v0 / (v1**2 * v2) / k  # variance over twice the squared expectation
-    df = 4 + (k + 2) / (k * relative - 1)
-    return float(df / (expectation * (df - 2))), float(df)
+def test_of(shared: Adjusted, beta: Array, contrasts: Array, values: Array | float = 0.0) -> tuple[int, float, float]:
+    """Number of contrasts (q, p), denominator degrees of freedom and F for contrasts times beta equal to ``values``."""
+    phi, q = shared.covariance, len(contrasts)
+    theta = contrasts.T @ np.linalg.solve(contrasts @ phi @ contrasts.T, contrasts)
+    moves = np.einsum("ab,bc,rcd,de->rae", theta, phi, shared.derivatives, phi)
+    traces = np.trace(moves, axis1=1, axis2=2)
+    a1 = float(traces @ shared.variance @ traces)
+    a2 = float(np.einsum("rs,rab,sba->", shared.variance, moves, moves))
+    scale, df = _moments(q, a1, a2)
+    distance = contrasts @ beta - values
+    return q, df, float(scale / q * distance @ np.linalg.solve(contrasts @ shared.adjusted @ contrasts.T, distance))
 
+
+def _moments(q: int, a1: float, a2: float) -> tuple[float, float]:
+    """Scale of F and its denominator degrees of freedom, from the first two moments (Kenward & Roger, section 3)."""
+    b = (a1 + 6 * a2) / (2 * q)
+    g = ((q + 1) * a1 - (q + 4) * a2) / ((q + 2) * a2)
+    below = 3 * q + 2 * (1 - g)
+    c1, c2, c3 = g / below, (q - g) / below, (q + 2 - g) / below
+    mean = 1 / (1 - a2 / q)
+    spread = 2 / q * (1 + c1 * b) / ((1 - c2 * b) ** 2 * (1 - c3 * b))
+    ratio = spread / (2 * mean**2)
+    df = 4 + (q + 2) / (q * ratio - 1)
+    return df / (mean * (df - 2)), df
