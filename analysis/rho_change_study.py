@@ -1,11 +1,13 @@
 """How often the change of rho(N, r) over families and tasks is wrong, and how wide its intervals are.
 
-Usage: python analysis/rho_change_study.py [--panels 400] [--workers 1] [--seed 20261125]
+Usage: python analysis/rho_change_study.py [--panels 400] [--only NAME ...] [--workers 1] [--seed 20261125]
                                            [--out analysis/results/rho_change_study.json]
+Scenarios that the output already holds for the seed and as many panels are not run again.
+
 Panels of 3 x 4, 6 x 2 and 2 x 4 families and tasks with 40 prompts each. The change of Fisher's z varies by family, by
 task and by cell with the standard deviation that a scenario names; prompts react to tuning alike in all families with
-one of 0.2, and each cell's own noise has one of 0.4. Also the two other claims, with a prior and for these cells alone,
-of the combining step (:mod:`canopy_stats.slope.prior`). Rates come with 95% intervals (Clopper and Pearson).
+one of 0.2, and each cell's own noise has one of 0.4. Also the mean with a prior on how much families and tasks vary, as
+the robust slope has it (:mod:`canopy_stats.slope.prior`). Rates come with 95% intervals (Clopper and Pearson).
 """
 
 from __future__ import annotations
@@ -80,12 +82,17 @@ def study(name: str, scenario: tuple[int, int, float, float], panels: int, seed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--panels", type=int, default=400)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="scenarios whose name contains one of these")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20261125)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    results = {}
+    kept = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    results = kept.get("scenarios", {}) if kept.get("seed") == args.seed else {}
     for name, scenario in scenarios().items():
+        chosen = not args.only or any(word in name for word in args.only)
+        if not chosen or results.get(name, {}).get("panels") == args.panels:
+            continue
         results[name] = study(name, scenario, args.panels, args.seed, args.workers)
         print(name, json.dumps(results[name]), flush=True)
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -184,7 +184,8 @@ def _row(pairs: pd.DataFrame, name: str, quantity: str, entropy: _Cells,
          margin: float) -> tuple[dict[str, Any], pd.DataFrame]:
     """One row of the table, and the rows of its cells."""
     cells = _by_cell(pairs, _change(pairs, name, quantity))
-    labels: dict[str, Any] = {"coefficient": name, "quantity": quantity, "primary": name == PRIMARY and quantity == "raw"}
+    labels: dict[str, Any] = {"coefficient": name, "quantity": quantity,
+                              "primary": name == PRIMARY and quantity == "raw"}
     overall = _overall(cells)
     falls = _one_sided(entropy.mean().value, entropy.mean().se, entropy.mean().df, -1)
     overall |= {"equivalence_p": _equivalence(overall, margin),

@@ -29,12 +29,12 @@ def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: i
     return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame, LAPLACE)
 
 
-def positive_definite(block: Array) -> bool:
+def positive_definite(block: Array, tolerance: float = 1e-9) -> bool:
     """Whether a Hessian (k, k), in units of its diagonal, is finite and positive definite."""
     if not np.all(np.isfinite(block)) or np.any(np.diag(block) <= 0):
         return False
     scale = np.sqrt(np.diag(block))
-    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > 1e-9)
+    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > tolerance)
 
 
 def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:
@@ -51,7 +51,8 @@ def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
     parts, found, family = laplace.split(problem, omega), [], problem.family
     eta, kappa = laplace.fixed_eta(problem, parts), problem.w @ parts.delta
     low, high = family.eta_range
-    far, sharp = int(np.sum((eta < low) | (eta > high))), kappa > family.kappa_edge
+    far = int(np.sum((eta < low) | (eta > high)))
+    sharp = (kappa < family.kappa_range[0]) | (kappa > family.kappa_range[1])
     if far:
         found.append(f"{far} rows have a linear predictor outside {low:g} to {high:g} on the {family.link} scale:"
                      " suspect separation.")
@@ -59,8 +60,8 @@ def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
         pull = np.abs(parts.delta) * np.abs(problem.w[sharp]).mean(axis=0)
         name = names[len(parts.beta) + int(np.argmax(pull))]
         found.append(
-            f"{int(sharp.sum())} rows have a {family.dispersion.split(',')[0].split(':')[0]} beyond"
-            f" {family.kappa_edge:g}, driven by {name}: {family.sharp} Merge this level or drop the term."
+            f"{int(sharp.sum())} rows have an extreme dispersion ({family.dispersion}), driven by {name}:"
+            f" {family.sharp} Otherwise merge this level or drop the term."
         )
     return found
 

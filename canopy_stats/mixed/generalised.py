@@ -234,11 +234,10 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
 
 def _with_cutpoints(problem: Problem, cut: Array, covariance: Array) -> Array:
     """The covariance of all coefficients with the thresholds (K) in the place of their parameters (c)."""
-    first, c = problem.sizes.fixed - problem.sizes.cut, problem.sizes.cut
+    first = problem.sizes.fixed - problem.sizes.cut
     inner = problem.family.cuts.jacobian(cut)
-    jacobian = np.zeros((first + len(inner), first + c))
-    jacobian[:first, :first], jacobian[first:, first:] = np.eye(first), inner
-    return np.asarray(jacobian @ covariance @ jacobian.T)
+    across = covariance[:first, first:] @ inner.T
+    return np.block([[covariance[:first, :first], across], [across.T, inner @ covariance[first:, first:] @ inner.T]])
 
 
 def _better_of_two(way: Laplace, first: Estimates) -> Estimates:
