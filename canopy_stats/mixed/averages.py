@@ -52,6 +52,8 @@ def way_back(fit: Fit, rows: Rows) -> Back:
     """From the cells' linear predictors to their means, and what exp of a difference means there."""
     link = fit.frame.family.link
     ratio = "" if fit.cut.size else RATIOS.get(link, "")
+    if ratio and fit.frame.family.zero:
+        ratio += " without the zero part"
     return Back(lambda eta: back_values(fit, rows, eta), ratio, link == "identity")
 
 

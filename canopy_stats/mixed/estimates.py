@@ -15,8 +15,6 @@ from canopy_stats.mixed.formula import Design, FixedPart
 from canopy_stats.mixed.model_frame import ModelFrame
 
 VarianceRow = tuple[str, str, str | None, float, float]
-SINGULAR = 1e-4
-"""Relative standard deviations below this are zero (lme4's tolerance for singular fits)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,6 +44,7 @@ class Estimates:
     zero: Array = field(default_factory=lambda: np.zeros(0))
     cut: Array = field(default_factory=lambda: np.zeros(0))
     profiled_sigma: bool = False
+    singular: bool = False
     nodes: int = 1
     message: str = "done"
     evaluations: int = 0
@@ -153,12 +152,19 @@ class Estimates:
         """
         frame = self.frame
         zeta = (frame.zero_matrix if g is None else g) @ self.zero
-        kappa = self.log_dispersion(frame.dispersion_matrix if w is None else w)
+        kappa = self.row_dispersion if w is None else self.log_dispersion(w)
         return Others(kappa, zeta, self.cut, frame.trials if trials is None else trials)
 
     def log_dispersion(self, w: Array) -> Array:
         """kappa (m,) on rows w (m, d) of the dispersion's design: log sigma^2 where sigma is no coefficient."""
         return np.asarray(w @ self.delta + 2 * np.log(self.sigma))
+
+    @property
+    def row_dispersion(self) -> Array:
+        """kappa (n,) of the fitted rows; prior weights divide a profiled sigma^2."""
+        kappa = self.log_dispersion(self.frame.dispersion_matrix)
+        weights = self.frame.weights if self.profiled_sigma else None
+        return kappa if weights is None else kappa - np.log(weights)
 
     @property
     def thresholds(self) -> pd.Series:
@@ -184,12 +190,6 @@ class Estimates:
     def roots(self) -> list[Array]:
         """Lower-triangular roots (q_k, q_k) of the random effects' covariances, one a grouping variable."""
         return [self.sigma * t for t in blocks.templates(self.design.factors, self.theta)]
-
-    @property
-    def singular(self) -> bool:
-        """True when a variance is zero or a correlation one (relative covariance factor with a vanishing diagonal)."""
-        factors = blocks.templates(self.design.factors, self.theta)
-        return any(bool(np.any(np.abs(np.diag(t)) < SINGULAR)) for t in factors)
 
     def varcorr(self) -> pd.DataFrame:
         """Variances and covariances of the random effects, one row each, and of the residuals for the linear model."""

@@ -7,7 +7,7 @@ import numpy as np
 from canopy_stats.mixed import laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
-from canopy_stats.mixed.covariance import boundary_slopes, vanished
+from canopy_stats.mixed.covariance import boundary_slopes, theta_names, vanished
 from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.modes import Problem
 from canopy_stats.mixed.optimise import Optimum, make_positive, newton_step
@@ -22,19 +22,19 @@ def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: i
     inside = np.ones(len(optimum.x), dtype=bool)
     inside[[first + place for places in columns.values() for place in places]] = False
     block = hessian[np.ix_(inside, inside)]
-    positive = _positive(block)
+    positive = positive_definite(block)
     distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
     slopes = boundary_slopes(columns, hessian, first)
     blame = culprits(problem, names, optimum, inside, positive)
     return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame, LAPLACE)
 
 
-def _positive(block: Array) -> bool:
+def positive_definite(block: Array, tolerance: float = 1e-9) -> bool:
     """Whether a Hessian (k, k), in units of its diagonal, is finite and positive definite."""
     if not np.all(np.isfinite(block)) or np.any(np.diag(block) <= 0):
         return False
     scale = np.sqrt(np.diag(block))
-    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > 1e-9)
+    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > tolerance)
 
 
 def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:
@@ -43,12 +43,7 @@ def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:
     names = [*frame.design.fixed.names, *(f"dispersion {name}" for name in dispersion)]
     zero = () if frame.zero_inflation is None else frame.zero_inflation.names
     names += [*(f"zero {name}" for name in zero), *frame.family.cuts.parameters]
-    theta = [""] * problem.sizes.theta
-    for factor in problem.factors:
-        for a, b in np.argwhere(factor.pattern >= 0):
-            pair = factor.terms[a] if a == b else f"{factor.terms[b]}, {factor.terms[a]}"
-            theta[factor.pattern[a, b]] = f"random {pair} | {factor.name}"
-    return names + theta
+    return names + theta_names(problem.factors)
 
 
 def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
@@ -56,7 +51,8 @@ def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
     parts, found, family = laplace.split(problem, omega), [], problem.family
     eta, kappa = laplace.fixed_eta(problem, parts), problem.w @ parts.delta
     low, high = family.eta_range
-    far, sharp = int(np.sum((eta < low) | (eta > high))), kappa > family.kappa_edge
+    far = int(np.sum((eta < low) | (eta > high)))
+    sharp = (kappa < family.kappa_range[0]) | (kappa > family.kappa_range[1])
     if far:
         found.append(f"{far} rows have a linear predictor outside {low:g} to {high:g} on the {family.link} scale:"
                      " suspect separation.")
@@ -64,13 +60,13 @@ def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
         pull = np.abs(parts.delta) * np.abs(problem.w[sharp]).mean(axis=0)
         name = names[len(parts.beta) + int(np.argmax(pull))]
         found.append(
-            f"{int(sharp.sum())} rows have a {family.dispersion.split(',')[0].split(':')[0]} beyond"
-            f" {family.kappa_edge:g}, driven by {name}: {family.sharp} Merge this level or drop the term."
+            f"{int(sharp.sum())} rows have an extreme dispersion ({family.dispersion}), driven by {name}:"
+            f" {family.sharp} Otherwise merge this level or drop the term."
         )
     return found
 
 
-def _flat(block: Array, names: Array) -> list[str]:
+def flat_direction(block: Array, names: Array) -> list[str]:
     """Parameters with unknown curvature, or else those that make up the flattest direction of a Hessian (k, k)."""
     unknown = ~np.isfinite(np.diag(block)) | (np.diag(block) == 0)
     if np.any(unknown):
@@ -84,6 +80,6 @@ def culprits(problem: Problem, names: list[str], optimum: Optimum, inside: Array
     """What to suspect: predictors at the edge (separation), and the parameters of a flat direction."""
     found = _at_the_edge(problem, names, optimum.x)
     if not positive:
-        blamed = _flat(optimum.hessian[np.ix_(inside, inside)], np.array(names)[inside])
+        blamed = flat_direction(optimum.hessian[np.ix_(inside, inside)], np.array(names)[inside])
         found.append(f"the likelihood is flat along: {'; '.join(blamed)}. Drop or merge one of these terms.")
     return tuple(found)

@@ -10,19 +10,16 @@ import numpy as np
 from canopy_stats.mixed import blocks, evidence, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
-from canopy_stats.mixed.covariance import canonical_theta
+from canopy_stats.mixed.covariance import canonical_theta, vanished
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.laplace import Evaluation
 from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.modes import Problem, Sizes
-from canopy_stats.mixed.optimise import Optimum, leave_saddle, make_positive, minimise, newton_step
+from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step, polish, positive_inverse
 from canopy_stats.mixed.problems import make_problem
-from canopy_stats.mixed.satterthwaite import positive_inverse
 from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_theta, step_limit, zero_theta
 from canopy_stats.mixed.ways import Uncertainty
 from canopy_stats.schema import UserError
-
-ROUNDS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,22 +160,15 @@ def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objec
         raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
     hessian = first_hessian(problem, start, objective.best)
     optimum = minimise(objective, start, hessian, decrement=LAPLACE.search, limit=step_limit(problem))
-    return canonical(objective, polish(objective, optimum)), objective
+    return canonical(objective, _polished(objective, optimum)), objective
 
 
-def polish(objective: Objective, optimum: Optimum) -> Optimum:
-    """Steps with the exact Hessian, made again until the way from it was short; saddles are left downhill."""
-    optimum = replace(optimum, hessian=_hessian(objective, optimum))
-    limit = step_limit(objective.problem)
-    for _ in range(ROUNDS):
-        positive = make_positive(optimum.hessian, 1e-6)
-        start = leave_saddle(objective, optimum)
-        moved = minimise(objective, start, positive, decrement=LAPLACE.polish, limit=limit)
-        way = moved.x - optimum.x
-        if way @ positive @ way <= LAPLACE.moved:
-            return replace(moved, hessian=optimum.hessian)
-        optimum = replace(moved, hessian=_hessian(objective, moved))
-    return optimum
+def _polished(objective: Objective, optimum: Optimum) -> Optimum:
+    """The last steps, with the exact Hessian."""
+    return polish(
+        objective, optimum, lambda x: _hessian(objective, replace(optimum, x=x)), decrement=LAPLACE.polish,
+        moved=LAPLACE.moved, limit=step_limit(objective.problem),
+    )
 
 
 def canonical(objective: Objective, optimum: Optimum) -> Optimum:
@@ -236,18 +226,18 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
         covariance=_with_cutpoints(problem, parts.cutpoints, full[:first, :first]), theta=parts.theta, sigma=1.0,
         modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
         mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
-        llf=found.value, reml=False, engine="laplace", nodes=problem.quadrature, message=certificate.returned,
-        evaluations=certificate.evaluations, full_covariance=full, evidence=certificate,
+        llf=found.value, reml=False, engine="laplace", nodes=problem.quadrature,
+        singular=bool(vanished(problem.factors, parts.theta, zero_theta(problem, parts.delta))),
+        message=certificate.returned, evaluations=certificate.evaluations, full_covariance=full, evidence=certificate,
     )
 
 
 def _with_cutpoints(problem: Problem, cut: Array, covariance: Array) -> Array:
     """The covariance of all coefficients with the thresholds (K) in the place of their parameters (c)."""
-    first, c = problem.sizes.fixed - problem.sizes.cut, problem.sizes.cut
+    first = problem.sizes.fixed - problem.sizes.cut
     inner = problem.family.cuts.jacobian(cut)
-    jacobian = np.zeros((first + len(inner), first + c))
-    jacobian[:first, :first], jacobian[first:, first:] = np.eye(first), inner
-    return np.asarray(jacobian @ covariance @ jacobian.T)
+    across = covariance[:first, first:] @ inner.T
+    return np.block([[covariance[:first, :first], across], [across.T, inner @ covariance[first:, first:] @ inner.T]])
 
 
 def _better_of_two(way: Laplace, first: Estimates) -> Estimates:

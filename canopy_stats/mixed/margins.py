@@ -49,7 +49,8 @@ def means(fit: Fit, factors: Names, *, by: Names | None = None, contrasts: Any =
         On the response scale the averages of the linear predictor are transformed back, with errors by the delta
         method and tests and interval ends of the link scale; contrasts are then odds ratios (logit) or ratios (log)
         named 'a / b' and tested against 1, differences otherwise (on the link scale for other links);
-        ``attrs["scale"]`` says which.
+        ``attrs["scale"]`` says which. Means of models with a zero part count its zeros, ratios do not; means of ordered
+        categories are those of their values.
     marginal : bool
         Average the mean of the response itself over the random effects (Gauss-Hermite) and the grid: the mean accuracy
         of the population, where the usual one is that of a typical item. Contrasts are then differences of means.

@@ -141,8 +141,6 @@ def refuse_unread(design: Design, family: Family) -> None:
         raise UserError(f"{design.response} counts successes and failures, {words}'binomial' or 'betabinomial'.")
     if design.categories and family.has_intercept:
         raise UserError(f"{design.response} is not numeric but ordered categories, {words}'cumulative'.")
-    if design.offsets and family.name == "lmm":
-        raise UserError(f"offset({design.offsets[0]}): the linear mixed model does not read offsets yet.")
 
 
 def total_offset(design: Design, argument: Array | None) -> Array | None:

@@ -13,8 +13,8 @@ from canopy_stats.mixed.model_frame import make_frame
 from canopy_stats.schema import UserError
 
 
-def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm",
-        reference: Mapping[str, Any] | None = None) -> Fit:
+def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "newton", weights: Any = None,
+        offset: Any = None, reference: Mapping[str, Any] | None = None) -> Fit:
     """Fit a linear mixed model.
 
     Parameters
@@ -26,13 +26,17 @@ def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "mixedlm
         One row per observation; rows with missing or infinite values are refused by name.
     reml : bool
         Restricted maximum likelihood (default) or maximum likelihood.
-    engine : {"mixedlm", "statsmodels"}
-        What finds the variance parameters; statsmodels is a second opinion for one grouping variable.
+    engine : {"newton", "mixedlm", "statsmodels"}
+        What finds the variance parameters: our own search, or as a second opinion mixedlm's, or statsmodels' (one
+        grouping variable).
+    weights, offset : column name, array or Series (n,), optional
+        Prior weights w (a row's residual variance is sigma^2 / w, as in lme4) and a known part of the mean.
     reference : mapping, optional
         Reference level by column; otherwise the first category, or the first in sorted order.
     """
-    way = Linear(make_frame(formula, data, family=NORMAL, reference=reference), reml, engine)
-    return make_fit(way, way.estimate())
+    frame = make_frame(formula, data, family=NORMAL, weights=weights, offset=offset, reference=reference)
+    way = Linear(frame, reml, engine)
+    return warned(make_fit(way, way.estimate()))
 
 
 def glmm(formula: str, data: Any, *, family: str = "beta", link: str | None = None, dispersion: str = "~ 1",

@@ -11,6 +11,7 @@ import pandas as pd
 from canopy_stats.mixed import blocks, checks, formula
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.estimates import Estimates
+from canopy_stats.mixed.frames import as_pandas
 from canopy_stats.mixed.ways import Way
 from canopy_stats.schema import UserError
 
@@ -31,10 +32,11 @@ class Rows:
     columns: list[Array]
 
 
-def predict(fit: Estimates, way: Way, data: pd.DataFrame | None, mode: Mode, scale: Scale, se: bool) -> Any:
+def predict(fit: Estimates, way: Way, data: Any, mode: Mode, scale: Scale, se: bool) -> Any:
     """Means (m,), or a table of mean and standard error; see ``Fit.predict``."""
     check_choice("mode", mode, ("population", "conditional", "new_levels"))
     check_choice("scale", scale, ("response", "link"))
+    data = None if data is None else as_pandas(data)
     rows = encode(fit, data, mode)
     eta = rows.x @ fit.beta + rows.offset + (0.0 if mode == "population" else random_part(fit, rows))
     index = fit.design.data.index if data is None else data.index

@@ -9,6 +9,7 @@ import numpy as np
 from canopy_stats.mixed import blocks, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE
+from canopy_stats.mixed.covariance import expected_information
 from canopy_stats.mixed.formula import Factor
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
@@ -143,34 +144,16 @@ def first_hessian(problem: Problem, omega: Array, found: Evaluation) -> Array:
         columns = -laplace.hessian(problem, omega, found, np.full(len(omega), 1e-6), rest)
         out[:inside, rest] = columns[:inside]
         out[rest, :inside] = columns[:inside].T
-    out[inside:, inside:] = theta_information(problem, found)
+    out[inside:, inside:] = _theta_information(problem, found)
     return make_positive(out)
 
 
-def theta_information(problem: Problem, found: Evaluation) -> Array:
-    """Expected information (t, t) on theta: sum over levels of tr(S dB S dB') / 2.
-
-    B = T T', S = G - G T (I + T'GT)^-1 T' G with G the level's own information; links between factors are left out.
-    """
-    out = np.zeros((problem.sizes.theta,) * 2)
-    for factor, t in zip(problem.factors, found.mode.factors, strict=True):
-        g = blocks.own_gram(factor, np.maximum(-found.mode.at.d2, 0.0))
-        s = g - g @ t @ np.linalg.solve(np.eye(len(t)) + t.T @ g @ t, t.T @ g)
-        entries = np.argwhere(factor.pattern >= 0)
-        moved = [s @ _product_slope(t, a, b) for a, b in entries]
-        for (a, b), left in zip(entries, moved, strict=True):
-            for (e, f), right in zip(entries, moved, strict=True):
-                value = 0.5 * float(np.einsum("lij,lji->", left, right))
-                out[factor.pattern[a, b], factor.pattern[e, f]] = value
+def _theta_information(problem: Problem, found: Evaluation) -> Array:
+    """Expected information (t, t) on theta of the working model, kept away from zero."""
+    weights = np.maximum(-found.mode.at.d2, 0.0)
+    grams = [blocks.own_gram(factor, weights) for factor in problem.factors]
+    out = expected_information(problem.factors, grams, found.mode.factors, problem.sizes.theta)
     return out + np.diag(np.maximum(1e-3 * np.diag(out).max(initial=0.0), 1e-6) * np.ones(len(out)))
-
-
-def _product_slope(t: Array, a: int, b: int) -> Array:
-    """Derivative (q, q) of T T' in the entry (a, b) of T."""
-    slope = np.zeros_like(t)
-    slope[a] += t[:, b]
-    slope[:, a] += t[:, b]
-    return slope
 
 
 def _joint(problem: Problem, found: Evaluation) -> Array:

@@ -70,6 +70,27 @@ def test_terms_of_a_linear_model_are_lmertests(linear, reference, kind):
     same_tests(anova(linear, type=kind), reference["linear"][f"type{kind}"])
 
 
+def test_kenward_roger_is_pbkrtests(linear, reference):
+    same_tests(anova(linear, ddf="kenward-roger"), reference["linear"]["kenward_roger"])
+
+
+def test_kenward_roger_with_slopes_and_crossed_groups(data, reference):
+    fit = lmm("y ~ variant + x + task + (1 + x | item) + (1 | model)", data)
+    same_tests(anova(fit, ddf="kenward-roger"), reference["crossed"]["kenward_roger"])
+
+
+def test_crossed_groups_with_slopes(data, reference):
+    fit = lmm("y ~ variant * task + x + (1 + x | item) + (1 | model)", data)
+    same_tests(anova(fit), reference["slopes"]["type3"])
+    same_rows(means(fit, ["variant", "task"], contrasts="pairwise"), reference["slopes"]["pairs"])
+
+
+def test_kenward_roger_is_for_linear_models_by_reml(linear, share):
+    for fit in (share, linear.by_likelihood()):
+        with pytest.raises(UserError, match="linear models fitted by REML"):
+            anova(fit, ddf="kenward-roger")
+
+
 def test_type_three_does_not_depend_on_the_contrasts(unbalanced, reference):
     coded = lmm("y ~ C(variant, contr.sum) * C(task, contr.helmert) * x + (1 | item)", unbalanced)
     table = anova(coded)

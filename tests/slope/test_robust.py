@@ -146,6 +146,18 @@ def test_a_cell_with_one_variant_is_left_out_by_name(panel):
     assert found.difference.estimate == pytest.approx(again.estimate, abs=0.05)
 
 
+def test_a_task_of_one_prompt_is_left_out_by_name():
+    noisy = panel_of(LAW.but(rollouts=10))
+    kept = (noisy["task"] != "task1") | (noisy["prompt_id"] == "000")
+    found = cs.slope_change(noisy[kept], model="robust")
+    names = ", ".join(f"task1 / family{k}" for k in range(3))
+    assert found.identified and f"Left out: {names} (for want of common support)." in found.notes
+    assert set(found.calibration["task"]) == {"task0", "task2", "task3"}
+    again = cs.slope_change(noisy[noisy["task"] != "task1"], model="robust").difference
+    scale = noisy[kept]["R_bar"].std() / noisy[noisy["task"] != "task1"]["R_bar"].std()
+    assert found.difference.estimate == pytest.approx(scale * again.estimate, rel=1e-3)
+
+
 def test_one_family_is_not_available(panel):
     found = cs.slope_change(panel[panel["model_name"] == "family0"], model="robust")
     assert not found.identified and found.verdict.startswith("Not available: one family.")

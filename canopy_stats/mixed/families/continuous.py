@@ -142,5 +142,6 @@ def gamma_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[st
         lambda eta, rest: mean(eta, rest) ** 2 * np.exp(-rest.kappa), draw, cdf, _positive,
         lambda y, trials: chosen.forward(y),
         lambda y, trials, residual: -float(np.log(np.clip(np.var(np.log(y)), 1e-8, 1e2))),
-        dispersion="log shape: the variance is mu^2 / shape", unit=unit_of(chosen), kappa_edge=EDGE, make=gamma_family,
+        dispersion="log shape: the variance is mu^2 / shape", unit=unit_of(chosen),
+        kappa_range=(-np.inf, EDGE), make=gamma_family,
     )

@@ -133,7 +133,8 @@ def _family(
         name, link.name, lambda y, rest: through(link, density(y, rest.kappa)), mean,
         lambda eta, rest: variance(mean(eta, rest), rest.kappa), draw, cdf, whole, _start(link), start_kappa,
         dispersion=dispersion, unit=unit_of(link), eta_range=(-EDGE if link.natural is None else -np.inf, np.inf),
-        kappa_edge=EDGE, counts=True, make=make,
+        kappa_range=(-np.inf, EDGE) if name == "nbinom2" else (-EDGE, np.inf), counts=True, make=make,
+        sharp="the counts vary as Poisson ones do, try that family.",
     )
 
 

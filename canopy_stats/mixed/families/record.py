@@ -113,7 +113,7 @@ class Family:
     for rows that tell nothing), ``start_kappa`` the log dispersion from the response, its trials and the residuals of
     that guess, ``start_zeta`` the logit of the probability of a zero. ``dispersion`` says in words what kappa is, and
     is empty where there is no dispersion. ``unit`` is what counts as one on the scale of eta, from kappa and the
-    response; predictors outside ``eta_range`` and log dispersions beyond ``kappa_edge`` (``sharp`` says what that
+    response; predictors outside ``eta_range`` and log dispersions beyond ``kappa_range`` (``sharp`` says what that
     means) are suspicious. ``zero`` is "inflation" or "hurdle" where zeros have a predictor of their own. ``make``
     builds the family from link, ``facts`` (what ``learn`` took from the response) and ``labels`` of its categories;
     ``wrap`` adds zero inflation.
@@ -133,7 +133,7 @@ class Family:
     dispersion: str = ""
     unit: Callable[[Array, Array], float] = _one
     eta_range: tuple[float, float] = (-np.inf, np.inf)
-    kappa_edge: float = np.inf
+    kappa_range: tuple[float, float] = (-np.inf, np.inf)
     sharp: str = "their responses hardly vary."
     cuts: Cuts = NO_CUTS
     probabilities: Callable[[Array, Others], Array] | None = None

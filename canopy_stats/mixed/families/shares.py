@@ -36,7 +36,7 @@ def beta_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[str
         lambda eta, rest, rng: beta_draw(chosen.predictor(eta), rest.kappa, rng),
         lambda y, eta, rest: beta_cdf(y, chosen.predictor(eta), rest.kappa), _beta_refuse,
         lambda y, trials: _inner(y, chosen), _start_kappa, dispersion="log phi, the precision",
-        eta_range=(-EDGE, EDGE), kappa_edge=EDGE, make=beta_family,
+        eta_range=(-EDGE, EDGE), kappa_range=(-np.inf, EDGE), make=beta_family,
     )
 
 
@@ -146,7 +146,7 @@ def ordbeta_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[
         lambda eta, rest, rng: _draw(eta, rest.kappa, *shares(eta, rest), rng),
         lambda y, eta, rest: _cdf(y, eta, rest.kappa, *shares(eta, rest)), lambda y, trials: _ordbeta_refuse(y),
         lambda y, trials: _inner(y, SHARES["logit"]), _start_kappa, dispersion="log phi, the precision between 0 and 1",
-        eta_range=(-EDGE, EDGE), kappa_edge=EDGE, cuts=cuts, make=ordbeta_family,
+        eta_range=(-EDGE, EDGE), kappa_range=(-np.inf, EDGE), cuts=cuts, make=ordbeta_family,
         learn=learn_edges, facts=(zeros, ones),
     )
 

@@ -20,13 +20,16 @@ _CELL = ["task", "model_name", "model_variant"]
 
 
 def cautions(panel: pd.DataFrame, checks: pd.DataFrame | None, slopes: Sequence[Mapping[str, Any]] = (),
-             drift: Mapping[str, Mapping[str, Any] | None] | None = None, told: str = "") -> list[str]:
-    """All that apply, the gravest first: checks, slopes, the cap, texts.
+             drift: Mapping[str, Mapping[str, Any] | None] | None = None, told: str = "",
+             said: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """All that apply, the gravest first: checks, slopes, models and prompts, the cap, texts.
 
     ``checks`` has a row for each finding of each run, ``slopes`` a mapping for each slope model, ``drift`` each
-    run's stamp of what was drawn again. What the finding has ``told`` already is not said twice.
+    run's stamp of what was drawn again, ``said`` what each run said of its model and prompts. What the finding has
+    ``told`` already is not said twice.
     """
-    return [*of_checks(checks), *of_slopes(slopes, told), *of_the_cap(panel), *of_texts(panel), *of_drift(drift or {})]
+    return [*of_checks(checks), *of_slopes(slopes, told), *of_runs(said or {}), *of_the_cap(panel), *of_texts(panel),
+            *of_drift(drift or {})]
 
 
 def of_checks(checks: pd.DataFrame | None) -> list[str]:
@@ -60,6 +63,19 @@ def of_slopes(slopes: Iterable[Mapping[str, Any]], told: str = "") -> list[str]:
                 "; the finding says why." if why and why in told else f". {why}".rstrip()))
         said += [f"The robust slope: {note}" for note in row.get("notes", ()) if row["model"] == "robust"]
     return said
+
+
+def of_runs(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """What runs said of their models and prompts when they were drawn, each line once with its runs."""
+    by_line: dict[str, list[str]] = {}
+    for run, lines in said.items():
+        for line in lines:
+            by_line.setdefault(line, []).append(run)
+    return [f"{line} ({_some(runs)})" for line, runs in by_line.items()]
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def of_the_cap(panel: pd.DataFrame) -> list[str]:

@@ -29,10 +29,11 @@ def of_folder(folder: Folder) -> Content:
     printed, drawn, found = tables(folder), pictures(folder), finding(folder)
     room = LIMIT - FRAME - sum(len(p.svg) for p in drawn) - 50 * sum(len(t.rows) * len(t.head) for t in printed)
     drift = {name: run.manifest["drift"] for name, run in runs.items()}
+    said = {name: run.config.model.get("cautions", ()) for name, run in runs.items()}
     return Content(
         title=str(study.get("title") or "Study"), contrast=str(study.get("contrast") or ""),
         finding=found, facts=facts(panel, runs), tables=printed, pictures=drawn,
-        warnings=tuple(cautions.cautions(panel, folder.findings, provenance.slopes(folder), drift, found)),
+        warnings=tuple(cautions.cautions(panel, folder.findings, provenance.slopes(folder), drift, found, said)),
         explorer=sample.explorer(runs, panel, max(room, LIMIT // 10)) if runs else None,
         provenance=provenance.provenance(folder))
 

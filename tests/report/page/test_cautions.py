@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canopy_stats.report.page.cautions import cautions, of_checks, of_drift, of_slopes, of_texts, of_the_cap
+from canopy_stats.report.page.cautions import cautions, of_checks, of_drift, of_runs, of_slopes, of_texts, of_the_cap
 
 
 def panel(**shares):
@@ -87,3 +87,9 @@ def test_drift():
     stamp = {"redrawn": [{"flips": 0, "tokens": 900}, {"flips": 2, "tokens": 1100}]}
     assert of_drift({"a": None, "b": {"redrawn": []}}) == []
     assert "2 of 2,000 flipped" in of_drift({"a": stamp, "b": None})[0]
+
+
+def test_what_runs_said_stands_once_with_their_names():
+    said = {f"r{i}": ["A second BOS.", *(["Another base."] if i == 2 else [])] for i in range(6)}
+    assert of_runs(said) == ["A second BOS. (r0, r1, r2, r3 and 2 more)", "Another base. (r2)"]
+    assert of_runs(said)[0] in cautions(panel(truncation_rate=(0.1, 0.06)), FINE, said=said)
