@@ -73,8 +73,10 @@ def _model_name(given: str, info: ValidationInfo) -> str:
 
 
 def _joined(folder: Path, given: str) -> Path:
-    if _CONTROL.search(given) or len(given.encode()) > 4000:
+    if _CONTROL.search(given):
         raise PydanticCustomError("name", "a path without control characters")
+    if len(given.encode()) > 4000 or any(len(part.encode()) > 255 for part in given.split("/")):
+        raise PydanticCustomError("name", "a path as file systems allow it: at most 255 bytes between slashes")
     try:
         return folder / Path(given).expanduser()
     except RuntimeError:
