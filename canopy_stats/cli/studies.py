@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from canopy_stats.cli.command import OK, Command
+from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_study
 from canopy_stats.cli.options import embedder_option, study_argument
 
@@ -24,7 +24,7 @@ def _run(options: argparse.Namespace) -> int:
     result = run_study(file.study, out, **steps)
     if options.quiet:
         print(f"{result.out / 'summary.md'}")
-    return OK
+    return FAILED if result.missing else OK
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:

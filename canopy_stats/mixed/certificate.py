@@ -27,7 +27,7 @@ class Tolerances:
     quick: float = 1e-4
 
 
-LINEAR = Tolerances()
+LINEAR = Tolerances(search=1e-9)
 LAPLACE = Tolerances(zero=2e-2)
 
 

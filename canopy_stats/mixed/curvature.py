@@ -30,12 +30,17 @@ class Curvature:
         return np.asarray(self.joint[:-1, :-1] - np.outer(cross, cross) / self.joint[-1, -1])
 
 
-def make_curvature(products: Products, found: Solution, theta: Array, *, reml: bool) -> Curvature:
-    """Differences of the exact gradient in theta, everything else in closed form."""
+def make_curvature(
+    products: Products, found: Solution, theta: Array, *, reml: bool, second: Array | None = None
+) -> Curvature:
+    """Differences of the exact gradient in theta, everything else in closed form.
+
+    ``second`` (t, t) are those differences where they were made at this theta before.
+    """
     factors, size, df = products.layout.factors, len(theta), products.df(reml)
     variance = found.rss / df
     joint = np.empty((size + 1, size + 1))
-    joint[:-1, :-1] = _differences(products, theta, variance, reml=reml)
+    joint[:-1, :-1] = _differences(products, theta, variance, reml=reml) if second is None else second
     joint[:-1, -1] = joint[-1, :-1] = -2 * pls.gather(factors, found.residual_slopes, size) / variance
     joint[-1, -1] = 4 * df
     information = pls.gather(factors, found.information_slopes, size)

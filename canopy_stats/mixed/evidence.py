@@ -29,12 +29,12 @@ def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: i
     return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame, LAPLACE)
 
 
-def positive_definite(block: Array) -> bool:
+def positive_definite(block: Array, tolerance: float = 1e-9) -> bool:
     """Whether a Hessian (k, k), in units of its diagonal, is finite and positive definite."""
     if not np.all(np.isfinite(block)) or np.any(np.diag(block) <= 0):
         return False
     scale = np.sqrt(np.diag(block))
-    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > 1e-9)
+    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > tolerance)
 
 
 def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:

@@ -15,6 +15,7 @@ from scipy import linalg, sparse
 
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.grouping import Factor
+from canopy_stats.mixed.linear import Linear
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
@@ -35,8 +36,8 @@ class Adjusted:
 
 def kenward_roger(fit: Fit) -> Adjusted:
     """The adjusted covariance of a linear model's coefficients. UserError for other models and for too many effects."""
-    _check(fit)
-    first, second, third, trace, structures, p = _products(fit)
+    way = _checked(fit)
+    first, second, third, trace, structures, p = _products(way, fit)
     m = len(first) - p
     z, x = slice(0, m), slice(m, m + p)
     covariance = np.linalg.inv(first[x, x])
@@ -51,28 +52,34 @@ def kenward_roger(fit: Fit) -> Adjusted:
     information = pairs - 2 * np.einsum("ab,rsba->rs", covariance, squares) + np.einsum("rab,sba->rs", middle, middle)
     variance = 2 * np.linalg.pinv(information)
     shift = np.einsum("rs,rsab->ab", variance, squares - np.einsum("rab,sbc->rsac", derivatives, middle))
-    return Adjusted(covariance, covariance + 2 * covariance @ shift @ covariance, derivatives, variance)
+    return _natural(Adjusted(covariance, covariance + 2 * covariance @ shift @ covariance, derivatives, variance), way)
 
 
-def _check(fit: Fit) -> None:
-    if not fit.profiled_sigma or not fit.reml:
+def _natural(own: Adjusted, way: Linear) -> Adjusted:
+    """From the model's own coordinates, where no unit matters, to those of its coefficients."""
+    back = way.coordinates.scale * way.coordinates.back
+    ahead = np.linalg.inv(back)
+    return Adjusted(back @ own.covariance @ back.T, back @ own.adjusted @ back.T,
+                    np.einsum("ab,rac,cd->rbd", ahead, own.derivatives, ahead), own.variance)
+
+
+def _checked(fit: Fit) -> Linear:
+    if not isinstance(fit.way, Linear) or not fit.reml:
         raise UserError("Kenward and Roger's degrees of freedom are for linear models fitted by REML; use"
                         " ddf='satterthwaite', or fit by lmm(..., reml=True).")
     size = sum(len(f.levels) * len(f.terms) for f in fit.design.factors)
     if size > LARGEST:
         raise UserError(f"Kenward and Roger's test needs matrices of all {size} random effects, more than {LARGEST};"
                         " use ddf='satterthwaite', which is as good for so many.")
+    return fit.way
 
 
-def _products(fit: Fit) -> tuple[Array, Array, Array, float, list[sparse.csr_matrix], int]:
+def _products(way: Linear, fit: Fit) -> tuple[Array, Array, Array, float, list[sparse.csr_matrix], int]:
     """A' V^-j A (m + p, m + p) for j = 1, 2, 3, the trace of V^-2, and the E_r (m, m)."""
-    weights = fit.frame.weights
-    scale = np.ones(fit.nobs) if weights is None else np.sqrt(weights)
-    blocks = [_columns(factor) for factor in fit.design.factors]
-    z = sparse.hstack(blocks).tocsr().multiply(scale[:, None]).tocsr()
-    x = fit.design.fixed.matrix * scale[:, None]
-    roots = [sparse.kron(sparse.identity(len(f.levels)), root / fit.sigma)
-             for f, root in zip(fit.design.factors, fit.roots, strict=True)]
+    at, solution = way.coordinates, way.solution_of(fit)
+    z, x = sparse.hstack([_columns(factor) for factor in at.factors]).tocsr(), at.x
+    roots = [sparse.kron(sparse.identity(len(f.levels)), root)
+             for f, root in zip(at.factors, solution.roots, strict=True)]
     k = (z @ sparse.block_diag(roots)).tocsr()
     zx, kx = z.T @ x, k.T @ x
     gram = np.block([[(z.T @ z).toarray(), zx], [zx.T, x.T @ x]])
@@ -82,7 +89,7 @@ def _products(fit: Fit) -> tuple[Array, Array, Array, float, list[sparse.csr_mat
     once = linalg.cho_solve(factor, across)
     twice = linalg.cho_solve(factor, inside @ once)
     thrice = linalg.cho_solve(factor, inside @ twice)
-    shrunk, variance = linalg.cho_solve(factor, inside), fit.sigma**2
+    shrunk, variance = linalg.cho_solve(factor, inside), (fit.sigma / at.scale) ** 2
     powers = (gram - across.T @ once, gram - across.T @ (2 * once - twice),
               gram - across.T @ (3 * once - 3 * twice + thrice))
     first, second, third = (part / variance ** (j + 1) for j, part in enumerate(powers))

@@ -39,6 +39,8 @@ def _normal(link: str | None = None, facts: tuple[Any, ...] = (), labels: tuple[
     return replace(get_family("gaussian"), name="lmm", make=_normal)
 
 
+FLAT = 1e-6
+"""Curvature, in units of the diagonal, that differences of gradients can't tell from none."""
 NORMAL = _normal()
 """The linear model's family: normal, its variance profiled out instead of modelled."""
 
@@ -77,6 +79,7 @@ class Linear:
         check_frame(self.frame)
         found = SEARCHES[self.engine](self)
         made = self._package(replace(found, theta=canonical(self.products, found.theta)))
+        self._keep(made, found.second)
         return replace(made, evidence=self.certify(made))
 
     def quick(self, start: Estimates) -> Estimates:
@@ -102,6 +105,10 @@ class Linear:
             singular=bool(self._vanished(found.theta)), message=found.message, evaluations=found.evaluations,
         )
 
+    def solution_of(self, at: Estimates) -> Solution:
+        """The penalised least-squares solution behind estimates of this frame."""
+        return self._solution(self._inward(at.theta))
+
     def _solution(self, theta: Array) -> Solution:
         solution = pls.solve_theta(self.products, theta)
         if solution is None:
@@ -121,11 +128,14 @@ class Linear:
 
     def curvature(self, at: Estimates) -> Curvature:
         """Second derivatives at the estimates, made once."""
-        key = at.theta.tobytes()
-        if key not in self._kept:
-            theta = self._inward(at.theta)
-            self._kept[key] = make_curvature(self.products, self._solution(theta), theta, reml=self.reml)
-        return self._kept[key]
+        if at.theta.tobytes() not in self._kept:
+            self._keep(at)
+        return self._kept[at.theta.tobytes()]
+
+    def _keep(self, at: Estimates, second: Array | None = None) -> None:
+        theta = self._inward(at.theta)
+        solution = self._solution(theta)
+        self._kept[at.theta.tobytes()] = make_curvature(self.products, solution, theta, reml=self.reml, second=second)
 
     def degrees_of_freedom(self, at: Estimates, contrasts: Array) -> Array:
         """Satterthwaite's degrees of freedom (k,) of contrasts (k, p)."""
@@ -142,7 +152,7 @@ class Linear:
         squared = gradient[inside] @ positive_inverse(block) @ gradient[inside]
         certificate = Certificate(
             optimiser=self.engine, returned=at.message, evaluations=at.evaluations,
-            distance=float(np.sqrt(max(0.0, squared))), hessian_positive=positive_definite(block),
+            distance=float(np.sqrt(max(0.0, squared))), hessian_positive=positive_definite(block, FLAT),
             boundary=boundary_slopes(columns, hessian), tolerances=LINEAR,
         )
         if certificate.converged:

@@ -20,9 +20,16 @@ from canopy_stats.mixed.linear import NORMAL, Linear
 from canopy_stats.mixed.model_frame import DISPERSION, ZERO, ModelFrame, right_part, trials_of, with_thresholds
 from canopy_stats.schema import UserError
 
+SAME = 1e-3
+"""Log-likelihoods that differ by less are those of one fit, whatever machine computed them."""
+
 
 def load_fit(path: str | Path) -> Fit:
-    """Read a fit that ``Fit.save`` wrote."""
+    """Read a fit that ``Fit.save`` wrote.
+
+    The log-likelihood is computed anew; UserError where it is not the stored one, since then data or estimates were
+    changed after the fit.
+    """
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}; fits are written by fit.save(path).")
     with np.load(path, allow_pickle=False) as archive:
@@ -32,7 +39,16 @@ def load_fit(path: str | Path) -> Fit:
     meta = json.loads(str(arrays["meta"]))
     if meta["format"] != FORMAT:
         raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}; fit and save again.")
-    return _restore(meta, arrays)
+    return _proved(_restore(meta, arrays), meta["llf"], path)
+
+
+def _proved(fit: Fit, stored: float, path: str | Path) -> Fit:
+    if not abs(fit.llf - stored) <= SAME + 1e-7 * abs(stored):
+        raise UserError(
+            f"{path} does not hold what was fitted: its data and estimates have log-likelihood {fit.llf:.6g}, stored is"
+            f" {stored:.6g}. The file was changed, or made by another version; fit and save again."
+        )
+    return fit
 
 
 def _restore(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:

@@ -11,22 +11,28 @@ from canopy_stats.mixed import pls
 from canopy_stats.mixed.blocks import Array, templates
 from canopy_stats.mixed.certificate import LINEAR
 from canopy_stats.mixed.covariance import canonical_theta, expected_information
-from canopy_stats.mixed.curvature import make_curvature
+from canopy_stats.mixed.curvature import Curvature, make_curvature
 from canopy_stats.mixed.optimise import make_positive, minimise, newton_step, polish
 from canopy_stats.mixed.pls import Products
 from canopy_stats.schema import UserError
 
+SAME = 1e-9
+"""Second derivatives are taken over to a theta this near in squared standard errors."""
 SMALLEST, LARGEST = 0.1, 5.0
 """Standard deviations, relative to the residual's, between which a search starts."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search for theta (t,) said: its message and number of evaluations."""
+    """What a search for theta (t,) said: its message and number of evaluations.
+
+    ``second`` (t, t) are the deviance's second derivatives in theta, sigma fixed, where it made them at its end.
+    """
 
     theta: Array
     message: str = "done"
     evaluations: int = 0
+    second: Array | None = None
 
 
 def search(products: Products, *, reml: bool) -> Search:
@@ -35,9 +41,19 @@ def search(products: Products, *, reml: bool) -> Search:
     objective = _objective(products, reml)
     hessian = make_positive(_information(products, start))
     optimum = minimise(objective, start, hessian, decrement=LINEAR.search, limit=_limit)
-    optimum = polish(objective, optimum, lambda theta: _hessian(products, theta, reml), decrement=LINEAR.polish,
+    made: dict[bytes, Curvature] = {}
+    optimum = polish(objective, optimum, lambda theta: _hessian(products, theta, reml, made), decrement=LINEAR.polish,
                      moved=LINEAR.moved, limit=_limit)
-    return Search(canonical(products, optimum.x), optimum.message, optimum.evaluations)
+    theta = canonical(products, optimum.x)
+    second = _still_there(theta, made, optimum.hessian)
+    return Search(theta, optimum.message, optimum.evaluations + 2 * len(theta) * len(made), second)
+
+
+def _still_there(theta: Array, made: dict[bytes, Curvature], hessian: Array) -> Array | None:
+    """The last second derivatives, if theta is as good as where they were made."""
+    at, last = list(made.items())[-1]
+    way = theta - np.frombuffer(at)
+    return last.joint[:-1, :-1] if way @ hessian @ way < SAME else None
 
 
 def quick_search(products: Products, start: Array, *, reml: bool) -> Search:
@@ -69,10 +85,12 @@ def _objective(products: Products, reml: bool) -> Callable[[Array], tuple[float,
     return value
 
 
-def _hessian(products: Products, theta: Array, reml: bool) -> Array:
+def _hessian(products: Products, theta: Array, reml: bool, made: dict[bytes, Curvature]) -> Array:
     found = pls.solve_theta(products, theta)
     assert found is not None
-    return 0.5 * make_curvature(products, found, theta, reml=reml).profiled
+    curvature = make_curvature(products, found, theta, reml=reml)
+    made[theta.tobytes()] = curvature
+    return 0.5 * curvature.profiled
 
 
 def _limit(theta: Array, step: Array) -> float:

@@ -96,14 +96,13 @@ FIGURES: Mapping[str, Entry] = {
 
 Kind = Literal["tables", "figures"]
 CATALOGUE: dict[Kind, Mapping[str, Entry]] = {"tables": TABLES, "figures": FIGURES}
-Say = Callable[[str], None]
 
 
-def write(kind: Kind, source: Source, out: Path, say: Say = lambda line: None) -> list[Path]:
+def write(kind: Kind, source: Source, out: Path) -> list[Path]:
     """Write every table (``out/NAME`` .csv, .tex, .html, .md, .txt) or figure (.svg, .png) that the source allows.
 
-    What it does not suffice for is left out: ``say`` hears of it, and left_out.txt keeps the reasons. index.json has
-    the captions of what was written.
+    What it does not suffice for is left out, and left_out.txt keeps the reasons. index.json has the captions of what
+    was written.
     """
     files.make_folder(out)
     made, left_out = list[Path](), dict[str, str]()
@@ -112,7 +111,6 @@ def write(kind: Kind, source: Source, out: Path, say: Say = lambda line: None) -
             made += write_one(kind, name, source, out)
         except UserError as error:
             left_out[name] = str(error)
-            say(f"  left out: {name}: {error}")
     return [*made, *_kept_index(kind, out, left_out)]
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from canopy_stats.report import figures, frames
 from canopy_stats.report.source import BASE, Source, identity
+from canopy_stats.schema import UserError
 from canopy_stats.slope.mean_curve import rows_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def curves(models: Mapping[str, str], by: str = "task") -> Callable[[Source], Fi
             made = [change.curve(by, source.pair(variant)).assign(model=models[change.model])
                     for change in found.changes.values() if change.fit is not None]
             parts += [curve[curve["model_variant"].isin(drawn)] for curve in made]
+        if not parts:
+            raise UserError(f"None of the models {', '.join(models)} has a curve on this panel.")
         return figures.diversity_against_rate(source.panel, by=by, curves=pd.concat(parts, ignore_index=True))
 
     return draw
@@ -78,6 +81,8 @@ def residuals(models: Sequence[str]) -> Callable[[Source], Figure]:
             tests[model] = found.tests
             rows = rows_of(fit.design.data.reset_index(drop=True), panel)[["R_bar", "model_variant"]]
             parts.append(rows.assign(model=model, residual=found.residuals, fitted=found.fitted))
+        if not parts:
+            raise UserError(f"None of the models {', '.join(models)} has residuals on this panel.")
         return figures.residual_diagnostics(pd.concat(parts, ignore_index=True), tests)
 
     return draw

@@ -9,6 +9,7 @@ import pandas as pd
 
 from canopy_stats.report import frames, views
 from canopy_stats.report.folder import Folder
+from canopy_stats.report.missing import missing
 from canopy_stats.report.printed import console, markdown
 from canopy_stats.schema import SamplingPolicy
 
@@ -19,13 +20,19 @@ def closing(folder: Folder, seconds: Mapping[str, float]) -> str:
     return "\n".join([
         "", study["title"], study["contrast"], "",
         "Slope of semantic diversity D on mean entropy rate (D per nat/token), standard errors in brackets:", "",
-        slopes(folder, console), "", scrutinised(folder), "",
+        slopes(folder, console), "", *([words, ""] if (words := _told(folder)) else []),
         "Check of the rollouts (z-scores within 4; differences from plain transformers in nats):", "",
-        console(checks(folder)), "",
+        console(checks(folder)), "", *incomplete(folder),
         f"Panel:   {out / 'panel.parquet'} ({len(folder.panel)} rows)",
         f"Tables:  {out / 'tables'}", f"Figures: {out / 'figures'}", f"Summary: {out / 'summary.md'}",
         f"Report:  {out / 'report.html'}",
         "Time:    " + ", ".join(f"{stage} {took:.0f} s" for stage, took in seconds.items())])
+
+
+def incomplete(folder: Folder) -> list[str]:
+    """What the study lacks, as lines; none for one that has everything."""
+    lines = missing(folder)
+    return ["The study is incomplete:", *(f"  missing: {line}." for line in lines), ""] if lines else []
 
 
 def slopes(folder: Folder, printed: Callable[[pd.DataFrame], str]) -> str:
@@ -46,6 +53,12 @@ def scrutinised(folder: Folder) -> str:
     return "\n\n".join(f"{variant}: {words}" if several else words for variant, words in folder.verdicts.items())
 
 
+def _told(folder: Folder) -> str:
+    """What the scrutiny says, unless it only says why there is none: what is missing stands below, once."""
+    return "" if any(" could not be held against " in words for words in folder.verdicts.values()) else (
+        scrutinised(folder))
+
+
 def page(folder: Folder) -> str:
     """The study on one Markdown page."""
     study, panel = folder.settings, folder.panel
@@ -56,6 +69,7 @@ def page(folder: Folder) -> str:
         "## Base against tuned", "", markdown(frames.base_tuned(panel)), "",
         "## Canopy entropy in three terms", "", markdown(frames.decomposition(panel)), "",
         "## Check", "", markdown(checks(folder)), "",
+        *(["## Missing", "", *(f"- {line}" for line in lacking), ""] if (lacking := missing(folder)) else []),
         "## Settings and warnings", "", *(f"- {line}" for line in settings(study, panel)), "",
         "## Figures", "", *(f"![{name}](figures/{path.name})\n" for name, path in pictures(folder).items())])
 

@@ -14,6 +14,7 @@ from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm
 from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import covariance, degrees_of_freedom, names
 from canopy_stats.slope.columns import BASE
@@ -91,6 +92,8 @@ def specification_curve(panel: pd.DataFrame | Mapping[str, pd.DataFrame], *, cho
     panels = {_embedder(panel): panel} if isinstance(panel, pd.DataFrame) else dict(panel)
     if not panels:
         raise UserError("specification_curve() needs at least one panel.")
+    for one in panels.values():
+        check_rows(one)
     grid = make_grid(panels, choices)
     rows = fork_map(lambda i: _row(grid, i, level), len(grid.specifications), workers)
     return SpecificationCurve(pd.DataFrame(rows), grid.options, grid.left_out, level, grid)

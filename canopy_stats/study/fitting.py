@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canopy_stats import files, slope
 from canopy_stats.report.folder import Folder
+from canopy_stats.report.missing import cause
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
 from canopy_stats.slope.models import MODELS
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from canopy_stats.slope.models import AnyModel
 
-Say = Callable[[str], None]
 FITTING = ("mixedlm", "numpy", "scipy", "pandas", "formulaic")
 """Packages whose versions decide a fit."""
 
@@ -30,15 +29,14 @@ def fit_key(out: Path) -> Key | None:
     return made if panel is not None else None
 
 
-def fit(out: Path, say: Say) -> list[Path]:
+def fit(out: Path) -> list[Path]:
     """Every slope model on the study's panel: the slope table, each model's change in words and numbers, its fit."""
     source, folder = Source(Folder(out).panel, slope), out / "fits"
     files.make_folder(folder)
-    made = [_slopes(source, folder, say), *_scrutiny(source, folder, say)]
-    return [*made, *_changes(source, folder, say)]
+    return [_slopes(source, folder), *_scrutiny(source, folder), *_changes(source, folder)]
 
 
-def _slopes(source: Source, folder: Path, say: Say) -> Path:
+def _slopes(source: Source, folder: Path) -> Path:
     """The slope table, for each tuned variant; without a row where the panel does not suffice, with the reason."""
     import pandas as pd
 
@@ -48,7 +46,6 @@ def _slopes(source: Source, folder: Path, say: Say) -> Path:
             table = slope.slope_table(source.pair(tuned))
         except UserError as error:
             notes.append(f"No slopes ({tuned}): {error}")
-            say(f"  {notes[-1]}")
             continue
         notes += table.attrs.get("notes", [])
         made.append(table if len(source.tuned) == 1 else table.assign(tuned=tuned))
@@ -58,7 +55,7 @@ def _slopes(source: Source, folder: Path, say: Say) -> Path:
     return folder / "slopes.csv"
 
 
-def _changes(source: Source, folder: Path, say: Say) -> list[Path]:
+def _changes(source: Source, folder: Path) -> list[Path]:
     """changes.json, and the fits as files; a model that cannot be fitted is kept with the reason."""
     entries, made = [], [folder / "notes.json", folder / "changes.json"]
     for tuned, model in product(source.tuned, _models(source.panel)):
@@ -66,8 +63,7 @@ def _changes(source: Source, folder: Path, say: Say) -> list[Path]:
         try:
             change = source.change(model, tuned)
         except UserError as error:
-            entries.append(entry | {"failed": str(error)})
-            say(f"  the model {model} ({tuned}) was not fitted: {error}")
+            entries.append(entry | {"failed": cause(source.panel, str(error))})
             continue
         if change.fit is not None:
             made.append(change.fit.save(folder / f"{model}-{tuned}.npz"))
@@ -82,7 +78,7 @@ def _models(panel: pd.DataFrame) -> list[AnyModel]:
     return [model for model in MODELS if model != "paper_rse" or "RSE" in panel]
 
 
-def _scrutiny(source: Source, folder: Path, say: Say) -> list[Path]:
+def _scrutiny(source: Source, folder: Path) -> list[Path]:
     """The paper's slopes against robust ones for each tuned variant, in a table and in words."""
     made = []
     for tuned in source.tuned:
@@ -90,8 +86,8 @@ def _scrutiny(source: Source, folder: Path, say: Say) -> list[Path]:
             found = slope.slope_scrutiny(source.pair(tuned))
             texts = {"csv": found.table.to_csv(index=False), "txt": f"{found.verdict}\n"}
         except UserError as error:
-            say(f"  the paper's slope was not held against the robust one ({tuned}): {error}")
-            texts = {"txt": f"The paper's slope could not be held against the robust one: {error}\n"}
+            texts = {"txt": f"The paper's slope could not be held against the robust one: "
+                            f"{cause(source.panel, str(error))}\n"}
         for suffix, text in texts.items():
             made.append(folder / f"scrutiny-{tuned}.{suffix}")
             files.write_atomic(made[-1], text.encode())

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from canopy_stats import files
 from canopy_stats.report import summary
 from canopy_stats.report.folder import MAIN, Folder
+from canopy_stats.report.missing import missing
 from canopy_stats.report.printed import console
 from canopy_stats.schema import UserError
 from canopy_stats.study import rollouts, stamps, worker
 from canopy_stats.study.parts import Part, parts_of
 from canopy_stats.study.prompts import choose_prompts
+from canopy_stats.study.ready import ready
 from canopy_stats.study.result import TIMES, StudyResult, read_result
 from canopy_stats.study.spec import Study
 from canopy_stats.study.stages import KINDS, later_stages
@@ -47,6 +49,9 @@ def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: 
     unknown = [stage for stage in wanted if stage not in KINDS]
     if unknown:
         raise UserError(f"There is no stage {', '.join(unknown)}; choose among {', '.join(KINDS)}.")
+    if "generate" in wanted or "judge" in wanted:
+        for problem in ready(study):
+            raise UserError(problem)
     files.make_folder(out)
     parts = parts_of(study, out)
     with held(out), worker.quiet():
@@ -54,7 +59,7 @@ def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: 
         if "generate" in wanted:
             with timed("generate", seconds, say):
                 generate(parts, redraw, say, progress)
-        for kind, steps in groupby(later_stages(parts, say), key=lambda stage: stage.kind):
+        for kind, steps in groupby(later_stages(parts), key=lambda stage: stage.kind):
             if kind in wanted:
                 with timed(kind, seconds, say):
                     for step in steps:
@@ -153,22 +158,26 @@ def runs_status(parts: Sequence[Part]) -> pd.DataFrame:
 
 
 def stages_status(parts: Sequence[Part]) -> pd.DataFrame:
-    """A row for each later stage: stage, state (done, stale, missing), why."""
+    """A row for each later stage: stage, state (done, incomplete, stale, missing), why."""
     import pandas as pd
 
     rows: list[dict[str, str]] = []
     for stage in later_stages(parts):
+        state: str
         state, why = stage.state(parts[0].out)
         before = _unfinished(stage.kind, rows)
         if state == "done" and before:
             state, why = "stale", f"waits for {before[0]}"
+        elif state == "done" and stage.kind in ("fit", "tables", "figures"):
+            lacking = missing(Folder(parts[0].out), (stage.kind,))
+            state, why = ("incomplete", f"missing: {'; '.join(lacking)}") if lacking else (state, why)
         rows.append({"stage": stage.name, "state": state, "why": why})
     return pd.DataFrame(rows)
 
 
 def _unfinished(kind: str, rows: list[dict[str, str]]) -> list[str]:
     """The earlier stages whose results will be made anew, and which this one reads from the disk."""
-    waiting = [row["stage"] for row in rows if row["state"] != "done"]
+    waiting = [row["stage"] for row in rows if row["state"] not in ("done", "incomplete")]
     return {"fit": [name for name in waiting if name == "panel"], "tables": waiting, "figures": waiting,
             "report": waiting}.get(kind, [])
 
@@ -182,10 +191,14 @@ def status(study: Study, out: Path) -> str:
     shown = runs.assign(rollouts=[f"{a:,} of {b:,}" for a, b in zip(runs["rollouts"], runs["wanted"], strict=True)],
                         tokens=runs["tokens"].map("{:,}".format)).drop(columns="wanted")
     done, tokens = (runs["state"] == "done").sum(), runs["tokens"].sum()
+    lacking = later.loc[later["state"] == "incomplete", "stage"].tolist()
+    later = later.assign(why=later["why"].where(later["state"] != "incomplete", "see below"))
     return "\n".join([
         f"{study.title}: {out}", "", console(shown), "", console(later), "",
         f"{done} of {len(runs)} runs are done, {tokens:,} tokens so far; "
-        f"{(later['state'] == 'done').sum()} of {len(later)} later stages are done."])
+        f"{later['state'].isin(['done', 'incomplete']).sum()} of {len(later)} later stages are done.",
+        *(summary.incomplete(Folder(out)) if lacking else []),
+        *(f"Before it can run: {problem}" for problem in ready(study))])
 
 
 def complete(study: Study, out: Path) -> bool:

@@ -16,6 +16,7 @@ from canopy_stats.schema import UserError
 from canopy_stats.study import rollouts
 from canopy_stats.study.parts import Part, parts_of
 from canopy_stats.study.prompts import chosen
+from canopy_stats.study.ready import ready
 from canopy_stats.study.rollouts import RunState
 from canopy_stats.study.spec import Checkpoint, Study
 
@@ -130,7 +131,8 @@ def told(study: Study, out: Path, assumed: Assumptions | None = None) -> str:
     if len(further):
         sums = further.groupby("part", sort=False)[_SUMMED].sum().reset_index()
         lines += ["", "Ablations that draw rollouts of their own:", "", console(_shown(sums, ["part"], []))]
-    return "\n".join([*lines, "", *_totals(study, out, rows), "", *_grounds(rows, assumed)])
+    lines += ["", *_totals(study, out, rows), "", *_grounds(rows, assumed)]
+    return "\n".join([*lines, *(f"Before it can run: {problem}" for problem in ready(study))])
 
 
 _SUMMED = ["prompts", "rollouts", "stored_tokens", "most_tokens", "expected_tokens", "bytes", "hours"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from canopy_stats import files
 from canopy_stats.report import summary
 from canopy_stats.report.folder import Folder
+from canopy_stats.report.missing import missing
 from canopy_stats.study.parts import Part
 from canopy_stats.study.rollouts import STALE
 from canopy_stats.study.spec import Study
@@ -30,7 +31,8 @@ class StudyResult:
     """What a study found and where it lies.
 
     ``runs`` by name, ``changes`` one for each slope model (and tuned variant), ``verdicts`` what the scrutiny of the
-    paper's slope says, by tuned variant, ``checks`` one row a run; ``seconds`` is what each stage took in this call.
+    paper's slope says, by tuned variant, ``checks`` one row a run; ``seconds`` is what each stage took in this call;
+    ``missing`` says what could not be made, and why.
     """
 
     out: Path
@@ -45,6 +47,7 @@ class StudyResult:
     figures: list[Path] = field(repr=False)
     report: list[Path] = field(repr=False)
     seconds: dict[str, float] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyResult:
@@ -52,7 +55,7 @@ def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyRes
     folder, out = Folder(main.out), main.out
     return StudyResult(out, main.study, main.opened(), folder.panel, folder.slopes, tuple(folder.changes.values()),
                        folder.verdicts, summary.checks(folder), files_of(out, "tables"), files_of(out, "figures"),
-                       files_of(out, "report"), seconds or {})
+                       files_of(out, "report"), seconds or {}, tuple(missing(folder)))
 
 
 def content_hash(out: Path) -> str:

@@ -18,7 +18,6 @@ from canopy_stats.study import fitting, measuring, stamps
 from canopy_stats.study.parts import Part
 from canopy_stats.study.stamps import Key, State
 
-Say = Callable[[str], None]
 KINDS = ("generate", "check", "embed", "judge", "panel", "fit", "tables", "figures", "report")
 """The stages in order; ``generate`` is drawn by :mod:`canopy_stats.study.pipeline`."""
 
@@ -53,12 +52,12 @@ class Stage:
         return stamps.state(out, self.name, key)
 
 
-def later_stages(parts: Sequence[Part], say: Say = lambda line: None) -> Iterator[Stage]:
+def later_stages(parts: Sequence[Part]) -> Iterator[Stage]:
     """Every stage after the rollouts, in order, those of a kind one after the other."""
     steps = [step for part in parts for step in _of_part(part)]
     for kind in ("check", "embed", "judge", "panel"):
         yield from (step for step in steps if step.kind == kind)
-    yield from _of_study(parts, say)
+    yield from _of_study(parts)
 
 
 def _of_part(part: Part) -> Iterator[Stage]:
@@ -74,13 +73,13 @@ def _of_part(part: Part) -> Iterator[Stage]:
             yield Stage(kind, part.stamp(kind), partial(key, part), partial(make, part), needs)
 
 
-def _of_study(parts: Sequence[Part], say: Say) -> Iterator[Stage]:
+def _of_study(parts: Sequence[Part]) -> Iterator[Stage]:
     """What is made of the panels, and of what is made of them."""
     main, out = parts[0], parts[0].out
-    yield Stage("fit", "fit", lambda: fitting.fit_key(out), lambda: fitting.fit(out, say), "the study's panel")
+    yield Stage("fit", "fit", lambda: fitting.fit_key(out), lambda: fitting.fit(out), "the study's panel")
     everything = "the panels, the check of the runs, and the fits"
-    yield Stage("tables", "tables", lambda: _shown_key(parts), lambda: _shown("tables", parts, say), everything)
-    yield Stage("figures", "figures", lambda: _shown_key(parts), lambda: _shown("figures", parts, say), everything)
+    yield Stage("tables", "tables", lambda: _shown_key(parts), lambda: _shown("tables", parts), everything)
+    yield Stage("figures", "figures", lambda: _shown_key(parts), lambda: _shown("figures", parts), everything)
     yield Stage("report", "report", lambda: _report_key(main), lambda: _report(main), "tables and figures")
 
 
@@ -100,10 +99,10 @@ def _shown_key(parts: Sequence[Part]) -> Key | None:
             "code": stamps.code_hash("report", "slope", "mixed", "metrics")}
 
 
-def _shown(kind: catalogue.Kind, parts: Sequence[Part], say: Say) -> list[Path]:
+def _shown(kind: catalogue.Kind, parts: Sequence[Part]) -> list[Path]:
     """Every table or figure, from everything as the disk has it: kept or just made, the same numbers."""
     source = Source.of(Folder(parts[0].out), slope, [part.name for part in parts if part.name != MAIN])
-    return catalogue.write(kind, source, parts[0].out / kind, say)
+    return catalogue.write(kind, source, parts[0].out / kind)
 
 
 # --- report -----------------------------------------------------------------------------------------------------

@@ -79,6 +79,12 @@ def test_kenward_roger_with_slopes_and_crossed_groups(data, reference):
     same_tests(anova(fit, ddf="kenward-roger"), reference["crossed"]["kenward_roger"])
 
 
+def test_crossed_groups_with_slopes(data, reference):
+    fit = lmm("y ~ variant * task + x + (1 + x | item) + (1 | model)", data)
+    same_tests(anova(fit), reference["slopes"]["type3"])
+    same_rows(means(fit, ["variant", "task"], contrasts="pairwise"), reference["slopes"]["pairs"])
+
+
 def test_kenward_roger_is_for_linear_models_by_reml(linear, share):
     for fit in (share, linear.by_likelihood()):
         with pytest.raises(UserError, match="linear models fitted by REML"):

@@ -37,9 +37,11 @@ def test_a_study_from_plan_to_report(capsys, make_study, tmp_path):
     code, said, _ = told(capsys, "status", path)
     assert code == 0 and "0 of 2 runs are done, 0 tokens so far" in said and not out.exists()
     code, said, err = told(capsys, "run", path)
-    assert code == 0 and "interaction" in said and "report:" in said, err
+    assert code == 1 and "interaction" in said and "report:" in said, err
+    assert said.count("the length cap ended") == 1 and "The study is incomplete" in said and "ns(" not in said
     code, said, _ = told(capsys, "status", path)
     assert code == 0 and "2 of 2 runs are done" in said and "7 of 7 later stages are done" in said
+    assert said.count("the length cap ended") == 1
     before = content_hash(out)
     (out / "summary.md").unlink()
     code, said, _ = told(capsys, "report", path)
@@ -47,7 +49,7 @@ def test_a_study_from_plan_to_report(capsys, make_study, tmp_path):
     assert content_hash(out) == before
     assert not any(word in (out / "summary.md").read_text() for word in ("2026", " s,", "Time"))
     code, said, err = told(capsys, "run", path, "--quiet")
-    assert (code, said.strip()) == (0, str(out / "summary.md")) and "rollouts" not in err
+    assert (code, said.strip()) == (1, str(out / "summary.md")) and "rollouts" not in err
 
 
 def test_slope_changes_survive_the_disk(make_study, tmp_path):
@@ -138,7 +140,7 @@ def _wait(found, seconds):
 
 def test_a_pilot_of_few_prompts_ends_with_a_report_that_says_what_it_lacks(make_study, tmp_path, capsys):
     code, said, _ = told(capsys, "run", make_study(prompts_per_task=3))
-    assert code == 0 and "No slopes (instruct): The panel has 3 prompts; a slope needs at least 10" in said
+    assert code == 1 and "No slopes (instruct): The panel has 3 prompts; a slope needs at least 10" in said
     left_out = (tmp_path / "out" / "tables" / "left_out.txt").read_text()
     assert "left out: slopes: The panel has 3 prompts" in left_out
     assert "No slopes (instruct)" in (tmp_path / "out" / "summary.md").read_text()
