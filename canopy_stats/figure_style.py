@@ -21,7 +21,7 @@ _RC = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
     "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.linewidth": 0.7,
     "legend.frameon": False, "lines.linewidth": 1.5, "savefig.dpi": 200,
-    "svg.fonttype": "none", "svg.hashsalt": "canopy_stats",
+    "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "canopy_stats",
 }
 
 

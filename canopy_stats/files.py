@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,11 @@ def _array_parts(array: pa.Array) -> list[bytes]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` under ``path`` so that a reader sees the old file or the whole new one, whatever happens.
 
-    The bytes go to a temporary name in the same folder, are flushed to the disk, and take their name by a rename
-    that is itself flushed. A failure removes the temporary file and raises UserError.
+    The bytes go to a temporary name in the same folder, which nobody can foresee, are flushed to the disk, and take
+    their name by a rename that is itself flushed. A failure removes the temporary file and raises UserError.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    _refuse_strange_place(path)
+    temporary = _reserved(path, len(data))
     try:
         _write_through(temporary, data)
         os.replace(temporary, path)
@@ -117,6 +119,40 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise _explained(error, path, len(data)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse_strange_place(path: Path) -> None:
+    """A link stays a link and what it points to stays as it is: whoever planted it would choose what is written."""
+    try:
+        link, folder = path.is_symlink(), not path.name or path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise _explained(error, path, 0) from error
+    if link:
+        raise UserError(f"{path} is a link, and links are not written through: give the file that it points to, or "
+                        "remove it.")
+    if folder:
+        raise UserError(f"{path} is a folder; give the name of a file in it.")
+
+
+def _reserved(path: Path, size: int) -> Path:
+    """A new, empty file beside ``path``, made under a random name that did not exist, with the usual permissions."""
+    try:
+        handle, name = tempfile.mkstemp(TEMPORARY_SUFFIX, f".{path.name[:40]}.", path.parent)
+        os.fchmod(handle, 0o666 & ~_umask())
+        os.close(handle)
+    except ValueError as error:
+        raise UserError(f"No file can be called {str(path)!r} ({error}).") from None
+    except OSError as error:
+        raise _explained(error, path, size) from error
+    return Path(name)
+
+
+@cache
+def _umask() -> int:
+    """The process's mask of permissions, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _write_through(path: Path, data: bytes) -> None:

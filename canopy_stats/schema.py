@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -396,6 +397,15 @@ PANEL_COLUMNS = _columns(
 )
 
 UNITS = {c.name: c.unit for c in (*STEP_COLUMNS, *ROLLOUT_COLUMNS, *PANEL_COLUMNS)}
+
+
+def printable(text: str) -> str:
+    """Text that may go to a terminal: control characters and escapes are written out, as ``\\x1b``; line breaks and
+    tabs stay."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
 def names(columns: Sequence[Column]) -> list[str]:

@@ -6,6 +6,7 @@ one prompt have one length until they end, so a batch of them needs none: all ar
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,7 @@ class OwnCacheDecoder:
     def __init__(self, model: PreTrainedModel, *, most_rows: int | None = None, one_shot: bool = True):
         self.model, self.dtype = model, model.dtype
         self.most_rows, self.one_shot = most_rows, one_shot
+        self._asked = inspect.signature(model.forward).parameters
         self._vocabulary = model.config.get_text_config().vocab_size
         first = torch.tensor([[1, 2, 3, 4, 5]], device=model.device) % self._vocabulary
         one, two = (self._forward(first.expand(rows, -1), None) for rows in (1, 2))
@@ -116,8 +118,15 @@ class OwnCacheDecoder:
     def _forward(self, ids: torch.Tensor, cache: dict[str, Any] | None) -> Any:
         first = cache is None
         inputs = self.model.prepare_inputs_for_generation(
-            ids, next_sequence_length=None if first else 1, is_first_iteration=first, use_cache=True, **(cache or {}))
+            ids, next_sequence_length=None if first else 1, is_first_iteration=first, use_cache=True,
+            **self._whole_text(ids), **(cache or {}))
         return self.model(**inputs, return_dict=True)
+
+    def _whole_text(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What generate says of all tokens so far, where the model asks for it."""
+        said = {"attention_mask": torch.ones_like(ids),
+                "position_ids": torch.arange(ids.shape[1], device=ids.device).expand_as(ids)}
+        return {name: value for name, value in said.items() if name in self._asked}
 
 
 def _cache_of(out: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..schema import UserError
 from .cache import PrefilledPrompt
 from .decoding import Decoder, RecomputeDecoder, SlotDecoder, text_config
 from .own_cache import OwnCacheDecoder
+from .plain import plain_logits
 from .switches import switch_lengths
 
 _FAILURES = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError)
@@ -48,7 +49,7 @@ def _choice(model: PreTrainedModel) -> Callable[[], Decoder]:
     if not stateful and slots_agree(SlotDecoder(model)):
         return lambda: SlotDecoder(model)
     lengths = [8, *(n + _AROUND for n in switch_lengths(text_config(model)))]
-    if not _holds(lambda: _rows_agree(OwnCacheDecoder(model), 1)):
+    if not _holds(lambda: _is_that_of_generate(OwnCacheDecoder(model))):
         steady = _holds(lambda: all(_recomputed_agrees(model, n) for n in lengths))
         _say(model, "by running every text anew at every step, since no cache of it gave the same logits: slow")
         return lambda: RecomputeDecoder(model, one_shot=steady)
@@ -149,6 +150,13 @@ def _own_steps(decoder: OwnCacheDecoder, prompt: list[int], feeds: list[list[int
         for row, logits in zip(order, decoder.step(slots, fed), strict=True):
             found[row].append(logits)
     return [torch.stack(rows) for rows in found]
+
+
+def _is_that_of_generate(decoder: OwnCacheDecoder) -> bool:
+    """Whether steps through the model's own cache give the logits that transformers' generate sees."""
+    prompt, feed = _text(decoder.model, 6), _text(decoder.model, 5, start=11)
+    ours = _own_steps(decoder, prompt, [feed])[0]
+    return close(ours[:-1], plain_logits(decoder.model, prompt, feed, one_shot=False))
 
 
 def _own_agrees(decoder: OwnCacheDecoder, length: int) -> bool:

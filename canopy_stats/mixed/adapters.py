@@ -33,7 +33,7 @@ def to_marginaleffects(fit: Fit, *, scale: Scale = "response") -> Any:
     except ImportError as error:
         raise UserError("marginaleffects is not installed; run: pip install 'canopy-stats[effects]'.") from error
 
-    class FitModel(ModelAbstract):  # type: ignore[misc]
+    class FitModel(ModelAbstract):
         """Our encoding and our means behind marginaleffects' interface."""
 
         def get_exog(self, newdata: Any) -> Array:
