@@ -53,13 +53,13 @@ class Coordinates:
 
     def theta_outward(self, theta: Array) -> Array:
         """theta of the natural columns."""
-        return _entries(self.factors, self.roots_outward(theta), len(theta))
+        return theta_of(self.factors, self.roots_outward(theta), len(theta))
 
     def theta_inward(self, theta: Array) -> Array:
         """theta of these coordinates from the natural one."""
         roots = [lower_root(np.linalg.solve(a, t))
                  for a, t in zip(self.outward, templates(self.factors, theta), strict=True)]
-        return _entries(self.factors, roots, len(theta))
+        return theta_of(self.factors, roots, len(theta))
 
     def log_likelihood(self, deviance: float, *, reml: bool) -> float:
         """Natural (restricted) log-likelihood from the deviance in these coordinates."""
@@ -74,7 +74,7 @@ def make_coordinates(frame: ModelFrame) -> Coordinates:
     scale = None if frame.weights is None else np.sqrt(frame.weights)
     x, back = orthogonal(_weighted(frame.design.fixed.matrix, scale))
     y, origin, size = _residual(x, back, _weighted(_response(frame), scale))
-    pairs = [_own_columns(factor, scale) for factor in frame.factors]
+    pairs = [own_columns(factor, scale) for factor in frame.factors]
     half = 0.0 if frame.weights is None else 0.5 * float(np.log(frame.weights).sum())
     factors, outward = tuple(f for f, _ in pairs), tuple(a for _, a in pairs)
     return Coordinates(x, y, back, origin, size, factors, outward, half, scale)
@@ -115,7 +115,8 @@ def _residual(x: Array, back: Array, y: Array) -> tuple[Array, Array, float]:
     return residual / left, size * (back @ gamma), size * left
 
 
-def _own_columns(factor: Factor, row_scale: Array | None) -> tuple[Factor, Array]:
+def own_columns(factor: Factor, row_scale: Array | None) -> tuple[Factor, Array]:
+    """A factor with orthogonal columns in each block, and A (q, q): its columns are the natural ones times A."""
     columns, a = np.empty_like(factor.columns), np.zeros((len(factor.terms),) * 2)
     for block in factor.blocks:
         places = list(block)
@@ -123,7 +124,8 @@ def _own_columns(factor: Factor, row_scale: Array | None) -> tuple[Factor, Array
     return replace(factor, columns=columns), a
 
 
-def _entries(factors: Sequence[Factor], roots: Sequence[Array], size: int) -> Array:
+def theta_of(factors: Sequence[Factor], roots: Sequence[Array], size: int) -> Array:
+    """theta (t,) of covariance roots (q_k, q_k)."""
     theta = np.zeros(size)
     for factor, root in zip(factors, roots, strict=True):
         used = factor.pattern >= 0

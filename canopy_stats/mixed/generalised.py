@@ -17,6 +17,7 @@ from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.modes import Problem, Sizes
 from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step, polish, positive_inverse
 from canopy_stats.mixed.problems import make_problem
+from canopy_stats.mixed.standard import Standard, standardise
 from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_theta, step_limit, zero_theta
 from canopy_stats.mixed.ways import Uncertainty
 from canopy_stats.schema import UserError
@@ -34,6 +35,11 @@ class Laplace:
         """The Laplace likelihood of the frame."""
         return make_problem(self.frame, self.nodes)
 
+    @cached_property
+    def own(self) -> Standard:
+        """The same likelihood in columns without units, where it is searched."""
+        return standardise(self.problem)
+
     def to(self, frame: ModelFrame) -> Laplace:
         return Laplace(frame, self.nodes)
 
@@ -41,10 +47,9 @@ class Laplace:
         """Search from scratch, or from earlier estimates with the same parameters."""
         first = None
         if start is not None and self.problem.sizes == _sizes(start):
-            first = restart(self.problem, start)
+            first = restart(self.own.problem, start, self.own.standard(start.omega))
         with np.errstate(all="ignore"):
-            optimum, objective = search(self.problem, first)
-            return self._package(optimum, objective)
+            return self._package(*search(self.own.problem, first))
 
     def quick(self, start: Estimates) -> Estimates:
         """Estimates without standard errors and certificate, from the start and its curvature: few evaluations."""
@@ -53,7 +58,7 @@ class Laplace:
             return self.estimate(start)
         curvature = make_positive(positive_inverse(start.full_covariance))
         with np.errstate(all="ignore"):
-            first = restart(problem, start)
+            first = restart(problem, start, start.omega)
             optimum = minimise(Objective(problem), first, curvature, decrement=LAPLACE.search,
                                limit=step_limit(problem))
         if newton_step(make_positive(optimum.hessian), optimum.gradient)[1] > LAPLACE.quick:
@@ -105,9 +110,10 @@ class Laplace:
     def _package(self, optimum: Optimum, objective: Objective) -> Estimates:
         """All results at the optimum."""
         names = evidence.parameter_names(self.problem, self.frame)
-        certificate = evidence.certify(self.problem, names, optimum, objective.count)
-        start = objective.evaluate(optimum.x).mode.u
-        return assemble(self.frame, self.problem, optimum.x, covariance_of(optimum.hessian), certificate, start)
+        certificate = evidence.certify(self.own.problem, names, optimum, objective.count)
+        jacobian = self.own.jacobian(optimum.x)
+        full = jacobian @ covariance_of(optimum.hessian) @ jacobian.T
+        return assemble(self.frame, self.problem, self.own.natural(optimum.x), full, certificate)
 
 
 def _sizes(at: Estimates) -> Sizes:
@@ -140,10 +146,10 @@ class Objective:
         return found
 
 
-def restart(problem: Problem, at: Estimates) -> Array:
+def restart(problem: Problem, at: Estimates, omega: Array) -> Array:
     """omega (k,) as a start for another response: vanished variances are raised, since zero is stationary."""
-    omega, first = at.omega, len(at.omega) - len(at.theta)
-    least = smallest_theta(problem, at.delta)
+    omega, first = omega.copy(), len(omega) - len(at.theta)
+    least = smallest_theta(problem, laplace.split(problem, omega).delta)
     places = [f.pattern[a, a] for f in problem.factors for a in range(len(f.terms))]
     diagonal = np.isin(np.arange(len(at.theta)), places)
     omega[first:] = np.where(diagonal, np.maximum(omega[first:], least), omega[first:])
@@ -242,7 +248,7 @@ def _with_cutpoints(problem: Problem, cut: Array, covariance: Array) -> Array:
 
 def _better_of_two(way: Laplace, first: Estimates) -> Estimates:
     """The first estimates or, if they are better and no worse certified, those from a start with larger variances."""
-    problem, evidence_of = way.problem, first.evidence
+    problem, evidence_of = way.own.problem, first.evidence
     assert evidence_of is not None
     plain = fixed_start(problem)
     theta = random_start(problem, plain)

@@ -142,3 +142,28 @@ def test_a_certificate_that_says_no_warns_with_the_culprit():
     with pytest.warns(UserWarning, match="(?s)may not have converged.*random Intercept") as caught:
         cs.lmm("y ~ x + (1|g) + (1|h)", data.assign(h="g" + data["g"].astype(str)))
     assert len(caught) == 1
+
+
+FAMILIES = {
+    "beta": lambda mu, rng: np.clip(rng.beta(8 * mu, 8 * (1 - mu)), 1e-9, 1 - 1e-9),
+    "binomial": lambda mu, rng: (rng.random(len(mu)) < mu) * 1.0,
+    "poisson": lambda mu, rng: rng.poisson(mu / (1 - mu)) * 1.0,
+    "nbinom2": lambda mu, rng: rng.negative_binomial(2, 2 / (2 + mu / (1 - mu))) * 1.0,
+    "gamma": lambda mu, rng: rng.gamma(3, mu / (1 - mu) / 3),
+    "gaussian": lambda mu, rng: np.log(mu / (1 - mu)) + rng.normal(size=len(mu)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("unit", "shift"), [(1e-6, 0), (1e8, 0), (1, 1e4), (1e3, -1e4)])
+def test_units_and_origins_of_every_family(family, unit, shift):
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(20), 15), rng.normal(size=300)
+    eta = 0.3 + 0.5 * x + rng.normal(size=20)[g] * 0.6 + rng.normal(size=20)[g] * 0.3 * x
+    data = pd.DataFrame({"y": FAMILIES[family](1 / (1 + np.exp(-eta)), rng), "x": x, "g": g})
+    first = cs.glmm("y ~ x + (x|g)", data, family=family)
+    second = cs.glmm("y ~ x + (x|g)", data.assign(x=(x + shift) * unit), family=family)
+    assert second.llf == pytest.approx(first.llf, abs=1e-6)
+    assert second.tvalues["x"] == pytest.approx(first.tvalues["x"], rel=1e-4)
+    assert second.pvalues["x"] == pytest.approx(first.pvalues["x"], rel=1e-3)
+    assert (second.converged, second.singular) == (first.converged, first.singular) and first.converged
