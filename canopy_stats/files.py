@@ -181,6 +181,17 @@ def _explained(error: OSError, path: Path, size: int) -> UserError:
     return UserError(f"Could not write {path} ({readable_size(size)}): {why}; nothing half-written is kept. {what}")
 
 
+def append_durably(path: Path, data: bytes) -> None:
+    """Add ``data`` to the end of a file, flushed to the disk; UserError where that is impossible."""
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _explained(error, path, len(data)) from error
+
+
 def inside(root: Path, name: str) -> Path:
     """The place ``name`` in the folder ``root``; UserError for one outside of it, by links too."""
     try:
@@ -225,6 +236,15 @@ def read_bytes(path: Path, what: str, limit: int = 1 << 30) -> bytes:
         if isinstance(error, UserError):
             raise
         raise UserError(f"The {what} cannot have the name {str(path)!r} ({error}).") from None
+
+
+def read_if_there(path: Path, what: str, limit: int = 1 << 30) -> bytes | None:
+    """The same, and None for what is missing."""
+    try:
+        there = path.exists()
+    except (OSError, ValueError):
+        there = True
+    return read_bytes(path, what, limit) if there else None
 
 
 def read_text(path: Path, what: str, limit: int = 1 << 30) -> str:

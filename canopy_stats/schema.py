@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 STOP = "stop"
 """Finish reason of a rollout that an end token or a stop string ended (also exactly at the cap)."""
@@ -348,6 +348,8 @@ ROLLOUT_COLUMNS = _columns(
     ("entropy_rate", "float64", "nats/token", "r = H / N"),
     ("surprisal_sum", "float64", "nats", "S: minus the sum of the drawn tokens' log-probabilities"),
     ("stop_hazard_sum", "float64", "expected stops", "A: sum of the steps' end-token probabilities"),
+    ("surprisal_variance_sum", "float64", "nats^2", "predictable variance of S - H: summed surprisal_variance"),
+    ("stop_variance_sum", "float64", "stops^2", "predictable variance of 1{stopped} - A: sum of p (1 - p)"),
     ("entropy_sum_full_offpolicy", "float64", "nats", "H of the untruncated law along this rollout"),
     ("surprisal_sum_full_offpolicy", "float64", "nats", "S of the untruncated law along this rollout"),
     ("stop_hazard_sum_full_offpolicy", "float64", "expected stops", "A of the untruncated law along this rollout"),

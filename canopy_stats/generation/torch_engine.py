@@ -47,6 +47,11 @@ class TorchEngine:
         """Batch size of the latest shard; smaller than asked for when memory ran out."""
         self._endings: dict[tuple[Any, ...], Endings] = {}
 
+    @property
+    def batch_decides_bits(self) -> bool:
+        """Whether equal batches give equal bits and others do not: on a CPU. On a GPU no batch promises bits."""
+        return bool(self.model.device.type == "cpu")
+
     @cached_property
     def decoder(self) -> Decoder:
         """How rows are decoded; found out on first use (a few forward passes over short rows)."""

@@ -58,6 +58,10 @@ def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyRes
                        files_of(out, "report"), seconds or {}, tuple(missing(folder)))
 
 
+RUN_FILES = ("shards.jsonl", ".verified.json")
+"""Files of a run whose values its content hash covers, or which only say what was looked at."""
+
+
 def content_hash(out: Path) -> str:
     """SHA-256 over every result in a study's folder: the same for the same study, however often it was interrupted."""
     return files.sha256(files.canonical_json(contents(out)))
@@ -66,15 +70,16 @@ def content_hash(out: Path) -> str:
 def contents(out: Path) -> dict[str, str]:
     """The hash of every result in a study's folder, by its place.
 
-    Of a run its content counts, not when it was drawn; files that tell times or serve the next call do not.
+    Of a run its content counts, not when it was drawn nor in which shards; files that tell times or serve the next
+    call do not.
     """
-    from canopy_stats.store import open_run
+    from canopy_stats.store import KINDS, open_run
 
     runs = {path.parent for path in out.rglob("manifest.json") if STALE not in path.relative_to(out).parts}
     found = {path.relative_to(out).as_posix(): open_run(path).content_hash for path in runs}
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        told = path.name in (".lock", "manifest.json") or name == TIMES or name.startswith(f"{STALE}/")
-        if path.is_file() and not told:
+        told = path.name in (".lock", "manifest.json", *RUN_FILES) or name == TIMES or name.startswith(f"{STALE}/")
+        if path.is_file() and not told and not (path.parent.name in KINDS and path.parents[1] in runs):
             found[name] = str(files.file_sha256(path))
     return found

@@ -83,10 +83,9 @@ def draw(path: Path, model: Path, *, family: str, task: str, variant: str, seed:
                        prompts_hash=prompts_hash(prompts), model=json.loads(json.dumps(engine.describe())))
     origin = {"model": str(model), "tokenizer": None, "adapter": None, "revision": None}
     with RunWriter(path, config, prompts, versions={"python": "3"}, origin=origin) as writer:
-        for index in writer.missing:
-            part = writer.shard_prompts(index)
-            pairs = [(i, r) for i in range(len(part)) for r in range(4)]
-            writer.write_shard(index, engine.sample(part, pairs, config.policy, RunKey(seed, family, variant), 8),
+        for shard in writer.missing:
+            part = writer.shard_prompts(shard)
+            writer.write_shard(shard, engine.sample(part, shard.pairs, config.policy, RunKey(seed, family, variant), 8),
                                engine.decode, batch_size=8)
         writer.finish(None)
         return writer.run()
