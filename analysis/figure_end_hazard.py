@@ -5,7 +5,7 @@ Needs rollouts: --study FOLDER, a folder that `canopy-stats demo --out FOLDER` (
 
 import sys
 
-from canopy_stats.study.catalogue import script
+from canopy_stats.cli.script import script
 
 if __name__ == "__main__":
     sys.exit(script(__file__, __doc__))

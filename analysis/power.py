@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 import canopy_stats as cs
 from canopy_stats.files import make_folder, write_atomic
 from canopy_stats.panel import read_panel
-from canopy_stats.report.power_figure import power_figure, save
+from canopy_stats.report.figures import save
+from canopy_stats.report.figures.power import power_figure
 
 
 def numbers(text: str) -> list[int]:

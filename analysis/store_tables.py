@@ -8,18 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import canopy_stats as cs
-from canopy_stats import files
-from canopy_stats.study.catalogue import TABLES, Material
+from canopy_stats import files, slope
+from canopy_stats.report.catalogue import TABLES
+from canopy_stats.report.source import Source
 
 OUT = Path(__file__).parent / "results" / "tables"
 
 
 def main() -> None:
-    material = Material(cs.load_demo_panel())
+    source = Source(cs.load_demo_panel(), slope)
     files.make_folder(OUT)
     for name, entry in TABLES.items():
-        if not entry.lacks(material):
-            files.write_atomic(OUT / f"{name}.csv", entry.make(material).to_csv(index=False).encode())
+        if not entry.lacks(source):
+            files.write_atomic(OUT / f"{name}.csv", entry.make(source).to_csv(index=False).encode())
             print(OUT / f"{name}.csv")
 
 

@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from canopy_stats.study.chain import STAGES
 from canopy_stats.study.result import content_hash, contents
+from canopy_stats.study.stages import KINDS as STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOAD = ["torch", "transformers", "pandas", "matplotlib.pyplot", "sklearn.feature_extraction.text",

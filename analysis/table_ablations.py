@@ -6,7 +6,7 @@ Runs in seconds on the demo panel in the package, on another panel (--panel FILE
 
 import sys
 
-from canopy_stats.study.catalogue import script
+from canopy_stats.cli.script import script
 
 if __name__ == "__main__":
     sys.exit(script(__file__, __doc__))

@@ -11,6 +11,7 @@ from .metrics.judge import (
     judge as judge,
 )
 from .metrics.rho import rho as rho
+from .metrics.rho_change import rho_change as rho_change
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward
 from .mixed import (
     anova as anova,
@@ -20,9 +21,12 @@ from .mixed import (
     lmm as lmm,
     load_fit as load_fit,
     means as means,
+    plot_effects as plot_effects,
+    power as power,
     profile as profile,
     quantile_residuals as quantile_residuals,
     slopes as slopes,
+    to_marginaleffects as to_marginaleffects,
     variance_shares as variance_shares,
 )
 from .panel import load_demo_panel as load_demo_panel, panel as panel
@@ -39,6 +43,7 @@ from .slope import (
 )
 from .slope.contrasts import slope_contrasts as slope_contrasts
 from .slope.factorial import template_factorial as template_factorial
+from .slope.rivals import slope_rivals as slope_rivals
 from .store import open_run as open_run
 from .study import read_study as read_study, run_study as run_study
 

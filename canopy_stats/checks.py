@@ -133,14 +133,14 @@ def martingales(run: Run) -> list[Finding]:
     tokens, summed over all steps. The sample's own spread would miss what rare tokens add when none was drawn: where
     nearly every step is certain it is far too small.
     """
-    columns = ["length", "finish_reason", "entropy_sum", "surprisal_sum", "stop_hazard_sum"]
-    rows = {name: run.rollouts(columns)[name].to_numpy(zero_copy_only=False) for name in columns}
-    steps = run.steps(["surprisal_variance", "stop_probability"])
-    variance, p = (steps[name].to_numpy().astype(np.float64) for name in steps.column_names)
+    columns = ["length", "finish_reason", "entropy_sum", "surprisal_sum", "stop_hazard_sum", "surprisal_variance_sum",
+               "stop_variance_sum"]
+    table = run.rollouts(columns)
+    rows = {name: table[name].to_numpy(zero_copy_only=False) for name in columns}
     excess = rows["surprisal_sum"] - rows["entropy_sum"]
     stops = (rows["finish_reason"] == STOP) - rows["stop_hazard_sum"]
-    return [_z_finding("z of S - H", excess, variance.sum(), rows["length"], "nats"),
-            _z_finding("z of stops - A", stops, (p * (1 - p)).sum(), rows["length"], "stops")]
+    return [_z_finding("z of S - H", excess, rows["surprisal_variance_sum"].sum(), rows["length"], "nats"),
+            _z_finding("z of stops - A", stops, rows["stop_variance_sum"].sum(), rows["length"], "stops")]
 
 
 def _z_finding(name: str, values: np.ndarray, variance: float, length: np.ndarray, unit: str) -> Finding:
@@ -213,7 +213,8 @@ def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in STEP_TERMS}
     near, total, misplaced = 0, 0, 0
     for (prompt, _), old in stored_rollouts(run, pairs).items():
-        logits = plain_logits(engine.model, rebuilt[prompt], old["token_id"]).float().cpu().numpy()
+        raw = plain_logits(engine.model, rebuilt[prompt], old["token_id"], one_shot=engine.decoder.one_shot)
+        logits = raw.float().cpu().numpy()
         terms = law_terms(logits, old["token_id"], ends, law, prompt_ids=rebuilt[prompt], pieces=pieces)
         near, total = near + int(terms.near.sum()), total + len(terms.near)
         misplaced += bool(terms.ended[:-1].any())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from canopy_stats.schema import Engine, Rollout, RunKey
+from canopy_stats.schema import STEP_TERMS, Engine, Rollout, RunKey
 from canopy_stats.store import Run
 
 BATCH_SIZES = (1, 7)
 """A run is drawn again at these batch sizes; neither divides a usual one."""
+SPREAD = 4
+"""Rollouts come from about so many parts of a large run."""
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,27 @@ class Drift:
         return {**asdict(self), "flip_rate": self.flip_rate}
 
 
-def choose_rollouts(run: Run, max_tokens: int, seed: int) -> list[tuple[int, int]]:
-    """(prompt index, rollout) pairs in an order that ``seed`` shuffles, until they hold ``max_tokens`` tokens."""
-    length = run.rollouts(["length"])["length"].to_numpy()
-    order = np.random.default_rng(seed).permutation(len(length))
-    wanted = np.searchsorted(np.cumsum(length[order]), max_tokens) + 1
-    return [divmod(int(row), run.config.n_rollouts) for row in sorted(order[:wanted])]
+def choose_rollouts(run: Run, max_tokens: int, seed: int, shards: Collection[int] | None = None) -> list[Pair]:
+    """(prompt index, rollout) pairs in an order that ``seed`` shuffles, until they hold ``max_tokens`` tokens.
+
+    With ``shards`` (numbers) only rollouts of these are chosen. Lengths alone are read, of one part after the other
+    until there are enough.
+    """
+    rng = np.random.default_rng(seed)
+    parts = [p for p in run.parts() if shards is None or any(s["number"] in shards for s in p.shards)]
+    position = {p.prompt_id: i for i, p in enumerate(run.prompts())}
+    chosen: list[Pair] = []
+    for i in rng.permutation(len(parts)):
+        rows = parts[i].only(shards).rollouts(["prompt_id", "rollout", "length"])
+        order = rng.permutation(rows.num_rows)
+        share = max_tokens if len(parts) <= SPREAD else -(-max_tokens // SPREAD)
+        wanted = np.searchsorted(np.cumsum(rows["length"].to_numpy()[order]), min(share, max_tokens)) + 1
+        ids, index = rows["prompt_id"].to_pylist(), rows["rollout"].to_pylist()
+        chosen += [(position[ids[r]], index[r]) for r in order[:wanted]]
+        max_tokens -= int(rows["length"].to_numpy()[order[:wanted]].sum())
+        if max_tokens <= 0:
+            break
+    return sorted(chosen)
 
 
 def choose_some(run: Run, n: int, seed: int) -> list[tuple[int, int]]:
@@ -65,15 +83,9 @@ def measure_drift(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]], ba
     return Drift(batch_size, len(compared), sum(tokens), sum(flips), max(entropy), max(logprob))
 
 
-def stored_rollouts(run: Run, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Mapping[str, np.ndarray]]:
+def stored_rollouts(run: Run, pairs: Sequence[Pair]) -> dict[Pair, Mapping[str, np.ndarray]]:
     """The stored token_id, entropy, logprob (and other step columns) of some rollouts, each of shape (N,)."""
-    length = run.rollouts(["length"])["length"].to_numpy().astype(np.int64)
-    first = np.cumsum(length) - length
-    steps = run.steps()
-    rows = {pair: pair[0] * run.config.n_rollouts + pair[1] for pair in pairs}
-    numeric = [name for name in steps.column_names if name not in ("prompt_id", "rollout", "step")]
-    parts = {pair: steps.select(numeric).slice(first[row], length[row]) for pair, row in rows.items()}
-    return {pair: {name: part[name].to_numpy() for name in numeric} for pair, part in parts.items()}
+    return run.stored_steps(pairs, ["token_id", *STEP_TERMS])
 
 
 def _compare(stored: Mapping[str, np.ndarray], again: Rollout) -> tuple[int, int, float, float]:

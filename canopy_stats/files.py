@@ -6,6 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,33 @@ def file_sha256(path: Path) -> str | None:
         return None
 
 
+MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+"""Suffixes of the files of a model's folder that decide what it does: weights, settings, templates, vocabulary."""
+
+
+def model_sha256(path: Path, suffixes: Collection[str] = MODEL_FILES, *, deep: bool = False, mark: str = ":") -> str:
+    """SHA-256 of a model's content: of a folder's files of these suffixes by name and content, or of the one file.
+
+    The same model has the same hash wherever it lies. ``deep`` looks into folders below; ``mark`` stands between a
+    name and its hash, and is part of what stored hashes were made of.
+    """
+    found = [path] if path.is_file() else sorted(
+        p for p in (path.rglob("*") if deep else path.iterdir()) if p.suffix in suffixes and p.is_file())
+    root = path.parent if path.is_file() else path
+    return sha256(*(f"{p.relative_to(root).as_posix()}{mark}{_known_sha256(p)}\n".encode() for p in found))
+
+
+def _known_sha256(path: Path) -> str:
+    """A file's hash, taken once as long as the file does not change."""
+    known = path.stat()
+    return _remembered_sha256(path, known.st_mtime_ns, known.st_size, known.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_sha256(path: Path, modified: int, size: int, inode: int) -> str:
+    return str(file_sha256(path))
+
+
 def table_hash(table: pa.Table) -> str:
     """SHA-256 of a table's values: independent of compression, chunks, row groups and metadata."""
     digest = hashlib.sha256()
@@ -75,10 +106,11 @@ def _array_parts(array: pa.Array) -> list[bytes]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` under ``path`` so that a reader sees the old file or the whole new one, whatever happens.
 
-    The bytes go to a temporary name in the same folder, are flushed to the disk, and take their name by a rename
-    that is itself flushed. A failure removes the temporary file and raises UserError.
+    The bytes go to a temporary name in the same folder, which nobody can foresee, are flushed to the disk, and take
+    their name by a rename that is itself flushed. A failure removes the temporary file and raises UserError.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    _refuse_strange_place(path)
+    temporary = _reserved(path, len(data))
     try:
         _write_through(temporary, data)
         os.replace(temporary, path)
@@ -87,6 +119,40 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise _explained(error, path, len(data)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse_strange_place(path: Path) -> None:
+    """A link stays a link and what it points to stays as it is: whoever planted it would choose what is written."""
+    try:
+        link, folder = path.is_symlink(), not path.name or path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise _explained(error, path, 0) from error
+    if link:
+        raise UserError(f"{path} is a link, and links are not written through: give the file that it points to, or "
+                        "remove it.")
+    if folder:
+        raise UserError(f"{path} is a folder; give the name of a file in it.")
+
+
+def _reserved(path: Path, size: int) -> Path:
+    """A new, empty file beside ``path``, made under a random name that did not exist, with the usual permissions."""
+    try:
+        handle, name = tempfile.mkstemp(TEMPORARY_SUFFIX, f".{path.name[:40]}.", path.parent)
+        os.fchmod(handle, 0o666 & ~_umask())
+        os.close(handle)
+    except ValueError as error:
+        raise UserError(f"No file can be called {str(path)!r} ({error}).") from None
+    except OSError as error:
+        raise _explained(error, path, size) from error
+    return Path(name)
+
+
+@cache
+def _umask() -> int:
+    """The process's mask of permissions, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _write_through(path: Path, data: bytes) -> None:
@@ -115,12 +181,107 @@ def _explained(error: OSError, path: Path, size: int) -> UserError:
     return UserError(f"Could not write {path} ({readable_size(size)}): {why}; nothing half-written is kept. {what}")
 
 
+def append_durably(path: Path, data: bytes) -> None:
+    """Add ``data`` to the end of a file, flushed to the disk; UserError where that is impossible."""
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _explained(error, path, len(data)) from error
+
+
+def inside(root: Path, name: str) -> Path:
+    """The place ``name`` in the folder ``root``; UserError for one outside of it, by links too."""
+    try:
+        path = root / name
+        if path.resolve().is_relative_to(root.resolve()) and not Path(name).is_absolute():
+            return path
+    except (OSError, ValueError, RuntimeError):
+        pass
+    raise UserError(f"A file in {root} names {name!r}, which lies outside of that folder: it was not made here. "
+                    "Nothing there was touched; take the files of someone else out of the folder.")
+
+
+def differences(before: Any, now: Any) -> list[str]:
+    """The entries in which two values of JSON differ, such as ``law.top_k``, in order."""
+    old, new = flat(before), flat(now)
+    return [entry for entry in sorted(old.keys() | new.keys()) if old.get(entry) != new.get(entry)]
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested mappings as one, their keys joined by points."""
+    if not isinstance(value, Mapping) or not value:
+        return {name: value}
+    return {k: v for key, part in value.items() for k, v in flat(part, f"{name}.{key}" if name else str(key)).items()}
+
+
+def read_bytes(path: Path, what: str, limit: int = 1 << 30) -> bytes:
+    """A regular file's bytes; UserError for what is missing, no file (a folder, a pipe, a device) or over ``limit``.
+
+    ``what`` names it in the message, such as "study file".
+    """
+    try:
+        if not path.is_file():
+            there = path.exists()
+            raise UserError(f"The {what} {path} cannot be read: it is a folder, a pipe or a device." if there
+                            else f"There is no {what} {path}.")
+        if path.stat().st_size > limit:
+            raise UserError(f"The {what} {path} has more than {readable_size(limit)}: that is no {what}.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"The {what} cannot have the name {str(path)!r} ({error}).") from None
+
+
+def read_if_there(path: Path, what: str, limit: int = 1 << 30) -> bytes | None:
+    """The same, and None for what is missing."""
+    try:
+        there = path.exists()
+    except (OSError, ValueError):
+        there = True
+    return read_bytes(path, what, limit) if there else None
+
+
+def read_text(path: Path, what: str, limit: int = 1 << 30) -> str:
+    """A UTF-8 text file as :func:`read_bytes` reads it."""
+    try:
+        return read_bytes(path, what, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"The {what} {path} cannot be read ({error}); give a UTF-8 text file.") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON that people can read, whole or not at all."""
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents; UserError where that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot create the folder {path}: {error.strerror}. Choose another place.") from error
+
+
+@contextmanager
+def held(folder: Path, name: str, busy: str, wait: float = 0) -> Iterator[None]:
+    """Hold a folder's lock file ``name``; UserError ``busy`` if another has it. The system frees it when its holder
+    dies."""
+    import filelock
+
+    try:
+        lock = filelock.FileLock(folder / name).acquire(timeout=wait)
+    except filelock.Timeout:
+        raise UserError(busy) from None
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder}: {error.strerror}. Choose another folder.") from error
+    with lock:
+        yield
 
 
 def is_temporary(path: Path) -> bool:

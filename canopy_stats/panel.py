@@ -15,6 +15,7 @@ import pandas as pd
 
 from canopy_stats.metrics import measure
 from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
+from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import PANEL_COLUMNS, UserError, names
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def validate(frame: pd.DataFrame, *, allow_mixed_laws: bool = False) -> pd.DataF
     differ between rows, since diversity or rates cannot be compared then (``allow_mixed_laws`` accepts the latter).
     """
     _refuse_missing_columns(frame)
+    check_rows(frame, KEY)
     typed = _typed(frame)
     _refuse_missing_values(typed)
-    _refuse_repeated(typed)
     _refuse_ambiguous_prompts(typed)
     _refuse_differing(typed, "embedder", "Build it again with one embedder for all runs.")
     if not allow_mixed_laws:
@@ -114,13 +115,6 @@ def _refuse_missing_values(frame: pd.DataFrame) -> None:
         hint = ("Name an embedder, such as embedder='minilm' or embedder='tfidf'." if columns == ["D"]
                 else "Measure these again, or leave them out by name.")
         raise UserError(f"{' and '.join(columns)} missing in {len(rows)} row(s) of the panel: {_named(rows)}. {hint}")
-
-
-def _refuse_repeated(frame: pd.DataFrame) -> None:
-    repeated = frame[frame.duplicated(KEY)]
-    if len(repeated):
-        raise UserError(f"{len(repeated)} row(s) repeat the same task, prompt, family and variant: {_named(repeated)}. "
-                        "Give each run once, or name families and variants apart.")
 
 
 def _refuse_ambiguous_prompts(frame: pd.DataFrame) -> None:

@@ -63,12 +63,16 @@ def generate(
     device: str = "auto",
     batch_size: int | str = "auto",
     drift_tokens: int = DRIFT_TOKENS,
+    strict: bool = False,
     progress: bool = True,
 ) -> Run:
     """Draw ``n_rollouts`` rollouts of each prompt with their exact entropy terms, and store them in the folder ``out``.
 
     An interrupted call resumes: shards that are intact stay, the others are drawn anew, and the content is that of an
-    uninterrupted run. A folder with another configuration is refused.
+    uninterrupted run. A stored run may grow by more rollouts or more prompts: what is drawn stays, and the content is
+    that of a run drawn at once. On a CPU the torch engine draws blocks of 32 rollouts that were not full again, since
+    the batch decides the last bits of the terms. Another model, law, seed or template, fewer rollouts, and a prompt
+    that was edited or is gone are refused by name.
 
     Parameters
     ----------
@@ -86,9 +90,12 @@ def generate(
         Arguments of the chat template. They, ``tokenizer``, ``system``, ``enable_thinking``, ``adapter``, ``revision``,
         ``dtype`` and ``device`` are those of :class:`canopy_stats.schema.ModelSource`.
     batch_size : int or "auto"
-        Rollouts decoded at once. It decides the rounding, so it is part of the configuration.
+        Rollouts decoded at once. It decides the rounding, and "auto" goes on with that of a stored run.
     drift_tokens : int
-        Tokens drawn again at other batch sizes when the run is complete; the flips are stamped on it. 0 skips it.
+        Tokens drawn again at other batch sizes when the run is complete, and of each place (hardware, versions,
+        threads) where a part of the run was drawn; the flips are stamped on it. 0 skips it.
+    strict : bool
+        Refuse to go on with a run that was begun on other hardware, threads, versions, batch size or code.
     """
     _refuse_few_rollouts(n_rollouts)
     policy = policy or SamplingPolicy()
@@ -104,10 +111,11 @@ def generate(
                        model=engine.describe(), code_version=code_version())
     for line in config.model.get("cautions", ()):
         warnings.warn(line, Caution, stacklevel=2)
-    with RunWriter(out, config, encoded, versions=versions(), origin=source.origin) as writer:
+    with RunWriter(out, config, encoded, versions=versions(), origin=source.origin, strict=strict,
+                   whole=getattr(engine, "batch_decides_bits", False)) as writer:
         _draw_missing(writer, engine, config, progress)
         if not writer.finished:
-            writer.finish(_drift_stamp(writer.run(), engine, drift_tokens))
+            writer.finish(_drift_stamp(writer.run(), engine, drift_tokens, writer.here))
         return writer.run()
 
 
@@ -144,7 +152,7 @@ def _batch_size(asked: int | str, engine: Engine, prompts: Sequence[Prompt], pol
                 out: str | Path) -> int:
     if asked == "auto":
         # What fits may differ from day to day; a run goes on with the batch size that it began with.
-        stored = stored_config(out)
+        stored = stored_config(Path(out))
         suggest = getattr(engine, "suggest_batch_size", lambda prompts, policy: BATCH_SIZE)
         return stored["batch_size"] if stored else suggest(prompts, policy)
     if isinstance(asked, str) or asked < 1:
@@ -154,16 +162,14 @@ def _batch_size(asked: int | str, engine: Engine, prompts: Sequence[Prompt], pol
 
 def _draw_missing(writer: RunWriter, engine: Engine, config: RunConfig, show: bool) -> None:
     key = RunKey(config.seed, config.family, config.variant)
-    total = len(writer.prompts) * config.n_rollouts
-    stored = total - sum(len(writer.plan[i]) for i in writer.missing) * config.n_rollouts
+    total, missing = len(writer.prompts) * config.n_rollouts, writer.missing
+    stored = total - sum(len(shard.pairs) for shard in missing)
     with Progress(f"{config.family}/{config.variant}/{config.task}", total, stored, show=show) as bar:
-        for index in writer.missing:
-            part = writer.shard_prompts(index)
-            pairs = [(i, r) for i in range(len(part)) for r in range(config.n_rollouts)]
-            drawn = engine.sample(part, pairs, config.policy, key, config.batch_size)
-            rollouts = _all_of(pairs, _counted(drawn, bar))
+        for shard in missing:
+            drawn = engine.sample(writer.shard_prompts(shard), shard.pairs, config.policy, key, config.batch_size)
+            rollouts = _all_of(shard.pairs, _counted(drawn, bar))
             used = getattr(engine, "batch_size_used", None) or config.batch_size
-            writer.write_shard(index, rollouts, engine.decode, batch_size=used)
+            writer.write_shard(shard, rollouts, engine.decode, batch_size=used)
 
 
 def _counted(drawn: Iterator[Rollout], bar: Progress) -> Iterator[Rollout]:
@@ -180,14 +186,26 @@ def _all_of(pairs: Sequence[tuple[int, int]], drawn: Iterator[Rollout]) -> list[
     return rollouts
 
 
-def _drift_stamp(run: Run, engine: Engine, tokens: int) -> dict[str, Any] | None:
-    """What changes when some rollouts are drawn again at other batch sizes; None when that was not asked for."""
+def _drift_stamp(run: Run, engine: Engine, tokens: int, here: str) -> dict[str, Any] | None:
+    """What changes when some rollouts are drawn again at other batch sizes, and those that were drawn ``elsewhere`` in
+    the surroundings of today; None when that was not asked for."""
     if tokens <= 0:
         return None
     pairs = choose_rollouts(run, tokens, seed=run.config.seed)
     sizes = [b for b in BATCH_SIZES if b != run.config.batch_size]
-    measured = [measure_drift(run, engine, pairs, b).to_dict() for b in sizes]
-    return {"batch_size": run.config.batch_size, "redrawn": measured}
+    stamp = {"batch_size": run.config.batch_size,
+             "redrawn": [measure_drift(run, engine, pairs, b).to_dict() for b in sizes]}
+    others = sorted({s.get("surroundings", "") for s in run.shards} - {here})
+    if others:
+        stamp["elsewhere"] = {name: _drift_of(run, engine, tokens, name) for name in others}
+    return stamp
+
+
+def _drift_of(run: Run, engine: Engine, tokens: int, surroundings: str) -> dict[str, Any]:
+    """Some rollouts that were drawn in these surroundings, drawn again here."""
+    numbers = {s["number"] for s in run.shards if s.get("surroundings", "") == surroundings}
+    pairs = choose_rollouts(run, tokens, run.config.seed, numbers)
+    return measure_drift(run, engine, pairs, run.config.batch_size).to_dict()
 
 
 def code_version() -> str:
@@ -310,7 +328,7 @@ def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence
 
     _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids), min_new_tokens=0))
     endings = engine.endings(law)
-    terms = score(engine.model, prompt.token_ids, ids, endings, law)
+    terms = score(engine.model, prompt.token_ids, ids, endings, law, one_shot=engine.decoder.one_shot)
     reason = STOP if endings.ended([*prompt.token_ids, *ids[:-1]], ids[-1]) else LENGTH
     return Rollout(index, rollout, np.array(ids, dtype=np.int32), reason, dict(zip(STEP_TERMS, terms.T, strict=True)))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 STOP = "stop"
 """Finish reason of a rollout that an end token or a stop string ended (also exactly at the cap)."""
@@ -166,6 +167,25 @@ def _require(holds: bool, name: str, value: object, wanted: str) -> None:
         raise UserError(f"{name} is {value!r}; it must be {wanted}.")
 
 
+_DECIDED_HERE = {"messages", "conversation", "tokenize", "add_generation_prompt", "continue_final_message",
+                 "chat_template", "return_dict", "return_tensors", "padding", "truncation", "max_length",
+                 "return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens"}
+"""What a template is given anyway, or what is none of its arguments."""
+
+
+def _template_kwargs(given: Any) -> dict[str, Any]:
+    """Arguments of a chat template, which a manifest can hold."""
+    try:
+        kept = json.loads(json.dumps(given or {}, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        kept = None
+    _require(isinstance(kept, dict), "template_kwargs", given, "a mapping of names to texts, numbers or lists")
+    decided = sorted(kept.keys() & _DECIDED_HERE)
+    if decided:
+        raise UserError(f"template_kwargs holds {decided[0]!r}, which is decided here; leave it out.")
+    return kept
+
+
 RENDERED_TEXT = "rendered-text"
 """``chat`` as the paper ran it: the rendered template is tokenised again, with whatever BOS the tokenizer adds."""
 
@@ -205,7 +225,7 @@ class ModelSource:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "template_kwargs", dict(self.template_kwargs or {}))
+        object.__setattr__(self, "template_kwargs", _template_kwargs(self.template_kwargs))
         _require(self.chat in (None, True, False, RENDERED_TEXT), "chat", self.chat,
                  f"True, False, {RENDERED_TEXT!r}, or None (the template for variants other than 'base')")
         if self.chat is False and (self.system is not None or self.template_arguments):
@@ -328,6 +348,8 @@ ROLLOUT_COLUMNS = _columns(
     ("entropy_rate", "float64", "nats/token", "r = H / N"),
     ("surprisal_sum", "float64", "nats", "S: minus the sum of the drawn tokens' log-probabilities"),
     ("stop_hazard_sum", "float64", "expected stops", "A: sum of the steps' end-token probabilities"),
+    ("surprisal_variance_sum", "float64", "nats^2", "predictable variance of S - H: summed surprisal_variance"),
+    ("stop_variance_sum", "float64", "stops^2", "predictable variance of 1{stopped} - A: sum of p (1 - p)"),
     ("entropy_sum_full_offpolicy", "float64", "nats", "H of the untruncated law along this rollout"),
     ("surprisal_sum_full_offpolicy", "float64", "nats", "S of the untruncated law along this rollout"),
     ("stop_hazard_sum_full_offpolicy", "float64", "expected stops", "A of the untruncated law along this rollout"),
@@ -377,6 +399,15 @@ PANEL_COLUMNS = _columns(
 )
 
 UNITS = {c.name: c.unit for c in (*STEP_COLUMNS, *ROLLOUT_COLUMNS, *PANEL_COLUMNS)}
+
+
+def printable(text: str) -> str:
+    """Text that may go to a terminal: control characters and escapes are written out, as ``\\x1b``; line breaks and
+    tabs stay."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
 def names(columns: Sequence[Column]) -> list[str]:

@@ -88,12 +88,11 @@ def write_run(path, prompts, config, engine=None, shards=None):
 
     engine = engine or FakeEngine()
     with RunWriter(path, config, prompts) as writer:
-        for index in writer.missing if shards is None else shards:
-            part = writer.shard_prompts(index)
-            pairs = [(i, r) for i in range(len(part)) for r in range(config.n_rollouts)]
+        for shard in writer.missing if shards is None else [writer.missing[i] for i in shards]:
+            part, pairs = writer.shard_prompts(shard), shard.pairs
             key = RunKey(config.seed, config.family, config.variant)
             drawn = engine.sample(part, pairs, config.policy, key, config.batch_size)
-            writer.write_shard(index, drawn, engine.decode, batch_size=config.batch_size)
+            writer.write_shard(shard, drawn, engine.decode, batch_size=config.batch_size)
         if not writer.missing:
             writer.finish(None)
         return writer.run()

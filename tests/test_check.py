@@ -4,17 +4,18 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_engine import END, TABLE, FakeEngine
+from revouch import revouch
 
 import canopy_stats as cs
-from canopy_stats import files, open_run
+from canopy_stats import open_run
 from canopy_stats.checks import check
 from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.runs import generate
 from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.store import run_id
 
 PROMPTS = [[i] for i in range(5)]
 TEXTS = ["the cat sat", "a dog", "the red bird flew over", "it was", "then a hill"]
@@ -40,8 +41,8 @@ def falsify(run, out, **changes):
         for key in field.split("__")[:-1]:
             part = part[key]
         part[field.split("__")[-1]] = new
-    manifest["run_id"] = run_id(manifest["config"])
     (out / "manifest.json").write_text(json.dumps(manifest))
+    revouch(out)
     return open_run(out)
 
 
@@ -49,10 +50,13 @@ def alter_steps(run, out, change):
     """A copy of a run whose first shard of steps is changed, with its hash renewed."""
     copy = falsify(run, out)
     path = out / "steps" / "shard-00000.parquet"
-    pq.write_table(change(pq.read_table(path)), path)
-    manifest = json.loads((out / "manifest.json").read_text())
-    manifest["shards"][0]["steps"]["sha256"] = files.file_sha256(path)
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    steps = change(pq.read_table(path))
+    pq.write_table(steps, path)
+    rows = pq.read_table(out / "rollouts" / path.name)
+    tokens = pa.ListArray.from_arrays(rows["token_ids"].combine_chunks().offsets, steps["token_id"].combine_chunks())
+    at = rows.column_names.index("token_ids")
+    pq.write_table(rows.set_column(at, rows.schema.field(at).name, tokens), out / "rollouts" / path.name)
+    revouch(out)
     return open_run(copy.path)
 
 

@@ -87,15 +87,79 @@ def test_interrupted_run_resumes_to_the_same_content(tmp_path):
     assert len(open_run(tmp_path / "run", allow_partial=True).shards) == 1
     engine = FakeEngine()
     assert draw(tmp_path / "run", engine).content_hash == whole.content_hash
-    assert len(engine.sampled) == 1
+    assert len(engine.sampled) == 3
 
 
 def test_changed_setting_is_refused_by_name(tmp_path):
     draw(tmp_path / "run")
-    with pytest.raises(UserError, match=r"n_rollouts: stored 100, asked 50; seed: stored 1, asked 2"):
-        draw(tmp_path / "run", n_rollouts=50, seed=2)
-    with pytest.raises(UserError, match=r"prompts_hash: stored"):
+    with pytest.raises(UserError, match=r"seed: stored 1, asked 2"):
+        draw(tmp_path / "run", seed=2)
+    with pytest.raises(UserError, match=r"n_rollouts: stored 100, asked 50"):
+        draw(tmp_path / "run", n_rollouts=50)
+    with pytest.raises(UserError, match=r"prompt '0' is now called '1'.*prompt '4' is no longer there"):
         draw(tmp_path / "run", prompts=[[1], [0]])
+
+
+class Elsewhere(FakeEngine):
+    """The same law on another machine."""
+
+    def describe(self):
+        return {**super().describe(), "device_name": "another", "threads": 7}
+
+
+@pytest.mark.parametrize(("n", "more"), [(100, 140), (32, 64), (20, 21)])
+def test_a_run_grows_to_the_content_of_one_drawn_at_once(tmp_path, n, more):
+    prompts, engine = [[i % 5, i // 5] for i in range(11)], FakeEngine()
+    draw(tmp_path / "grown", prompts=prompts[:7], n_rollouts=n)
+    grown = draw(tmp_path / "grown", engine, prompts=prompts, n_rollouts=more)
+    whole = draw(tmp_path / "whole", prompts=prompts, n_rollouts=more)
+    assert grown.content_hash == whole.content_hash == open_run(grown.path).content_hash
+    assert grown.rollouts().equals(whole.rollouts()) and grown.steps().equals(whole.steps())
+    assert sum(len(pairs) for pairs in engine.sampled) == 11 * more - 7 * n  # what is drawn stays
+    assert [p.rollouts(["rollout"]).num_rows % more for p in grown.parts()] == [0] * len(list(grown.parts()))
+
+
+def test_the_torch_engine_grows_to_the_bits_of_a_run_drawn_at_once(tmp_path):
+    from tiny_models import save_tiny_llama
+
+    model = save_tiny_llama(tmp_path / "m")
+
+    def grow(out, n, texts):
+        return generate(model, texts, tmp_path / out, family="t", variant="base", task="t", n_rollouts=n,
+                        policy=POLICY, progress=False, drift_tokens=0)
+
+    grow("grown", 5, ["the cat", "a dog"])
+    assert grow("grown", 9, ["the cat", "a dog", "it was"]).content_hash == grow(
+        "whole", 9, ["the cat", "a dog", "it was"]).content_hash
+
+
+def test_another_machine_may_go_on_and_is_counted(tmp_path):
+    whole = draw(tmp_path / "whole")
+
+    class Dies(FakeEngine):
+        def sample(self, *args):
+            if len(self.sampled) == 2:
+                raise KeyboardInterrupt
+            yield from super().sample(*args)
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "run", Dies())
+    with pytest.raises(UserError, match=r"strict.*device_name: stored None, asked 'another'; threads"):
+        draw(tmp_path / "run", Elsewhere(), strict=True)
+    run = draw(tmp_path / "run", Elsewhere(), drift_tokens=50)
+    assert run.content_hash == whole.content_hash
+    assert [d["shards"] for d in run.manifest["drawn"]] == [2, 2]
+    assert {v.get("device_name") for v in run.manifest["surroundings"].values()} == {None, "another"}
+    (elsewhere,) = run.manifest["drift"]["elsewhere"].values()
+    assert elsewhere["flips"] == 0 and elsewhere["tokens"] >= 50
+
+
+def test_an_edited_prompt_is_refused_by_name(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "prompt": "abc"}\n{"id": "b", "prompt": "abd"}\n')
+    draw(tmp_path / "run", prompts=tmp_path / "p.jsonl", n_rollouts=2)
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "prompt": "abc"}\n{"id": "b", "prompt": "abe"}\n')
+    with pytest.raises(UserError, match="other prompts; nothing was changed. Differing: prompt 'b' was edited"):
+        draw(tmp_path / "run", prompts=tmp_path / "p.jsonl", n_rollouts=2)
 
 
 def test_auto_batch_size_stays_that_of_the_stored_run(tmp_path):

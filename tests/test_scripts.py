@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 
 import canopy_stats as cs
+from canopy_stats.cli import script as command
 from canopy_stats.panel import read_panel, write_panel
+from canopy_stats.report import catalogue
+from canopy_stats.report.catalogue import FIGURES, TABLES
+from canopy_stats.report.folder import Folder
+from canopy_stats.report.source import Source
 from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.study import catalogue
-from canopy_stats.study.catalogue import FIGURES, TABLES, Material, open_study, skipped, write_tables
-from canopy_stats.study.entries.curves import fit_and_rows, model_curve
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted([*(ROOT / "analysis").glob("table_*.py"), *(ROOT / "analysis").glob("figure_*.py")])
@@ -166,24 +168,29 @@ def test_scripts_that_need_runs_have_them_from_a_study_and_no_torch(study, tmp_p
 
 
 def test_a_script_that_needs_rollouts_says_how_to_get_them(capsys, tmp_path):
-    code = catalogue.script("figure_end_hazard.py", "", ["--out", str(tmp_path)])
+    code = command.script("figure_end_hazard.py", "", ["--out", str(tmp_path)])
     assert code == 2 and "--study FOLDER" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_study_is_refused(capsys, tmp_path):
-    assert catalogue.script("table_slopes.py", "", ["--study", str(tmp_path)]) == 2
+    assert command.script("table_slopes.py", "", ["--study", str(tmp_path)]) == 2
     assert "panel.parquet" in capsys.readouterr().err
+
+
+def of(panel):
+    return Source(panel, cs.slope)
 
 
 # --- the catalogue ----------------------------------------------------------------------------------------------
 
 
 def test_what_the_material_lacks_is_named_and_left_out(tmp_path):
-    material = Material(cs.load_demo_panel())
-    assert set(skipped(TABLES, material)) == {"checks"}
-    assert set(skipped(FIGURES, material)) == {name for name, entry in FIGURES.items() if entry.needs == "runs"}
+    source = of(cs.load_demo_panel())
+    assert {name for name, entry in TABLES.items() if entry.lacks(source)} == {"checks"}
+    assert {name for name, entry in FIGURES.items() if entry.lacks(source)} == {
+        name for name, entry in FIGURES.items() if entry.needs == "runs"}
     with pytest.raises(UserError, match="checks needs the check of the runs"):
-        write_tables(material, tmp_path, only=["checks"])
+        catalogue.write_one("tables", "checks", source, tmp_path)
 
 
 def test_a_whole_catalogue_goes_on_past_what_a_panel_does_not_suffice_for(tmp_path):
@@ -191,8 +198,12 @@ def test_a_whole_catalogue_goes_on_past_what_a_panel_does_not_suffice_for(tmp_pa
     panel = cs.load_demo_panel().query("model_name == 'alder' and task != 'stories'")
     said: list[str] = []
     with pytest.warns(UserWarning, match="the likelihood is flat along"):
-        written = {p.stem for p in write_tables(Material(panel), tmp_path, say=said.append)}
-    assert written == set(TABLES) - {"checks", "scrutiny"}
+        written = {p.stem for p in catalogue.write("tables", of(panel), tmp_path, said.append)}
+    assert written == set(TABLES) - {"checks", "scrutiny"} | {"index", "left_out"}
+    captions = json.loads((tmp_path / "index.json").read_text())
+    assert captions.keys() == written - {"index", "left_out"}
+    assert captions["slopes"] == {"caption": TABLES["slopes"].caption}
+    assert "left out: scrutiny: " in (tmp_path / "left_out.txt").read_text()
     assert any("checks needs" in line for line in said) and any("at least two families" in line for line in said)
     below = (tmp_path / "regressions_beta.txt").read_text()
     assert "No paper_rse: paper_rse needs the columns RSE" in below
@@ -200,53 +211,48 @@ def test_a_whole_catalogue_goes_on_past_what_a_panel_does_not_suffice_for(tmp_pa
     assert "without task coding: the paper_beta fit is not certified." in (tmp_path / "ablations.txt").read_text()
 
 
-def test_an_unknown_name_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no nonsense; choose among slopes, base_tuned"):
-        write_tables(Material(cs.load_demo_panel()), tmp_path, only=["nonsense"])
-
-
 @pytest.mark.filterwarnings("ignore:<Fit beta")  # ten prompts a task are too few for the beta model, and it says so
 def test_a_study_is_opened_with_its_runs_checks_and_ablations(study):
     whole = read_panel(study / "panel.parquet")
     write_panel(whole[whole["task"] == "walk"], study / "panels" / "walks.parquet")
-    material = open_study(study)
-    assert len(material.opened) == 8 and len(material.checks) == 8 and list(material.ablations) == ["walks"]
-    table = TABLES["ablations"].make(material)
+    source = Source.of(Folder(study), cs.slope)
+    assert len(source.opened) == 8 and len(source.checks) == 8 and list(source.ablations) == ["walks"]
+    table = TABLES["ablations"].make(source)
     assert list(dict.fromkeys(table["panel"])) == ["all", "without family north", "without family south",
                                                    "without task count", "without task walk", "walks"]
-    alone = cs.slope_change(material.ablations["walks"], model="interaction").base.estimate
+    alone = cs.slope_change(source.ablations["walks"], model="interaction").base.estimate
     linear = table[table["model"] == "interaction"].set_index("panel")["base_slope"]
     assert linear["walks"] == pytest.approx(alone) and linear["without task count"] == pytest.approx(alone)
 
 
 def test_steps_know_their_rollouts_length(study):
-    material = open_study(study)
-    first = material.steps[material.steps["step"] == 0]
-    assert list(first["length"]) == list(material.rollouts["length"])
-    assert len(material.steps) == material.rollouts["length"].sum()
+    source = Source.of(Folder(study), cs.slope)
+    first = source.steps[source.steps["step"] == 0]
+    assert list(first["length"]) == list(source.rollouts["length"])
+    assert len(source.steps) == source.rollouts["length"].sum()
 
 
 def test_a_slope_change_is_fitted_once_and_may_come_from_elsewhere():
     panel = cs.load_demo_panel()
     change = cs.slope_change(panel, model="interaction")
-    material = Material(panel, known={("interaction", "instruct"): change})
-    assert material.change("interaction") is change
-    assert material.change("main") is material.change("main", "instruct")
+    source = Source(panel, cs.slope, known={("interaction", "instruct"): change})
+    assert source.change("interaction") is change
+    assert source.change("main") is source.change("main", "instruct")
 
 
 def test_several_tuned_variants_get_a_column_each():
     panel = cs.load_demo_panel().query("model_name == 'alder' and task in ['coding', 'math']")
     tuned = panel[panel["model_variant"] == "instruct"]
     more = pd.concat([panel, tuned.assign(model_variant="rl", D=1.1 * tuned["D"])], ignore_index=True)
-    material = Material(more)
-    assert material.tuned == ("instruct", "rl")
-    columns = list(TABLES["regressions"].shown(TABLES["regressions"].make(material)).columns)
+    source = of(more)
+    assert source.tuned == ("instruct", "rl")
+    columns = list(TABLES["regressions"].shown(TABLES["regressions"].make(source)).columns)
     assert columns[1:3] == ["main, instruct", "interaction, instruct"] and "quadratic, rl" in columns
-    slopes = TABLES["slopes"].make(material)
+    slopes = TABLES["slopes"].make(source)
     assert list(slopes["tuned"]) == 3 * ["instruct"] + 3 * ["rl"]
     assert list(TABLES["slopes"].shown(slopes).columns[:2]) == ["tuned", "model"]
     with pytest.warns(UserWarning, match="the likelihood is flat along"):  # a hundred prompts of one task and family
-        found = TABLES["ablations"].make(material)
+        found = TABLES["ablations"].make(source)
     assert set(found["tuned"]) == {"instruct", "rl"}
     expected = cs.slope_change(more[more["model_variant"] != "instruct"], model="interaction")
     row = found.query("tuned == 'rl' and panel == 'all' and model == 'interaction'").iloc[0]
@@ -258,7 +264,7 @@ def test_a_judged_panel_has_the_third_beta_model_beside_the_others():
     panel = cs.load_demo_panel().query("prompt_id < '050'")
     judged = panel.assign(RSE=np.clip(panel["D"], 0.02, 0.98) * np.log(10), rse_m=10)
     entry = TABLES["regressions_beta"]
-    shown = entry.shown(entry.make(Material(judged))).set_index("term")
+    shown = entry.shown(entry.make(of(judged))).set_index("term")
     assert list(shown.columns) == ["paper_beta", "paper_vendi", "paper_rse"]
     # RSE / log m is D itself here but for a few clipped values
     assert shown.loc["ratio", "paper_rse"] == shown.loc["ratio", "paper_beta"]
@@ -267,13 +273,13 @@ def test_a_judged_panel_has_the_third_beta_model_beside_the_others():
 def test_a_panel_without_a_tuned_variant_is_refused():
     base = cs.load_demo_panel().query("model_variant == 'base'")
     with pytest.raises(UserError, match="fine-tuned variant"):
-        TABLES["slopes"].make(Material(base))
+        TABLES["slopes"].make(of(base))
 
 
 def test_the_paper_beta_models_curve_moves_the_standardised_rate():
     panel = cs.load_demo_panel().query("model_name == 'alder'").reset_index(drop=True)
     change = cs.slope_change(panel, model="paper_beta")
-    own = model_curve(change, panel, "task").query("task == 'math' and model_variant == 'instruct'")
+    own = change.curve("task", panel).query("task == 'math' and model_variant == 'instruct'")
     rows = change.fit.design.data[(panel["task"] == "math") & (panel["model_variant"] == "instruct")]
     at = rows.assign(R_sc=(own["R_bar"].iloc[3] - panel["R_bar"].mean()) / panel["R_bar"].std())
     assert own["D"].iloc[3] == pytest.approx(np.mean(change.fit.predict(at)))
@@ -288,7 +294,7 @@ def robust():
 def test_the_robust_models_curve_goes_through_its_own_fitted_means(robust):
     """Rows of one task and variant with rates near a point: their fitted means average to the curve's height there."""
     panel, change = robust
-    own = model_curve(change, panel, "task").query("task == 'math' and model_variant == 'instruct'")
+    own = change.curve("task", panel).query("task == 'math' and model_variant == 'instruct'")
     chosen = (panel["task"] == "math") & (panel["model_variant"] == "instruct")
     fitted = np.asarray(change.fit.predict())[chosen]
     near = np.abs(panel["R_bar"][chosen] - own["R_bar"].iloc[15]) < 0.02
@@ -297,22 +303,11 @@ def test_the_robust_models_curve_goes_through_its_own_fitted_means(robust):
     assert np.ptp(own["D"]) > 0.2
 
 
-def test_a_stored_fit_that_lost_its_rows_is_fitted_anew(robust, tmp_path):
-    from dataclasses import replace
-
-    panel, change = robust
-    assert change.fit is not None
-    shuffled = panel.sample(frac=1, random_state=0).reset_index(drop=True)
-    found, rows = fit_and_rows(replace(change), shuffled)
-    assert found is not change.fit
-    assert list(found.design.data["prompt_uid"]) == list(rows["prompt_uid"])
-
-
 @pytest.mark.parametrize("model", ["interaction", "quadratic"])
 def test_a_models_curve_is_the_mean_of_its_predictions(model):
     panel = cs.load_demo_panel().query("model_name == 'alder'").reset_index(drop=True)
     change = cs.slope_change(panel, model=model)
-    curve = model_curve(change, panel, "task")
+    curve = change.curve("task", panel)
     own = curve[(curve["task"] == "math") & (curve["model_variant"] == "instruct")]
     rows = panel[(panel["task"] == "math") & (panel["model_variant"] == "instruct")]
     rate = own["R_bar"].iloc[7]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from canopy_stats import files, open_run
 from canopy_stats.schema import ROLLOUT_COLUMNS, STEP_COLUMNS, STEP_TERMS, SamplingPolicy, UserError, names
-from canopy_stats.store import RunWriter, config_differences, plan_shards
+from canopy_stats.store import RunWriter, plan
+from canopy_stats.store.identity import differences as config_differences
 
 PROMPTS = make_prompts(7)
 
@@ -106,11 +107,33 @@ def test_content_hash_ignores_time_and_sees_values(run, tmp_path, config):
     assert write_run(tmp_path / "seed", PROMPTS, other).content_hash != run.content_hash
 
 
-@given(n_prompts=st.integers(1, 500), n_rollouts=st.integers(2, 2000))
-def test_shards_cover_every_prompt_once(n_prompts, n_rollouts):
-    plan = plan_shards(n_prompts, n_rollouts)
-    assert [i for part in plan for i in part] == list(range(n_prompts))
-    assert all(len(part) * n_rollouts <= 1.5 * 256 or len(part) == 1 for part in plan)
+@given(n_prompts=st.integers(1, 60), n_rollouts=st.integers(2, 200))
+def test_blocks_cover_every_rollout_once(n_prompts, n_rollouts):
+    plans = list(plan.blocks(n_prompts, n_rollouts))
+    held = [(shard.prompts[i], r) for shard in plans for i, r in shard.pairs]
+    assert sorted(held) == [(p, r) for p in range(n_prompts) for r in range(n_rollouts)]
+    assert all(len(shard.pairs) <= 256 for shard in plans)
+
+
+@given(st.data())
+def test_missing_and_stored_make_the_whole_rectangle(data):
+    """Whatever was stored before, drawing what is missing leaves every rollout once."""
+    prompts = [f"{i:064x}" for i in range(data.draw(st.integers(1, 20)))]
+    n, old_prompts = data.draw(st.integers(2, 80)), data.draw(st.integers(0, 20))
+    old_n, whole = data.draw(st.integers(1, n)), data.draw(st.booleans())
+    before = plan.blocks(min(old_prompts, len(prompts)), old_n)
+    entries = {i: entry(i, prompts, block) for i, block in enumerate(before)}
+    kept = {i: e for i, e in entries.items() if data.draw(st.booleans())}
+    for shard in plan.missing(prompts, n, kept.values(), whole=whole):
+        for number in shard.replaces:
+            del kept[number]
+        kept[max(kept, default=-1) + 1000] = entry(max(kept, default=-1) + 1000, prompts, shard)
+    assert plan.covers(kept.values(), prompts, n) and plan.strangers(kept.values(), prompts, n) == []
+
+
+def entry(number, prompts, shard):
+    return {"number": number, "prompts": [prompts[i] for i in shard.prompts],
+            "span": [shard.rollouts.start, shard.rollouts.stop]}
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=8), st.integers(0, 4))
@@ -132,7 +155,7 @@ def test_resume_draws_only_what_is_missing(tmp_path, config, run):
     assert not partial.complete
     engine = FakeEngine()
     resumed = write_run(partial.path, PROMPTS, config, engine)
-    assert len(engine.sampled) == len(plan_shards(7, 100)) - 1
+    assert len(engine.sampled) == len(list(plan.blocks(7, 100))) - 1
     assert resumed.complete and resumed.content_hash == run.content_hash
 
 
@@ -150,11 +173,13 @@ def alter(path):
 @pytest.mark.parametrize("kind", ["rollouts", "steps"])
 def test_damaged_shard_is_seen_and_drawn_again(run, config, damage, kind):
     damage(run.path / kind / "shard-00001.parquet")
-    with pytest.raises(UserError, match=r"is damaged: 1 of 3 shards \(1\).*generate` again"):
+    with pytest.raises(UserError, match=r"is damaged: 1 of 4 shards \(1\).*generate` again"):
         open_run(run.path)
     partial = open_run(run.path, allow_partial=True)
     assert partial.damaged == (1,) and not partial.complete
-    assert set(partial.rollouts()["prompt_id"].to_pylist()) == {"p0", "p1", "p2", "p6"}
+    rows = partial.rollouts(["prompt_id", "rollout"]).to_pandas()
+    assert rows.groupby("prompt_id")["rollout"].apply(list).to_dict() == {
+        p.prompt_id: [*range(32), *range(64, 100)] for p in PROMPTS}
     engine = FakeEngine()
     again = write_run(run.path, PROMPTS, config, engine)
     assert len(engine.sampled) == 1 and again.content_hash == run.content_hash
@@ -164,7 +189,7 @@ def test_damaged_shard_is_seen_and_drawn_again(run, config, damage, kind):
 def test_interrupted_in_the_middle_of_a_shard(tmp_path, config, run):
     with pytest.raises(KeyboardInterrupt):
         write_run(tmp_path / "k", PROMPTS, config, FakeEngine(fail_after=30))
-    with pytest.raises(UserError, match="not complete: 0 of 3 shards"):
+    with pytest.raises(UserError, match="not complete: 0 of 700 rollouts"):
         open_run(tmp_path / "k")
     assert write_run(tmp_path / "k", PROMPTS, config).content_hash == run.content_hash
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,23 @@ import pytest
 from tiny_models import save_tiny_llama
 
 import canopy_stats as cs
-from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.slope.change import MODELS
-from canopy_stats.study import Checkpoint, Family, Study, catalogue, demo, record, run_demo, run_study, stages, work
+from canopy_stats.report import catalogue
+from canopy_stats.schema import UserError
+from canopy_stats.slope.models import MODELS
+from canopy_stats.study import (
+    Checkpoint,
+    Embedder,
+    Law,
+    ModelFamily,
+    Study,
+    demo,
+    pipeline,
+    prompts,
+    run_demo,
+    run_study,
+    stamps,
+    worker,
+)
 from canopy_stats.study.demo import FAMILIES
 
 STATES = 8
@@ -39,8 +52,8 @@ TABLES = ("slopes", "base_tuned", "decomposition", "checks")
 def few_products():
     """Some figures and tables stand for all: each is tested elsewhere, and they take longer than the rest here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "FIGURES", {name: catalogue.FIGURES[name] for name in FIGURES})
-        patch.setattr(catalogue, "TABLES", {name: catalogue.TABLES[name] for name in TABLES})
+        patch.setitem(catalogue.CATALOGUE, "figures", {name: catalogue.FIGURES[name] for name in FIGURES})
+        patch.setitem(catalogue.CATALOGUE, "tables", {name: catalogue.TABLES[name] for name in TABLES})
         yield
 
 
@@ -50,12 +63,12 @@ def study(tmp_path_factory):
     for task, first in (("count", 0), ("walk", 3)):
         lines = [json.dumps({"id": f"p{i}", "prompt": [(first + i) % (STATES - 1)]}) for i in range(6)]
         (folder / f"{task}.jsonl").write_text("\n".join(lines) + "\n")
-    families = tuple(Family(name, (Checkpoint("base", markov(seed, 2.0), chat=False),
-                                   Checkpoint("tuned", markov(seed + 10, 0.5), chat=False)))
-                     for seed, name in enumerate(("north", "south")))
-    return Study("Two chains", "The tuned chain has less entropy.", families,
-                 {task: folder / f"{task}.jsonl" for task in ("count", "walk")}, SamplingPolicy(max_new_tokens=12),
-                 n_rollouts=6, prompts_per_task=6, embedder="tfidf", drift_tokens=0, check_sample=2)
+    families = [ModelFamily(name=name, base=Checkpoint(model=markov(seed, 2.0)),
+                            tuned=Checkpoint(model=markov(seed + 10, 0.5), variant="tuned", chat=False))
+                for seed, name in enumerate(("north", "south"))]
+    return Study(title="Two chains", contrast="The tuned chain has less entropy.", families=families,
+                 tasks={task: folder / f"{task}.jsonl" for task in ("count", "walk")}, law=Law(max_new_tokens=12),
+                 rollouts=6, prompts_per_task=6, embedders=[Embedder(model="tfidf")], drift_tokens=0, check_sample=2)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +115,9 @@ def test_every_run_is_checked(done):
 
 def test_tables_and_figures_are_on_the_disk_and_named_at_the_end(done):
     result, said = done
-    assert {p.stem for p in result.tables} == set(TABLES)
-    assert {p.name for p in result.figures} == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+    assert {p.stem for p in result.tables} == {*TABLES, "index"}
+    drawn = {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+    assert {p.name for p in result.figures} == {"index.json", *drawn}
     assert all(p.stat().st_size > 0 for p in (*result.tables, *result.figures))
     page = (result.out / "summary.md").read_text()
     assert "The tuned chain has less entropy." in page and "![slopes](figures/slopes.png)" in page
@@ -120,7 +134,7 @@ def test_a_second_call_redoes_nothing_and_finds_the_same(done, study):
 
 
 def test_an_interrupted_study_ends_with_the_same_panel(done, study, tmp_path, monkeypatch):
-    draw, calls = work.draw, []
+    draw, calls = worker.draw, []
 
     def stopping(*args, **options):
         calls.append(args)
@@ -128,7 +142,7 @@ def test_an_interrupted_study_ends_with_the_same_panel(done, study, tmp_path, mo
             raise KeyboardInterrupt
         return draw(*args, **options)
 
-    monkeypatch.setattr(work, "draw", stopping)
+    monkeypatch.setattr(worker, "draw", stopping)
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path, say=lambda _: None, progress=False)
     assert not (tmp_path / "panel.parquet").exists()
@@ -139,7 +153,7 @@ def test_an_interrupted_study_ends_with_the_same_panel(done, study, tmp_path, mo
 
 def test_quiet_loading_puts_the_environment_back():
     before = dict(os.environ)
-    with work.quiet():
+    with worker.quiet():
         assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     assert dict(os.environ) == before
 
@@ -161,10 +175,10 @@ def counted(out, text="x"):
 def test_a_stage_is_kept_until_its_key_or_its_file_changes(tmp_path):
     make, made = counted(tmp_path)
     for key, expected in [({"a": 1}, 1), ({"a": 1}, 1), ({"a": 2}, 2), ({"a": 2}, 2)]:
-        assert stages.staged(tmp_path, "s", key, make) == [tmp_path / "result.txt"]
+        assert stamps.staged(tmp_path, "s", key, make) == [tmp_path / "result.txt"]
         assert len(made) == expected
     (tmp_path / "result.txt").write_text("altered")
-    stages.staged(tmp_path, "s", {"a": 2}, make)
+    stamps.staged(tmp_path, "s", {"a": 2}, make)
     assert len(made) == 3 and (tmp_path / "result.txt").read_text() == "x"
 
 
@@ -174,12 +188,12 @@ def test_a_stage_that_failed_half_way_is_made_again(tmp_path):
         raise UserError("no")
 
     make, made = counted(tmp_path)
-    stages.staged(tmp_path, "s", {"a": 1}, make)
+    stamps.staged(tmp_path, "s", {"a": 1}, make)
     with pytest.raises(UserError):
-        stages.staged(tmp_path, "s", {"a": 2}, fail)
-    assert stages.state(tmp_path, "s", {"a": 2}) == ("stale", "changed: a")
-    assert stages.state(tmp_path, "s", {"a": 1}) == ("stale", "altered or missing: result.txt")
-    stages.staged(tmp_path, "s", {"a": 1}, make)
+        stamps.staged(tmp_path, "s", {"a": 2}, fail)
+    assert stamps.state(tmp_path, "s", {"a": 2}) == ("stale", "changed: a")
+    assert stamps.state(tmp_path, "s", {"a": 1}) == ("stale", "altered or missing: result.txt")
+    stamps.staged(tmp_path, "s", {"a": 1}, make)
     assert len(made) == 2 and (tmp_path / "result.txt").read_text() == "x"
 
 
@@ -189,20 +203,20 @@ def test_files_that_are_no_longer_made_are_removed(tmp_path):
             (tmp_path / name).write_text(name)
         return [tmp_path / name for name in names]
 
-    stages.staged(tmp_path, "s", {"a": 1}, lambda: make("kept", "dropped"))
-    stages.staged(tmp_path, "s", {"a": 2}, lambda: make("kept"))
+    stamps.staged(tmp_path, "s", {"a": 1}, lambda: make("kept", "dropped"))
+    stamps.staged(tmp_path, "s", {"a": 2}, lambda: make("kept"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "stages"]
 
 
 def test_a_failure_of_the_disk_is_told_as_to_a_colleague():
     with pytest.raises(UserError, match=r"figures could not go on: No space left on device .*f\.svg.*it resumes"), \
-            stages.explained("figures"):
+            pipeline.explained("figures"):
         raise OSError(errno.ENOSPC, "No space left on device", "figures/f.svg")
 
 
 def test_code_hash_depends_on_the_named_modules_alone():
-    assert stages.code_hash("report") != stages.code_hash("metrics")
-    assert stages.code_hash("report", "metrics") == stages.code_hash("metrics", "report")
+    assert stamps.code_hash("report") != stamps.code_hash("metrics")
+    assert stamps.code_hash("report", "metrics") == stamps.code_hash("metrics", "report")
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------
@@ -212,7 +226,7 @@ def test_code_hash_depends_on_the_named_modules_alone():
                                              (1, [0])])
 def test_prompts_are_chosen_evenly(tmp_path, wanted, ids):
     (tmp_path / "all.jsonl").write_text("".join(f"{i}\n" for i in range(6)))
-    copy = record.choose_prompts(tmp_path / "all.jsonl", wanted, tmp_path / "deep" / "some.jsonl")
+    copy = prompts.choose_prompts(tmp_path / "all.jsonl", wanted, tmp_path / "deep" / "some.jsonl")
     assert [int(line) for line in copy.read_text().splitlines()] == ids
 
 
@@ -220,12 +234,13 @@ def test_prompts_are_chosen_evenly(tmp_path, wanted, ids):
 def test_more_prompts_than_there_are_is_refused(tmp_path, wanted):
     (tmp_path / "all.jsonl").write_text("1\n" * 6)
     with pytest.raises(UserError, match="1 to 6"):
-        record.choose_prompts(tmp_path / "all.jsonl", wanted, tmp_path / "some.jsonl")
+        prompts.choose_prompts(tmp_path / "all.jsonl", wanted, tmp_path / "some.jsonl")
 
 
 def test_a_missing_prompt_file_is_named(study, tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.jsonl"):
-        run_study(replace(study, tasks={"count": tmp_path / "nowhere.jsonl"}), tmp_path, say=lambda _: None)
+        without = study.model_copy(update={"tasks": {"count": str(tmp_path / "nowhere.jsonl")}})
+        run_study(without, tmp_path, say=lambda _: None)
 
 
 # --- the demos --------------------------------------------------------------------------------------------------
@@ -252,9 +267,9 @@ def test_smollm_arms_differ_by_the_adapter_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "shipped_gguf", lambda: tmp_path / "model.gguf")
     (tmp_path / "adapter_config.json").write_text("{}")
     (family,) = demo.smollm(tmp_path, tmp_path, print)
-    base, tuned = family.checkpoints
+    base, tuned = family.arms
     assert (base.variant, base.adapter, tuned.adapter) == ("base", None, str(tmp_path))
-    assert replace(tuned, variant="base", adapter=None) == base
+    assert tuned.model_copy(update={"variant": "base", "adapter": None}) == base
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +294,7 @@ def test_workers_draw_the_demo_and_report_each_run(random_models, tmp_path):
     (2, UserError, "^the last line$"), (-9, UserError, "signal 9.*resumes"), (1, RuntimeError, "the last line")])
 def test_what_stops_a_worker_reaches_the_caller(code, error, message):
     with pytest.raises(error, match=message):
-        work._raise_for(code, "a warning\nthe last line\n")
+        worker._raise_for(code, "a warning\nthe last line\n")
 
 
 def trained_here() -> bool:
@@ -301,6 +316,6 @@ def test_the_demo_runs_on_a_family_that_comes_with_the_project(tmp_path):
 
 def test_a_study_survives_the_way_to_another_process(random_models, tmp_path):
     families = demo.tiny_families(["alder"], random_models)
-    study = record.Study("t", "c", families, {"math": "m.jsonl"}, SamplingPolicy(top_k=5), 4)
-    job = work.Job(study, tmp_path, tuple(study.cells()))
-    assert work.Job.from_json(job.to_json()) == job
+    study = Study(title="t", families=families, tasks={"math": "m.jsonl"}, law=Law(top_k=5), rollouts=4)
+    job = worker.Job(study, tmp_path, tuple(study.runs))
+    assert worker.Job.from_json(job.to_json()) == job

@@ -17,6 +17,7 @@ from typing import Any
 
 from canopy_stats.cli.command import INTERRUPTED, OK, USER_ERROR
 from canopy_stats.cli.parser import build_parser
+from canopy_stats.cli.printing import tell
 from canopy_stats.schema import Caution, UserError
 
 
@@ -28,7 +29,7 @@ def _cautions_in_one_line() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, Caution):
-                print(f"canopy-stats: note: {message}", file=sys.stderr)
+                tell(f"canopy-stats: note: {message}", to=sys.stderr)
             else:
                 usual(message, category, *place, **more)
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _cautions_in_one_line():
             return options.run(options)
     except UserError as error:
-        print(f"canopy-stats: {' '.join(str(error).split())}", file=sys.stderr)
+        tell(f"canopy-stats: {' '.join(str(error).split())}", to=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("canopy-stats: interrupted. The same command resumes from what is stored.", file=sys.stderr)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from canopy_stats.store import Run
-    from canopy_stats.study.file import StudyFile
+    from canopy_stats.study.load import StudyFile
 
 
 def open_runs(paths: Sequence[str]) -> list[Run]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from canopy_stats.cli.command import OK, Command
 from canopy_stats.cli.inputs import open_runs
 from canopy_stats.cli.options import csv_option, embedder_option, runs_argument, whole_numbers
-from canopy_stats.cli.printing import label_of, labelled, show, write_csv, written
+from canopy_stats.cli.printing import label_of, labelled, show, tell, write_csv, written
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _embed(options: argparse.Namespace) -> int:
 
     for run in open_runs(options.runs):
         made = embed(run, options.embedder, think=options.think)
-        print(f"{run.path}: {made.vectors.shape[0]:,} texts embedded in {made.vectors.shape[1]} dimensions by "
+        tell(f"{run.path}: {made.vectors.shape[0]:,} texts embedded in {made.vectors.shape[1]} dimensions by "
               f"{made.label}; {int(made.truncated.sum())} longer than it reads, {int(made.empty.sum())} empty")
     return OK
 
@@ -58,10 +58,10 @@ def _measure(options: argparse.Namespace) -> int:
     table = pd.concat(list(measured.values()), ignore_index=True)
     shown = [c for c in _MEASURE_SHOWN if c in table and table[c].notna().any()]
     show(table[shown], options.csv, whole=table)
-    print("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
+    tell("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
     show(labelled({label: pd.DataFrame([three_level(m)]) for label, m in measured.items()}))
     if options.caps is not None:
-        print("\nUnder smaller length caps:")
+        tell("\nUnder smaller length caps:")
         show(labelled({label_of(run): cap_curve(run, options.caps or None) for run in runs}))
     return OK
 
@@ -111,7 +111,7 @@ def _judge(options: argparse.Namespace) -> int:
     show(labelled({label: table[_JUDGE_SHOWN].copy() for label, table in tables.items()}))
     for label, table in tables.items():
         apart, alike = (int((table["clusters"] == c).sum()) for c in (table["rse_m"], 1))
-        print(f"{label}: mean RSE {table['RSE'].mean():.3f} of at most {log(table['rse_m'].max()):.3f} nats; of "
+        tell(f"{label}: mean RSE {table['RSE'].mean():.3f} of at most {log(table['rse_m'].max()):.3f} nats; of "
               f"{len(table):,} prompts {apart:,} at the most (no two alike), {alike:,} at zero, "
               f"{table['RSE'].isna().sum():,} without RSE; {table['asymmetric_share'].mean():.1%} of the pairs judged "
               "differently in their two orders")
@@ -208,16 +208,15 @@ def _rho(options: argparse.Namespace) -> int:
     found = {label_of(run): rho(run, n_boot=options.replicates, seed=options.seed, resample=options.resample,
                                 origin=options.origin) for run in runs}
     for label, result in found.items():
-        print(f"{label}: " + " ".join(["correlation of length and entropy rate", *result.notes]))
+        tell(f"{label}: " + " ".join(["correlation of length and entropy rate", *result.notes]))
         show(result.table)
-        print()
+        tell()
     tables = [result.table.assign(task=run.config.task, model_name=run.config.family, model_variant=run.config.variant)
               for run, result in zip(runs, found.values(), strict=True)]
     whole = pd.concat(tables, ignore_index=True)
     write_csv(whole, options.csv)
     if options.figure:
-        from canopy_stats.report.rho_figure import rho_figure
-        from canopy_stats.report.style import save
+        from canopy_stats.report.figures import rho_figure, save
 
         written(*save(rho_figure(whole), options.figure))
     return OK

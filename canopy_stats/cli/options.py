@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
-from canopy_stats.schema import RENDERED_TEXT
+from canopy_stats.schema import RENDERED_TEXT, printable
 
 
 def runs_argument(command: argparse.ArgumentParser) -> None:
@@ -39,6 +41,30 @@ def batch_size(text: str) -> int | str:
     if text == "auto" or text.isdigit():
         return text if text == "auto" else int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A whole number of at least so much."""
+    def read(text: str) -> int:
+        if not text.strip().lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return read
+
+
+def plain_name(text: str) -> str:
+    """A name that may stand in a table and on a terminal."""
+    if not text.strip() or not text.isprintable() or len(text.encode(errors="replace")) > 200:
+        raise argparse.ArgumentTypeError(f"{printable(text[:40])!r} is no name: give a short, printable text")
+    return text
+
+
+def device(text: str) -> str:
+    """Where a model runs."""
+    if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu|hpu|npu)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{printable(text[:40])!r} is no device; give auto, cpu, mps, cuda or cuda:1")
+    return text
 
 
 def chat_format(text: str) -> str:

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 from canopy_stats import __version__
 from canopy_stats.cli.command import OK, Command
 from canopy_stats.cli.inputs import open_panel, open_runs
-from canopy_stats.cli.options import csv_option, embedder_option, only, runs_argument, whole_numbers, workers_option
-from canopy_stats.cli.printing import label_of, note, paragraph, show, write_csv, written
+from canopy_stats.cli.options import (
+    csv_option,
+    embedder_option,
+    only,
+    runs_argument,
+    whole_number,
+    whole_numbers,
+    workers_option,
+)
+from canopy_stats.cli.printing import label_of, note, paragraph, show, tell, write_csv, written
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ def _panel(options: argparse.Namespace) -> int:
     table = panel(runs, embedder=options.embedder)
     make_folder(out.parent)
     write_panel(table, out, _panel_provenance(runs, options))
-    print(f"{out}: {len(table):,} rows, {table['prompt_uid'].nunique():,} prompts, "
+    tell(f"{out}: {len(table):,} rows, {table['prompt_uid'].nunique():,} prompts, "
           f"{table['model_name'].nunique()} families, variants {', '.join(sorted(table['model_variant'].unique()))}")
     return OK
 
@@ -68,13 +76,13 @@ def _fit(options: argparse.Namespace) -> int:
         from canopy_stats.mixed import lmm
 
         fit = lmm(options.formula, panel, reml=not options.ml)
-        print(fit.summary())
+        tell(fit.summary())
         write_csv(fit.tidy(), options.csv)
     elif options.model == "all":
         table = slope_table(panel)
         show(table, options.csv)
         for text in table.attrs.get("notes", []):
-            print(note(f"note: {text}"))
+            tell(note(f"note: {text}"))
     else:
         change = slope_change(panel, model=options.model, bootstrap=options.bootstrap, seed=options.seed,
                               workers=options.workers)
@@ -85,18 +93,18 @@ def _fit(options: argparse.Namespace) -> int:
 def _show_change(change: SlopeChange, csv: str | None) -> None:
     """One model in detail: its fit (or the cells' slopes behind the robust one), then what it says of the slopes."""
     if change.fit is not None and change.cells is None:
-        print(change.fit.summary())
-    print()
+        tell(change.fit.summary())
+    tell()
     for name in ("base", "tuned", "difference", "ratio"):
         e = getattr(change, name)
         error = f"se {e.se:.4f}" if e.kind == "bounded" else " " * 9
-        print(f"{name:<11}{e.estimate:>9.4f}  {error}  95% {e.interval.words()}")
+        tell(f"{name:<11}{e.estimate:>9.4f}  {error}  95% {e.interval.words()}")
         if name in change.intervals:
-            print(f"{'':<11}{'bootstrap':>9}             95% {change.intervals[name].words()}")
+            tell(f"{'':<11}{'bootstrap':>9}             95% {change.intervals[name].words()}")
     if change.cells is not None:
-        print("\nSlopes by family and task, over the shared rates:")
+        tell("\nSlopes by family and task, over the shared rates:")
         show(change.cells)
-    print("\n".join(["", paragraph(change.estimand), "", paragraph(change.verdict), *map(note, change.notes)]))
+    tell("\n".join(["", paragraph(change.estimand), "", paragraph(change.verdict), *map(note, change.notes)]))
     if change.fit is not None:
         write_csv(change.fit.tidy(), csv)
 
@@ -107,10 +115,11 @@ def _fit_options(command: argparse.ArgumentParser) -> None:
     add("--model", default="all",
         choices=["main", "interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse", "robust", "all"],
         help="one of the paper's models, or the robust slope, in detail; all (default) is the linear ones in one table")
-    add("--bootstrap", type=int, default=0, metavar="N", help="with --model: N resamples of whole prompts")
+    add("--bootstrap", type=whole_number(0), default=0, metavar="N", help="with --model: N resamples of whole prompts")
     add("--seed", type=int, metavar="S", help="seed of the bootstrap")
-    add("--workers", type=int, default=1, metavar="W", help="processes of the bootstrap (default 1)")
-    add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"')
+    add("--workers", type=whole_number(1), default=1, metavar="W", help="processes of the bootstrap (default 1)")
+    add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"; it may call '
+                           "Python, so never give one that you have not read")
     add("--ml", action="store_true", help="with --formula: maximum likelihood instead of REML")
     csv_option(command)
 
@@ -134,22 +143,23 @@ FIT = Command(
 
 
 def _scrutinise(options: argparse.Namespace) -> int:
-    from canopy_stats.report import tables
+    from canopy_stats.report import views
+    from canopy_stats.report.printed import console
     from canopy_stats.slope import slope_scrutiny
 
     found = slope_scrutiny(open_panel(options.panel), paper=options.paper)
-    print(tables.console(tables.scrutiny(found.table)))
+    tell(console(views.scrutiny(found.table)))
     write_csv(found.table, options.csv)
-    print("\nThe difference in every version:")
+    tell("\nThe difference in every version:")
     show(found.claims.drop(columns="meaning"))
     if len(found.left_out):
-        print("\nThe robust difference without one family or one task:")
+        tell("\nThe robust difference without one family or one task:")
         show(found.left_out)
     if found.robust.cells is not None:
-        print("\nThe robust slope by family and task, over the rates that base and tuned share:")
+        tell("\nThe robust slope by family and task, over the rates that base and tuned share:")
         show(found.robust.cells)
     robust = found.robust
-    print("\n".join(["", paragraph(found.verdict), "", paragraph(robust.estimand), *map(note, robust.notes)]))
+    tell("\n".join(["", paragraph(found.verdict), "", paragraph(robust.estimand), *map(note, robust.notes)]))
     return OK
 
 
@@ -186,9 +196,9 @@ def _curve(options: argparse.Namespace) -> int:
     curve = specification_curve(panels if len(panels) > 1 else next(iter(panels.values())),
                                 choices=dict(options.only), workers=options.workers)
     show(curve.agreement, options.csv, whole=curve.table)
-    print(f"\n{paragraph(curve.words)}")
+    tell(f"\n{paragraph(curve.words)}")
     if options.figure:
-        from canopy_stats.report.curve_figure import save, specification_figure
+        from canopy_stats.report.figures import save, specification_figure
 
         written(*save(specification_figure(curve.table), options.figure))
     return OK
@@ -236,11 +246,11 @@ def _power(options: argparse.Namespace) -> int:
         families=options.families, model="interaction" if options.quick else options.model, method=method,
         replicates=options.sims, seed=options.seed, workers=options.workers)
     show(found.table.drop(columns=["sd_z", "mean_estimate", "replicates"]), options.csv, whole=found.table)
-    print(f"\n{paragraph(found.words)}")
+    tell(f"\n{paragraph(found.words)}")
     if options.budget:
-        print(paragraph(found.recommend(options.budget)))
+        tell(paragraph(found.recommend(options.budget)))
     if options.figure:
-        from canopy_stats.report.power_figure import power_figure, save
+        from canopy_stats.report.figures import power_figure, save
 
         written(*save(power_figure(found.table), options.figure))
     return OK
@@ -259,7 +269,7 @@ def _power_options(command: argparse.ArgumentParser) -> None:
     add("--model", choices=["robust", "interaction", "paper_beta"], default="robust",
         help="what the study will be analysed with (default robust)")
     add("--budget", type=float, metavar="T", help="say how to split T tokens between prompts and rollouts")
-    add("--sims", type=int, metavar="S", help="simulated panels of each size (default 100)")
+    add("--sims", type=whole_number(1), metavar="S", help="simulated panels of each size (default 100)")
     add("--quick", action="store_true", help="the interaction model by its closed form: a minute instead of many")
     add("--seed", type=int, default=0, help="of the simulation")
     workers_option(command)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from canopy_stats.schema import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,24 +19,30 @@ if TYPE_CHECKING:
 _WIDEST = 100
 
 
+def tell(*texts: object, to: TextIO | None = None, end: str = "\n") -> None:
+    """Print, with control characters written out: names, replies and files of others never steer a terminal."""
+    print(*(printable(str(text)) for text in texts), file=to or sys.stdout, end=end)
+
+
 def show(table: pd.DataFrame, csv: str | None = None, whole: pd.DataFrame | None = None) -> None:
     """Print a table; with ``csv`` write it (or the ``whole`` one behind it) to that file too."""
-    from canopy_stats.report import tables
+    from canopy_stats.report.printed import console
 
-    print(tables.console(table))
+    tell(console(table))
     write_csv(table if whole is None else whole, csv)
 
 
 def write_csv(table: pd.DataFrame, path: str | None) -> None:
     if path:
         from canopy_stats.files import write_atomic
+        from canopy_stats.report.printed import csv
 
-        write_atomic(Path(path), table.to_csv(index=False).encode())
+        write_atomic(Path(path), csv(table).encode())
         written(path)
 
 
 def written(*paths: str | Path) -> None:
-    print("written: " + ", ".join(map(str, paths)))
+    tell("written: " + ", ".join(map(str, paths)))
 
 
 def labelled(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_runs
-from canopy_stats.cli.options import batch_size, chat_format, json_object, runs_argument, whole_numbers
+from canopy_stats.cli.options import (
+    batch_size,
+    chat_format,
+    device,
+    json_object,
+    plain_name,
+    runs_argument,
+    whole_number,
+    whole_numbers,
+)
+from canopy_stats.cli.printing import tell
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -28,7 +38,7 @@ def _generate(options: argparse.Namespace) -> int:
         system=options.system, enable_thinking=options.thinking, template_kwargs=options.template_kwargs,
         adapter=options.adapter, revision=options.revision, dtype=options.dtype, device=options.device,
         batch_size=options.batch_size, drift_tokens=options.drift_tokens, progress=not options.quiet)
-    print(_run_summary(run))
+    tell(_run_summary(run))
     return OK
 
 
@@ -48,14 +58,15 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("model", help="hub name, folder, or GGUF file of a causal language model")
     add("--prompts", required=True, metavar="FILE", help='JSON lines with a "prompt" key (text or chat messages)')
     add("--out", required=True, metavar="FOLDER", help="where the run is stored; a stored run is resumed")
-    add("--family", required=True, help="name of the model family, such as Qwen3-0.6B: pairs base with tuned")
-    add("--variant", required=True, help="which checkpoint of the family: base, instruct, ...")
-    add("--task", required=True, help="what the prompts ask, such as stories")
+    add("--family", required=True, type=plain_name,
+        help="name of the model family, such as Qwen3-0.6B: pairs base with tuned")
+    add("--variant", required=True, type=plain_name, help="which checkpoint of the family: base, instruct, ...")
+    add("--task", required=True, type=plain_name, help="what the prompts ask, such as stories")
     add("--rollouts", type=int, default=100, metavar="M", help="rollouts of each prompt, at least 2 (default 100)")
     add("--seed", type=int, default=0, help="a rollout depends on seed, family, variant, prompt and index alone")
     _law_options(command)
     _model_options(command)
-    add("--drift-tokens", type=int, default=512, metavar="T",
+    add("--drift-tokens", type=whole_number(0), default=512, metavar="T",
         help="tokens drawn again at other batch sizes in the end, to measure flips; 0 skips it (default 512)")
     add("--quiet", action="store_true", help="no progress on stderr")
 
@@ -92,7 +103,7 @@ def _model_options(command: argparse.ArgumentParser) -> None:
     add("--adapter", metavar="FOLDER", help="LoRA adapter (peft)")
     add("--revision", help="commit or tag on the hub")
     add("--dtype", default="auto", help="float32, bfloat16, float16, or auto (default)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, or auto (default)")
+    add("--device", default="auto", type=device, help="cpu, cuda, cuda:1, or auto (default)")
     add("--batch-size", type=batch_size, default="auto", metavar="B",
         help="rollouts decoded at once; halved when memory runs out (default auto)")
 
@@ -122,7 +133,7 @@ def _check(options: argparse.Namespace) -> int:
     held = True
     for run in open_runs(options.runs):
         report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
-        print(report, end="\n\n")
+        tell(report, end="\n\n")
         held &= report.ok
     return OK if held else FAILED
 

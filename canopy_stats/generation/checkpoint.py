@@ -33,7 +33,8 @@ _BESIDE_THE_LANGUAGE_MODEL = re.compile(
     r"^(?:\w+\.)?(?:score|v_head|value_head|reward_head|regression_head|classifier|classification_head|qa_outputs|"
     r"medusa_head|mtp|visual|vision_\w+|audio_\w+|embed_vision|embed_audio|multi_modal_projector|mm_projector)\.")
 """Heads and towers that a checkpoint may bring along and that no next token depends on."""
-_OLD_BUFFERS = re.compile(r"(?:rotary_emb\.inv_freq|\.masked_bias)$")
+_OLD_BUFFERS = re.compile(r"(?:\.rotary_emb\.\w+|\.(?:attn|attention)\.(?:masked_bias|bias|causal_mask))$")
+"""Masks and tables that older versions stored: here ``attn`` and ``attention`` are no layers with weights."""
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;]*m|[^\x20-\x7e\xa0-\U0010ffff]")
 _SHOWN = 3
 _CAUSE = 400

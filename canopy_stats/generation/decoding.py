@@ -1,8 +1,7 @@
 """Next-token logits of rows of different lengths: through the slot cache, or by recomputing every row.
 
-Both decoders have one interface: ``prefill`` a prompt, make a ``batch`` of slots, ``load`` prompts into slots, and
-``step``. Which one suits a model is found by trying: two rows of different lengths are decoded through the slot
-cache, dropped and refilled, and compared with plain forward passes.
+All decoders have one interface: ``prefill`` a prompt, make a ``batch`` of slots, ``load`` prompts into slots, and
+``step``. A third one is in :mod:`.own_cache`; which one suits a model is found by trying (:mod:`.trial`).
 """
 
 from __future__ import annotations
@@ -29,10 +28,22 @@ class Slots(Protocol):
 
 
 class Decoder(Protocol):
-    """What the sampler needs of a model. ``cache`` names how it remembers, for the manifest."""
+    """What the sampler needs of a model. ``cache`` names how it remembers, for the manifest.
+
+    ``refills``: whether freed slots may be loaded again, with any prompt; if not, rows of one prompt start together.
+    ``most_rows``: how many rows may be decoded at once; None where any number may. ``one_shot``: whether one forward
+    pass over a whole text gives this decoder's logits; if not, the law is that of one step after the other.
+    """
 
     cache: str
     dtype: torch.dtype
+    refills: bool
+    most_rows: int | None
+    one_shot: bool
+
+    def cache_bytes(self) -> tuple[float, float]:
+        """Bytes of one row's cache: at length zero, and for each further token."""
+        ...
 
     def prefill(self, token_ids: Sequence[int]) -> Any: ...
 
@@ -57,6 +68,9 @@ class SlotDecoder:
     """Decodes through a :class:`SlotCache` with explicit positions and masks."""
 
     cache = "slots"
+    refills = True
+    most_rows: int | None = None
+    one_shot = True
 
     def __init__(self, model: PreTrainedModel):
         self.model, self.dtype = model, model.dtype
@@ -68,7 +82,12 @@ class SlotDecoder:
         cache = DynamicCache()
         ids = torch.tensor([token_ids], device=self.model.device)
         logits = last_logits(self.model, input_ids=ids, past_key_values=cache, use_cache=True)
-        return PrefilledPrompt(cache, logits, len(token_ids))
+        return PrefilledPrompt([(layer.keys, layer.values) for layer in cache.layers], logits, len(token_ids))
+
+    def cache_bytes(self) -> tuple[float, float]:
+        """See :class:`Decoder`: measured, since heads and their sizes may differ from layer to layer."""
+        layers = self.prefill([0]).layers
+        return 0.0, float(sum(keys.nbytes + values.nbytes for keys, values in layers))
 
     def batch(self, slots: int, columns: int) -> SlotCache:
         """Empty slots for rows of at most ``columns`` tokens."""
@@ -132,15 +151,20 @@ class PrefilledTokens:
 
 class RecomputeDecoder:
     """Runs every row's whole text through the model at every step, one row at a time: slow, and right for any
-    decoder-only model (state-space and linear-attention layers, position biases, chunked attention)."""
+    decoder-only model."""
 
     cache = "none (every step recomputed)"
+    refills = True
+    most_rows: int | None = None
 
-    def __init__(self, model: PreTrainedModel):
-        self.model, self.dtype = model, model.dtype
+    def __init__(self, model: PreTrainedModel, *, one_shot: bool = True):
+        self.model, self.dtype, self.one_shot = model, model.dtype, one_shot
 
     def prefill(self, token_ids: Sequence[int]) -> PrefilledTokens:
-        return PrefilledTokens(token_ids, self._logits(token_ids))
+        return PrefilledTokens(token_ids, self.logits(token_ids))
+
+    def cache_bytes(self) -> tuple[float, float]:
+        return 0.0, 0.0
 
     def batch(self, slots: int, columns: int) -> TokenSlots:
         return TokenSlots(slots)
@@ -149,51 +173,9 @@ class RecomputeDecoder:
         """Logits (active, V) after appending one token to every active row."""
         for row, token in zip(slots.rows[: slots.active], tokens.tolist(), strict=True):
             row.append(token)
-        return torch.cat([self._logits(row) for row in slots.rows[: slots.active]])
+        return torch.cat([self.logits(row) for row in slots.rows[: slots.active]])
 
-    def _logits(self, token_ids: Sequence[int]) -> torch.Tensor:
+    def logits(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Next-token logits (1, V) of one text, by one forward pass."""
         ids = torch.tensor([token_ids], device=self.model.device)
         return last_logits(self.model, input_ids=ids, use_cache=False)
-
-
-def choose_decoder(model: PreTrainedModel) -> Decoder:
-    """The slot decoder where a trial agrees with plain forward passes, else the recomputing one."""
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise UserError(f"{type(model).__name__} is an encoder-decoder model; canopy_stats draws from decoder-only "
-                        "(causal) language models.")
-    kinds = set(getattr(text_config(model), "layer_types", None) or ["full_attention"])
-    if getattr(model, "_is_stateful", False) or kinds - {"full_attention", "sliding_attention"}:
-        return RecomputeDecoder(model)
-    decoder = SlotDecoder(model)
-    return decoder if _slots_agree(decoder) else RecomputeDecoder(model)
-
-
-@torch.inference_mode()
-def _slots_agree(decoder: SlotDecoder) -> bool:
-    """Whether slots of different lengths, one of them refilled, give the logits of plain forward passes."""
-    plain = RecomputeDecoder(decoder.model)
-    vocabulary = text_config(decoder.model).vocab_size
-    texts = [[(7 * i + 3 * n) % vocabulary for i in range(n)] for n in (9, 4, 2)]
-    try:
-        slots = decoder.batch(2, 10)
-        slots.active = 2
-        for slot, text in enumerate(texts[:2]):
-            slots.load(slot, decoder.prefill(text))
-        feed = torch.tensor([5 % vocabulary, 1 % vocabulary], device=decoder.model.device)
-        decoder.step(slots, feed)
-        slots.load(0, decoder.prefill(texts[2]))
-        ours = decoder.step(slots, feed)
-    except (TypeError, ValueError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        return False
-    first, second = feed.tolist()
-    expected = torch.cat([plain._logits([*texts[2], first]), plain._logits([*texts[1], second, second])])
-    return _close(ours.float(), expected.float(), decoder.model.dtype)
-
-
-def _close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Equal up to a generous share of the logits' spread; NaN and equal infinities count as equal."""
-    spread = expected[expected.isfinite()].std() if expected.isfinite().any() else torch.tensor(0.0)
-    share = 1e-3 if dtype in (torch.float32, torch.float64) else 0.2
-    return torch.allclose(ours, expected, rtol=0, atol=float(spread) * share + 1e-6, equal_nan=True)

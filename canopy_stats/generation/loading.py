@@ -39,12 +39,13 @@ def load(source: ModelSource) -> Loaded:
     """
     in_memory = isinstance(source.model, torch.nn.Module)
     net, said, cautions = _taken(source) if in_memory else _read(source)
+    _refuse_a_look_ahead(net.eval())
     words = _tokenizer(source)
     if words is not None:
         if not in_memory:
             _refuse_a_larger_vocabulary(net, words)
         said["tokenizer_sha256"] = tokenizer_sha256(words)
-    return Loaded(net.eval(), words, {**said, **surroundings(net)}, tuple(cautions))
+    return Loaded(net, words, {**said, **surroundings(net)}, tuple(cautions))
 
 
 def _read(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any], list[str]]:
@@ -57,6 +58,23 @@ def _read(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any], list[st
         adapters.adopt_end_tokens(net, source.adapter)
         said |= _adapter_provenance(source.adapter)
     return net, said, cautions
+
+
+@torch.inference_mode()
+def _refuse_a_look_ahead(net: PreTrainedModel) -> None:
+    """Refuse a model whose logits depend on later tokens: it has no law of the next one.
+
+    Encoders such as BERT load as causal models and stay what they are unless their configuration says ``is_decoder``.
+    """
+    try:
+        texts = torch.tensor([[3, 4, 5], [3, 4, 6]], device=net.device) % net.config.get_text_config().vocab_size
+        first, other = net(input_ids=texts, use_cache=False).logits[:, 0].float()
+    except UNREADABLE:
+        return  # no model for a text alone; whoever decodes with it says so
+    spread = first[first.isfinite()].std()
+    if (first - other).abs().nan_to_num(0.0).max() > 0.1 * spread:
+        raise UserError(f"{type(net).__name__} reads ahead: its logits at a token depend on later ones, so nothing can "
+                        "be drawn from it token by token. Give a causal language model.")
 
 
 def _named(name: str, net: PreTrainedModel, revision: str | None) -> dict[str, Any]:
@@ -89,6 +107,7 @@ def _taken(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any], list[s
         raise UserError(f"A {type(model).__name__} is not a transformers model; give a hub name, a path, a GGUF file "
                         "or a loaded transformers causal language model.")
     if source.device != "auto" and _device(source.device).type != model.device.type:
+        _refuse_quantised(model, "moved", "device")
         model = model.to(_device(source.device))
     dtype = _dtype(source.dtype)
     if dtype not in (None, model.dtype):
@@ -98,14 +117,19 @@ def _taken(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any], list[s
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Give a loaded model's parameters another type, except those that its class keeps in float32; buffers stay."""
-    if quantisation(model.config):
-        raise UserError("The loaded model is quantised, so its type can't be changed; leave dtype='auto'.")
+    _refuse_quantised(model, "cast", "dtype")
     kept = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
     kept |= set(getattr(model, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else set()
     stays = re.compile("|".join(map(re.escape, kept)) or r"(?!)")
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not stays.search(name):
             parameter.data = parameter.data.to(dtype)
+
+
+def _refuse_quantised(model: PreTrainedModel, done: str, option: str) -> None:
+    if quantisation(model.config):
+        raise UserError(f"The loaded model is quantised ({quantisation(model.config)}), so it can't be {done}; leave "
+                        f"{option}='auto'.")
 
 
 # --- where, and in which type -----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from canopy_stats.schema import SamplingPolicy
 
@@ -25,11 +26,38 @@ _ROWS = 64
 
 
 @torch.inference_mode()
-def plain_logits(model: Any, prompt_ids: Ids, token_ids: Ids) -> torch.Tensor:
-    """Next-token logits (N, V) before each of the N tokens, by one forward pass over prompt and tokens."""
+def plain_logits(model: Any, prompt_ids: Ids, token_ids: Ids, *, one_shot: bool = True) -> torch.Tensor:
+    """Next-token logits (N, V) before each of the N tokens.
+
+    By one forward pass over prompt and tokens; with ``one_shot`` False by transformers' generate, which is made to draw
+    the tokens: the law of a model whose logits depend on how far the text has come (LongRoPE, sparse indexers).
+    """
+    if not one_shot:
+        return _stepwise_logits(model, [*map(int, prompt_ids)], [*map(int, token_ids)])
     ids = torch.tensor([[*map(int, prompt_ids), *map(int, token_ids[:-1])]], device=model.device)
     keep = {"logits_to_keep": len(token_ids)} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     return model(input_ids=ids, use_cache=False, **keep).logits[0, -len(token_ids):]
+
+
+def _stepwise_logits(model: Any, prompt_ids: list[int], token_ids: list[int]) -> torch.Tensor:
+    """Next-token logits (N, V) as generate sees them, float32, before anything acts on them."""
+    ids = torch.tensor([prompt_ids], device=model.device)
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=len(token_ids),
+                         logits_processor=LogitsProcessorList([_Given(len(prompt_ids), token_ids)]), use_cache=True,
+                         eos_token_id=None, pad_token_id=0, output_logits=True, return_dict_in_generate=True)
+    return torch.cat(out.logits)
+
+
+class _Given(LogitsProcessor):
+    """Leaves one token at every step."""
+
+    def __init__(self, prompt: int, token_ids: list[int]):
+        self.prompt, self.token_ids = prompt, token_ids
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        only = torch.full_like(scores, -torch.inf)
+        only[:, self.token_ids[input_ids.shape[1] - self.prompt]] = 0.0
+        return only
 
 
 def plain_end_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -40,12 +68,13 @@ def plain_end_ids(model: Any, tokenizer: Any) -> set[int]:
     return {int(i) for ids in listed for i in ids if 0 <= int(i) < model.config.get_text_config().vocab_size}
 
 
-def score(model: Any, prompt_ids: Ids, token_ids: Ids, endings: Endings, policy: SamplingPolicy) -> np.ndarray:
+def score(model: Any, prompt_ids: Ids, token_ids: Ids, endings: Endings, policy: SamplingPolicy, *,
+          one_shot: bool = True) -> np.ndarray:
     """Terms (N, len(STEP_TERMS)) float32 of given tokens, by the engine's own reductions on plain logits.
 
-    The log-probability of a token that the law cannot draw is minus infinity.
+    The log-probability of a token that the law cannot draw is minus infinity. ``one_shot`` as in :func:`plain_logits`.
     """
-    logits = plain_logits(model, prompt_ids, token_ids)
+    logits = plain_logits(model, prompt_ids, token_ids, one_shot=one_shot)
     tokens = torch.tensor([int(t) for t in token_ids], device=logits.device)
     ends = torch.tensor(endings.ids, dtype=torch.long, device=logits.device)
     prompt, completing = [int(i) for i in prompt_ids], _completing(prompt_ids, token_ids, endings)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..schema import RENDERED_TEXT, UserError
 from .prompt_file import Source, prompt_hash
-from .templates import DATE_KEY, ChatFormat, asks_for_the_date, templated
+from .templates import DATE_KEY, ChatFormat, asks_for_the_date, templated, unused_arguments
 
 _TAIL = 16
 
@@ -102,6 +102,8 @@ class Remarks:
         if self.style.chat == RENDERED_TEXT:
             lines.append("Rendered chat text was tokenised again, as asked for (chat='rendered-text'), unlike what the "
                          "template's authors do.")
+        if self.style.chat and (unused := unused_arguments(self.tokenizer, self.style)):
+            lines.append(f"The chat template does not use {', '.join(unused)}: it changes nothing.")
         if self.style.chat and asks_for_the_date(self.tokenizer):
             lines.append(f"The chat template asks for today's date and is told {self.style.day} on every day; "
                          f"template_kwargs={{'{DATE_KEY}': ...}} sets another.")

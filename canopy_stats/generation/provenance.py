@@ -20,7 +20,8 @@ _INCIDENTAL = ("_name_or_path", "transformers_version")
 def surroundings(net: PreTrainedModel) -> dict[str, Any]:
     """Numbers may differ wherever any of these does."""
     device = torch.cuda.get_device_name(net.device) if net.device.type == "cuda" else platform.machine()
-    return {"architecture": type(net).__name__, "dtype": str(net.dtype).removeprefix("torch."),
+    capability = {"cpu_capability": torch.backends.cpu.get_cpu_capability()} if net.device.type == "cpu" else {}
+    return {**capability, "architecture": type(net).__name__, "dtype": str(net.dtype).removeprefix("torch."),
             "device": net.device.type, "device_name": device, "threads": torch.get_num_threads(),
             "attention": net.config.get_text_config()._attn_implementation, "versions": _versions()}
 

@@ -1,7 +1,8 @@
 """Draws one shard: a batch of slots that finished rollouts leave and waiting ones enter.
 
 The schedule is a function of the shard and the batch size alone: rollouts start in the order given, a freed slot is
-taken by the last active row, and waiting rollouts are appended. What a rollout draws does not depend on it, up to
+taken by the last active row, and waiting rollouts are appended (by a decoder that cannot refill slots, when all have
+ended). What a rollout draws does not depend on it, up to
 the rounding differences between batches of different sizes.
 """
 
@@ -57,7 +58,7 @@ class ShardSampler:
                  policy: SamplingPolicy, key: RunKey, batch_size: int, endings: Endings, device: torch.device):
         self.decoder, self.prompts, self.policy = decoder, prompts, policy
         self.waiting = deque(_Row(p, r, rollout_key(key, prompts[p].prompt_hash, r)) for p, r in rollouts)
-        self.batch_size, self.device = min(batch_size, len(rollouts)), device
+        self.batch_size, self.device = min(batch_size, len(rollouts), decoder.most_rows or batch_size), device
         self.endings = endings
         self.end_ids = torch.tensor(endings.ids, dtype=torch.long, device=device)
         self.rows: list[_Row] = []
@@ -87,8 +88,10 @@ class ShardSampler:
 
     def _admit(self) -> list[torch.Tensor]:
         """Give free slots to waiting rollouts; their prompts' next-token logits, (1, V) each."""
-        logits = []
-        while self.waiting and len(self.rows) < self.batch_size:
+        logits: list[torch.Tensor] = []
+        if self.rows and not self.decoder.refills:
+            return logits
+        while self.waiting and len(self.rows) < self.batch_size and self._joins(self.waiting[0]):
             row = self.waiting.popleft()
             prompt = self._prefill(row.prompt_index)
             self.slots.load(len(self.rows), prompt)
@@ -100,6 +103,10 @@ class ShardSampler:
             logits.append(prompt.logits)
         self.slots.active = len(self.rows)
         return logits
+
+    def _joins(self, row: _Row) -> bool:
+        """Whether a waiting row may be decoded beside the active ones."""
+        return self.decoder.refills or not self.rows or row.prompt_index == self.rows[0].prompt_index
 
     def _prefill(self, prompt_index: int) -> Any:
         """The prompt's forward pass, kept while its rollouts are being started one after the other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, time
@@ -59,6 +60,12 @@ def check_template(tokenizer: Any, style: ChatFormat) -> None:
     if DATE_KEY in style.arguments and not asks_for_the_date(tokenizer):
         raise UserError(f"{DATE_KEY} was given, but the chat template does not ask for the date ({_CLOCK}); leave it "
                         "out, or give the template's own variable.")
+
+
+def unused_arguments(tokenizer: Any, style: ChatFormat) -> list[str]:
+    """Names among the arguments that do not occur in the template."""
+    template = str(tokenizer.chat_template)
+    return [name for name in style.arguments if name != DATE_KEY and not re.search(rf"\b{re.escape(name)}\b", template)]
 
 
 def asks_for_the_date(tokenizer: Any) -> bool:

@@ -12,12 +12,13 @@ import torch
 from transformers import PreTrainedModel
 
 from ..schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy, UserError
-from .decoding import Decoder, choose_decoder, text_config
+from .decoding import Decoder, text_config
 from .ending import Endings, endings_of, refuse_impossible
 from .loading import Loaded, load
 from .prompts import Remarks, encode
 from .sampler import ShardSampler
 from .templates import ChatFormat, asks_for_the_date, check_template
+from .trial import choose_decoder
 
 _CPU_BATCH = 32
 _GPU_BATCH = 256
@@ -45,6 +46,11 @@ class TorchEngine:
         self.batch_size_used: int | None = None
         """Batch size of the latest shard; smaller than asked for when memory ran out."""
         self._endings: dict[tuple[Any, ...], Endings] = {}
+
+    @property
+    def batch_decides_bits(self) -> bool:
+        """Whether equal batches give equal bits and others do not: on a CPU. On a GPU no batch promises bits."""
+        return bool(self.model.device.type == "cpu")
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -142,17 +148,12 @@ class TorchEngine:
         what is free just now, so that a run resumes with the batch size it started with."""
         device, vocabulary = self.model.device, text_config(self.model).vocab_size
         longest = max((len(p.token_ids) for p in prompts), default=0) + policy.max_new_tokens
-        row = longest * self._cache_bytes_per_token() + 16 * vocabulary
+        with torch.inference_mode():
+            fixed, token = self.decoder.cache_bytes()
+        row = fixed + longest * token + 16 * vocabulary
         fits = int(0.5 * (_total_memory(device) - self.model.get_memory_footprint()) / row)
-        most = _GPU_BATCH if device.type == "cuda" else _CPU_BATCH
+        most = self.decoder.most_rows or (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH)
         return min(most, 1 << max(fits, 1).bit_length() - 1)
-
-    def _cache_bytes_per_token(self) -> int:
-        """Keys and values of one token over all layers."""
-        config = text_config(self.model)
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:

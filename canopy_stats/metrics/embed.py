@@ -228,20 +228,10 @@ def _from_folder(folder: Path, name: str) -> Embedder:
 
 def _folder_hash(folder: Path) -> str:
     """SHA-256 over the weights and settings of a model folder; the same model has the same hash wherever it lies."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix in (*_WEIGHTS, *_SETTINGS) and p.is_file())
-    if not any(p.suffix in _WEIGHTS for p in found):
+    if not any(p.suffix in _WEIGHTS for p in folder.rglob("*")):
         raise UserError(f"{folder} holds no model weights ({' or '.join(_WEIGHTS)}). Give the folder that "
                         "SentenceTransformer.save() wrote.")
-    digest = hashlib.sha256()
-    for path in found:
-        name, content = path.relative_to(folder).as_posix(), _file_hash(path, path.stat().st_mtime_ns)
-        digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=256)
-def _file_hash(path: Path, modified: int) -> str:
-    return str(files.file_sha256(path))
+    return files.model_sha256(folder, (*_WEIGHTS, *_SETTINGS), deep=True, mark="\0")
 
 
 def _max_tokens(folder: Path) -> int | None:

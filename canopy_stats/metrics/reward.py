@@ -261,8 +261,7 @@ def _named(tokenizer: Any) -> str | None:
 
 def _folder_version(folder: Path) -> str:
     """12 digits of the SHA-256 over everything in a model's folder that decides its rewards."""
-    found = sorted(p for p in folder.iterdir() if p.suffix in _CONTENT and p.is_file())
-    return files.sha256(*(f"{p.name}:{files.file_sha256(p)}\n".encode() for p in found))[:12]
+    return files.model_sha256(folder, _CONTENT)[:12]
 
 
 @lru_cache(maxsize=1)

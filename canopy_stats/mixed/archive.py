@@ -31,6 +31,8 @@ def save(fit: Estimates, certificate: Certificate, path: str | Path) -> Path:
     columns = {}
     for place, name in enumerate(fit.design.data.columns):
         arrays[f"column{place}"], columns[str(name)] = pack(fit.design.data[name])
+    if np.any(fit.frame.trials != 1):
+        arrays["trials"] = fit.frame.trials
     arrays["y"], arrays["meta"] = fit.design.y, np.array(json.dumps(_meta(fit, certificate, columns)))
     np.savez_compressed(path, **arrays)
     return path
@@ -40,6 +42,8 @@ def _meta(fit: Estimates, certificate: Certificate, columns: dict[str, Any]) -> 
     return {
         "format": FORMAT, "family": fit.family, "formula": fit.formula, "reference": dict(fit.design.reference),
         "dispersion": None if fit.dispersion is None else fit.dispersion.formula, "reml": fit.reml,
+        "link": fit.frame.family.link, "labels": list(fit.frame.family.labels), "nodes": fit.nodes,
+        "zero_inflation": None if fit.frame.zero_inflation is None else fit.frame.zero_inflation.formula,
         "engine": fit.engine, "sigma": fit.sigma, "llf": fit.llf, "notes": list(fit.frame.notes),
         "offset_name": fit.frame.offset_name, "columns": columns, "certificate": asdict(certificate),
     }
@@ -53,12 +57,14 @@ def pack(column: pd.Series) -> tuple[np.ndarray, dict[str, Any]]:
     values = column if ordered else column.astype(str)
     codes = pd.Categorical(values)
     kind = "category" if ordered else "bool" if pd.api.types.is_bool_dtype(column) else "text"
-    return codes.codes.astype(np.int32), {"kind": kind, "levels": [str(level) for level in codes.categories]}
+    levels = [str(level) for level in codes.categories]
+    return codes.codes.astype(np.int32), {"kind": kind, "levels": levels, "ordered": bool(codes.ordered)}
 
 
 def unpack(values: np.ndarray, how: dict[str, Any]) -> Any:
     if how["kind"] == "number":
         return values
-    categories = pd.Categorical.from_codes(values.tolist(), dtype=pd.CategoricalDtype(how["levels"]))
+    kind = pd.CategoricalDtype(how["levels"], how.get("ordered", False))
+    categories = pd.Categorical.from_codes(values.tolist(), dtype=kind)
     # Text comes back as categories, in the same order: what the fit took as labels may look like numbers.
     return np.asarray(how["levels"], dtype=object)[values] == "True" if how["kind"] == "bool" else categories

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +38,8 @@ def grid_rows(fit: Fit, frame: pd.DataFrame) -> Rows:
 def averaged_rows(fit: Fit, grid: Grid, x: Array) -> Rows:
     """One row a cell: x (cells, p) as given, everything else averaged over the grid."""
     rows = grid_rows(fit, grid.frame)
-    return replace(rows, x=x, w=grid.weights @ rows.w, offset=grid.weights @ rows.offset)
+    return replace(rows, x=x, w=grid.weights @ rows.w, g=grid.weights @ rows.g, trials=np.ones(len(x)),
+                   offset=grid.weights @ rows.offset)
 
 
 def back_values(fit: Estimates, rows: Rows, eta: Array) -> tuple[Array, Array]:
@@ -50,13 +50,11 @@ def back_values(fit: Estimates, rows: Rows, eta: Array) -> tuple[Array, Array]:
 
 def way_back(fit: Fit, rows: Rows) -> Back:
     """From the cells' linear predictors to their means, and what exp of a difference means there."""
-    ratio = RATIOS.get(link_of(fit), "") if not fit.cut_parameters.size else ""
-    return Back(lambda eta: back_values(fit, rows, eta), ratio, link_of(fit) == "identity")
-
-
-def link_of(fit: Fit) -> str:
-    usual = "identity" if fit.family in ("lmm", "gaussian") else "logit"
-    return str(getattr(fit.frame.family, "link", usual))
+    link = fit.frame.family.link
+    ratio = "" if fit.cut.size else RATIOS.get(link, "")
+    if ratio and fit.frame.family.zero:
+        ratio += " without the zero part"
+    return Back(lambda eta: back_values(fit, rows, eta), ratio, link == "identity")
 
 
 def average_over_random_effects(fit: Fit, grid: Grid) -> Estimated:
@@ -82,11 +80,9 @@ def expected_means(fit: Fit, grid: Grid) -> Callable[[Array], Array]:
 
 def moved(fit: Fit, omega: Array) -> Estimates:
     """The estimates with other values of all parameters, everything else as it is."""
-    p, d, c = len(fit.beta), len(fit.delta), len(fit.cut_parameters)
-    family: Any = fit.frame.family
-    cuts = family.cuts.points(omega[p + d : p + d + c]) if c else fit.cutpoints
-    theta = omega[len(omega) - len(fit.theta) :]
-    return replace(fit, beta=omega[:p], delta=omega[p : p + d], cutpoints=cuts, theta=theta)
+    ends = np.cumsum([len(fit.beta), len(fit.delta), len(fit.zero), len(fit.cut)])
+    beta, delta, zero, cut, theta = np.split(omega, ends)
+    return replace(fit, beta=beta, delta=delta, zero=zero, cut=cut, theta=theta)
 
 
 def _expected(fit: Estimates, rows: Rows, columns: list[Array]) -> Array:

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg
 
-from canopy_stats.mixed.border import Border, Cells, DenseBorder, Pattern, Tail, thin_gram
+from canopy_stats.mixed.border import Border, Cells, DenseBorder, Pattern, Tail, level_products, thin_gram
 from canopy_stats.mixed.formula import Factor
 from canopy_stats.schema import UserError
 
@@ -25,7 +25,7 @@ LARGEST_TAIL = 12_000
 """Tail coefficients whose Schur complement (m, m) is still kept and factorised as one dense matrix."""
 LARGEST_PAIRS = 60_000_000
 SMALL_TAIL = 64
-THIN = 40
+THIN = 200
 """A thin border costs about this many times more for each pair of links than a dense one for each cell."""
 
 
@@ -138,6 +138,8 @@ def templates(factors: Sequence[Factor], theta: Array) -> list[Array]:
 def sum_by_group(factor: Factor, values: Array) -> Array:
     """Z'v: sums (L, q) over the rows of each level of columns times values (n,), or (L, q, r) for values (n, r)."""
     if values.ndim == 2:
+        if values.shape[1] == 0:
+            return np.zeros((len(factor.levels), factor.columns.shape[1], 0))
         return np.stack([sum_by_group(factor, values[:, j]) for j in range(values.shape[1])], axis=-1)
     size = len(factor.levels)
     sums = [np.bincount(factor.codes, factor.columns[:, a] * values, size) for a in range(factor.columns.shape[1])]
@@ -305,9 +307,7 @@ def inverse_products(layout: Layout, g: Blocks, factors: Sequence[Array], h: Fac
     linked = g.border.map_head(t).own(h.reach)
     whole = scale_tail(layout, g.tail, factors).T
     for (k, tail), links in zip(zip(layout.offsets, layout.tails, strict=True), linked, strict=True):
-        shape = (tail.levels, tail.columns, -1)
-        left, right = whole[tail.rows].reshape(shape), h.schur_inverse[tail.rows].reshape(shape)
-        out[k] = np.einsum("lax,lbx->ab", left, right, optimize=True) - links
+        out[k] = level_products(tail, whole[tail.rows], h.schur_inverse[tail.rows]) - links
     return out
 
 

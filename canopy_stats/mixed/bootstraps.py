@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed.blocks import Array
-from canopy_stats.mixed.estimates import THRESHOLDS, Estimates
+from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.fit import Fit, make_fit
 from canopy_stats.mixed.formula import group_codes
 from canopy_stats.mixed.model_frame import take
@@ -97,10 +97,11 @@ def _replicate(
 
 
 def estimates_of(fit: Estimates) -> pd.Series:
-    """All estimates by name: coefficients, 'dispersion x', thresholds, and sd and correlations of random effects."""
+    """All estimates by name: coefficients, 'dispersion x', 'zero x', thresholds, random sds and correlations."""
     names = list(fit.design.fixed.names)
     names += [f"dispersion {name}" for name in (fit.dispersion.names if fit.dispersion else ())]
-    names += [f"threshold {name}" for name in THRESHOLDS[: len(fit.cutpoints)]]
+    names += [f"zero {name}" for name in (fit.frame.zero_inflation.names if fit.frame.zero_inflation else ())]
+    names += [f"threshold {name}" for name in fit.frame.family.cuts.names]
     for group, first, second, *_ in fit.variance_rows():
         names.append(f"sd {first} | {group}" if second is None else f"cor {first}, {second} | {group}")
     return pd.Series(estimate_values(fit), index=names)
@@ -109,7 +110,7 @@ def estimates_of(fit: Estimates) -> pd.Series:
 def estimate_values(fit: Estimates) -> Array:
     """The values of ``estimates_of`` (parameters,), without building tables."""
     spread = [row[-1] for row in fit.variance_rows()]
-    return np.concatenate([fit.beta, fit.delta, fit.cutpoints, spread])
+    return np.concatenate([fit.beta, fit.delta, fit.zero, fit.cutpoints, spread])
 
 
 def _cluster_design(fit: Fit, cluster: str) -> Callable[[np.random.Generator], Fit]:

@@ -31,6 +31,14 @@ class Tail:
         return slice(self.start, self.start + self.levels * self.columns)
 
 
+def level_products(tail: Tail, left: Array, right: Array) -> Array:
+    """(q_k, q_k): sum over the levels of a tail factor of its rows of ``left`` times its rows of ``right``."""
+    if tail.columns == 1:
+        return np.array([[np.vdot(left, right)]])
+    shape = (tail.levels, tail.columns, -1)
+    return np.asarray(np.einsum("lax,lbx->ab", left.reshape(shape), right.reshape(shape)))
+
+
 class Border(Protocol):
     """Links (j, l) -> (q,), dense or thin."""
 
@@ -79,13 +87,17 @@ class DenseBorder:
     tails: tuple[Tail, ...]
 
     def map_head(self, matrices: Array) -> DenseBorder:
-        if matrices.ndim == 2:
-            return DenseBorder(self.values @ matrices, self.tails)
-        return DenseBorder(np.matmul(self.values[:, :, None, :], matrices)[:, :, 0, :], self.tails)
+        out = np.empty_like(self.values)  # column by column: q is small, and small products in batches are slow
+        for b in range(out.shape[2]):
+            out[:, :, b] = sum(self.values[:, :, a] * matrices[..., a, b] for a in range(out.shape[2]))
+        return DenseBorder(out, self.tails)
 
     def map_tail(self, factors: Sequence[Array]) -> DenseBorder:
         out = np.empty_like(self.values)
         for tail, t in zip(self.tails, factors, strict=True):
+            if len(t) == 1:
+                out[tail.rows] = t[0, 0] * self.values[tail.rows]
+                continue
             part = self.values[tail.rows].reshape(tail.levels, tail.columns, -1)
             out[tail.rows] = (t.T @ part).reshape(self.values[tail.rows].shape)
         return DenseBorder(out, self.tails)
@@ -109,18 +121,18 @@ class DenseBorder:
 
     def outer(self, other: Border) -> Array:
         assert isinstance(other, DenseBorder)
-        left, right = self.values, other.values
-        if left.shape[2] == 1:
-            return np.einsum("jl,jl->l", left[:, :, 0], right[:, :, 0])[:, None, None]
-        return np.asarray(left.transpose(1, 2, 0) @ right.transpose(1, 0, 2))
+        left, right, q = self.values, other.values, self.values.shape[2]
+        out = np.empty((left.shape[1], q, q))
+        for a in range(q):
+            for b in range(q):
+                out[:, a, b] = np.einsum("jl,jl->l", left[:, :, a], right[:, :, b])
+        return out
 
     def own(self, other: Border) -> list[Array]:
         assert isinstance(other, DenseBorder)
         out = []
         for tail in self.tails:
-            shape = (tail.levels, tail.columns, -1)
-            left, right = self.values[tail.rows].reshape(shape), other.values[tail.rows].reshape(shape)
-            out.append(np.einsum("lax,lbx->ab", left, right, optimize=True))
+            out.append(level_products(tail, self.values[tail.rows], other.values[tail.rows]))
         return out
 
     def at(self, levels: Array, places: Array, matrix: Array, bridge: Border) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 
@@ -26,7 +27,7 @@ class Tolerances:
     quick: float = 1e-4
 
 
-LINEAR = Tolerances()
+LINEAR = Tolerances(search=1e-9)
 LAPLACE = Tolerances(zero=2e-2)
 
 
@@ -77,6 +78,12 @@ class Certificate:
         if self.second_start is not None:
             lines.append(_second(self.second_start, self.tolerances.likelihood))
         return "\n".join([*lines, *self.culprits])
+
+    def _repr_html_(self) -> str:
+        """The verdict in bold, the evidence below it."""
+        first, *rest = str(self).split("\n")
+        items = "".join(f"<li>{escape(line)}</li>" for line in rest)
+        return f"<p><b>{escape(first)}</b></p><ul>{items}</ul>"
 
 
 def _second(gain: float, tolerance: float) -> str:

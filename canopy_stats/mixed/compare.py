@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import stats
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.nested import check_comparable
 from canopy_stats.mixed.terms import type_three, type_two
-from canopy_stats.mixed.wald import DDF, joint_test
+from canopy_stats.mixed.wald import DDF, joint_test, kenward_roger_test
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
@@ -42,7 +43,8 @@ def anova(*fits: Fit, type: int | str = 3, ddf: str = "satterthwaite") -> pd.Dat
 def _of_terms(fit: Fit, kind: str, ddf: str) -> pd.DataFrame:
     if ddf not in DDF:
         raise UserError(f"ddf is {ddf!r}; choose one of {', '.join(DDF)}.")
-    rows = [{"term": name, **vars(joint_test(fit, contrasts, ddf=ddf))} for name, contrasts in _contrasts(fit, kind)]
+    test = kenward_roger_test(fit) if ddf == "kenward-roger" else partial(joint_test, fit)
+    rows = [{"term": name, **vars(test(contrasts))} for name, contrasts in _contrasts(fit, kind)]
     table = pd.DataFrame(rows, columns=["term", "num_df", "den_df", "statistic", "p_value"])
     table.attrs["type"], table.attrs["ddf"] = kind, ddf
     table.attrs["statistic"] = "chi2" if np.isinf(table["den_df"]).all() else "F"

@@ -67,3 +67,40 @@ def boundary_slopes(columns: dict[str, list[int]], hessian: Array, shift: int = 
         block = hessian[np.ix_(np.add(places, shift), np.add(places, shift))]
         slopes[name] = -0.5 * float(np.linalg.eigvalsh(block)[0]) if np.all(np.isfinite(block)) else float("nan")
     return slopes
+
+
+def expected_information(
+    factors: Sequence[Factor], grams: Sequence[Array], roots: Sequence[Array], size: int
+) -> Array:
+    """Expected information (t, t) on theta: sum over levels of tr(S dB S dB') / 2.
+
+    B = T T', S = G - G T (I + T'GT)^-1 T' G with G (L_k, q_k, q_k) the level's own information ``grams``; links between
+    factors are left out.
+    """
+    out = np.zeros((size, size))
+    for factor, g, t in zip(factors, grams, roots, strict=True):
+        s = g - g @ t @ np.linalg.solve(np.eye(len(t)) + t.T @ g @ t, t.T @ g)
+        entries = np.argwhere(factor.pattern >= 0)
+        moved = [s @ _product_slope(t, a, b) for a, b in entries]
+        for (a, b), left in zip(entries, moved, strict=True):
+            for (e, f), right in zip(entries, moved, strict=True):
+                out[factor.pattern[a, b], factor.pattern[e, f]] = 0.5 * float(np.einsum("lij,lji->", left, right))
+    return out
+
+
+def _product_slope(t: Array, a: int, b: int) -> Array:
+    """Derivative (q, q) of T T' in the entry (a, b) of T."""
+    slope = np.zeros_like(t)
+    slope[a] += t[:, b]
+    slope[:, a] += t[:, b]
+    return slope
+
+
+def theta_names(factors: Sequence[Factor]) -> list[str]:
+    """Names of theta's entries: 'random a | group' on the diagonals, 'random a, b | group' below them."""
+    names: dict[int, str] = {}
+    for factor in factors:
+        for a, b in np.argwhere(factor.pattern >= 0):
+            pair = factor.terms[a] if a == b else f"{factor.terms[b]}, {factor.terms[a]}"
+            names[int(factor.pattern[a, b])] = f"random {pair} | {factor.name}"
+    return [names[place] for place in sorted(names)]

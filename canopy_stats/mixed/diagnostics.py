@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from canopy_stats.figure_style import BLACK, BLUE, GREY, PAGE, styled
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.predict import expected
 from canopy_stats.mixed.simulation import simulate
+from canopy_stats.mixed.views import table_html
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ class QuantileResiduals:
     residuals: Array
     fitted: Array
     tests: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        """The table of tests."""
+        return f"<p>{len(self.residuals)} simulated quantile residuals</p>" + table_html(self.tests)
 
     def plot(self) -> Figure:
         """Quantile plot beside residuals against fitted means."""
@@ -60,7 +67,7 @@ def quantile_residuals(fit: Fit, *, n: int = 250, reference: int = 99, seed: int
     u = rng.uniform(size=responses.shape)
     ranks = (counts.below + u * (counts.equal + 1)) / (n + 1)
     statistics = _statistics(responses, ranks, counts)
-    fitted = np.asarray(fit.predict(mode="population"))
+    fitted = expected(fit, "population")
     return QuantileResiduals(ranks[0], fitted, _tests(statistics, n, reference))
 
 
@@ -110,23 +117,24 @@ def plot(result: QuantileResiduals) -> Figure:
     """Quantile plot and residuals against the ranks of fitted means, with the quartiles of ten bins."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    n = len(result.residuals)
-    left.plot((np.arange(n) + 0.5) / n, np.sort(result.residuals), ".", markersize=2)
-    left.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    left.set(xlabel="expected quantile", ylabel="residual", title="Uniform under the model")
-    _against_fitted(right, result)
+    with styled():
+        figure = Figure(figsize=(PAGE, 3.1), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        n = len(result.residuals)
+        left.plot((np.arange(n) + 0.5) / n, np.sort(result.residuals), ".", color=BLUE, markersize=2)
+        left.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+        left.set(xlabel="expected quantile", ylabel="residual", title="Uniform under the model")
+        _against_fitted(right, result)
     return figure
 
 
 def _against_fitted(axes: Any, result: QuantileResiduals) -> None:
     rank = np.argsort(np.argsort(result.fitted, kind="stable")) / max(len(result.fitted) - 1, 1)
-    axes.plot(rank, result.residuals, ".", markersize=2, alpha=0.5)
+    axes.plot(rank, result.residuals, ".", color=BLUE, markersize=2, alpha=0.5)
     bins = np.minimum((rank * 10).astype(int), 9)
     centres = (np.arange(10) + 0.5) / 10
     for q in (0.25, 0.5, 0.75):
         values = [np.quantile(result.residuals[bins == b], q) if np.any(bins == b) else np.nan for b in range(10)]
-        axes.plot(centres, values, color="black", linewidth=1)
-        axes.axhline(q, color="grey", linewidth=0.5, linestyle="--")
+        axes.plot(centres, values, color=BLACK, linewidth=1)
+        axes.axhline(q, color=GREY, linewidth=0.5, linestyle="--")
     axes.set(xlabel="rank of the fitted mean", ylabel="residual", title="Quartiles should be level")

@@ -10,31 +10,29 @@ import pandas as pd
 from canopy_stats.mixed import blocks
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
+from canopy_stats.mixed.families import Others
 from canopy_stats.mixed.formula import Design, FixedPart
 from canopy_stats.mixed.model_frame import ModelFrame
 
 VarianceRow = tuple[str, str, str | None, float, float]
-THRESHOLDS = ("zero", "one")
-SINGULAR = 1e-4
-"""Relative standard deviations below this are zero (lme4's tolerance for singular fits)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Estimates:
     """Estimates of a mixed model. Arrays are over independent columns; aliased ones appear as NaN in the tables.
 
-    ``beta`` (p,) and ``delta`` (d,) are the coefficients of the mean and of the dispersion, ``cutpoints`` (c,) the
-    thresholds, ``covariance`` (p + d + c, p + d + c) theirs; ``theta`` the relative covariance factors of the random
-    effects, in units of ``sigma`` (1 where the model has no residual scale of its own); ``modes`` the random effects
-    b_k (L_k, q_k) and ``mode_covariances`` their conditional covariances (L_k, q_k, q_k). ``full_covariance`` also
-    spans theta, in the parameters of ``omega`` (none where sigma is profiled out). ``evidence`` is the certificate
-    where the search left one.
+    ``beta`` (p,), ``delta`` (d,) and ``zero`` (g,) are the coefficients of the mean, the dispersion and the zero part,
+    ``cut`` (c,) the parameters of the thresholds. ``covariance`` is that of all these, with the K thresholds in the
+    place of their parameters: (p + d + g + K, p + d + g + K). ``theta`` are the relative covariance factors of the
+    random effects, in units of ``sigma`` (1 where the model has no residual scale of its own), integrated with
+    ``nodes`` points; ``modes`` the random effects b_k (L_k, q_k) and ``mode_covariances`` their conditional covariances
+    (L_k, q_k, q_k). ``full_covariance`` also spans theta, in the parameters of ``omega`` (none where sigma is profiled
+    out). ``evidence`` is the certificate where the search left one.
     """
 
     frame: ModelFrame
     beta: Array
     delta: Array
-    cutpoints: Array
     covariance: Array
     theta: Array
     sigma: float
@@ -43,7 +41,11 @@ class Estimates:
     llf: float
     reml: bool
     engine: str
+    zero: Array = field(default_factory=lambda: np.zeros(0))
+    cut: Array = field(default_factory=lambda: np.zeros(0))
     profiled_sigma: bool = False
+    singular: bool = False
+    nodes: int = 1
     message: str = "done"
     evaluations: int = 0
     full_covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -82,7 +84,7 @@ class Estimates:
     @property
     def df_model(self) -> int:
         """Number of estimated parameters, variances included."""
-        coefficients = len(self.beta) + len(self.delta) + len(self.cut_parameters)
+        coefficients = len(self.beta) + len(self.delta) + len(self.zero) + len(self.cut)
         return coefficients + len(self.theta) + self.profiled_sigma
 
     @property
@@ -116,47 +118,78 @@ class Estimates:
 
     @property
     def params_dispersion(self) -> pd.Series:
-        """Coefficients of the dispersion: log phi for beta and ordbeta, log sigma^2 for gaussian."""
+        """Coefficients of the dispersion, on the scale that ``frame.family.dispersion`` says (glmmTMB's)."""
         return pd.Series(dtype=float) if self.dispersion is None else full(self.dispersion, self.delta)
 
     @property
     def bse_dispersion(self) -> pd.Series:
         """Standard errors of ``params_dispersion``."""
-        if self.dispersion is None:
-            return pd.Series(dtype=float)
-        part = slice(len(self.beta), len(self.beta) + len(self.delta))
-        return full(self.dispersion, np.sqrt(np.diag(self.covariance)[part]))
+        return pd.Series(dtype=float) if self.dispersion is None else full(self.dispersion, self._errors[1])
+
+    @property
+    def params_zero(self) -> pd.Series:
+        """Coefficients of the zero part: the logit of the probability of a structural zero, or of a hurdle's zero."""
+        part = self.frame.zero_inflation
+        return pd.Series(dtype=float) if part is None else full(part, self.zero)
+
+    @property
+    def bse_zero(self) -> pd.Series:
+        """Standard errors of ``params_zero``."""
+        part = self.frame.zero_inflation
+        return pd.Series(dtype=float) if part is None else full(part, self._errors[2])
+
+    @property
+    def _errors(self) -> list[Array]:
+        """Standard errors of mean, dispersion, zero part and thresholds."""
+        ends = np.cumsum([len(self.beta), len(self.delta), len(self.zero)])
+        with np.errstate(invalid="ignore"):
+            return np.split(np.sqrt(np.diag(self.covariance)), ends)
+
+    def others(self, w: Array | None = None, g: Array | None = None, trials: Array | None = None) -> Others:
+        """What the rows' distribution depends on besides eta, from the columns of dispersion and zero part.
+
+        The fitted rows' for None.
+        """
+        frame = self.frame
+        zeta = (frame.zero_matrix if g is None else g) @ self.zero
+        kappa = self.row_dispersion if w is None else self.log_dispersion(w)
+        return Others(kappa, zeta, self.cut, frame.trials if trials is None else trials)
 
     def log_dispersion(self, w: Array) -> Array:
         """kappa (m,) on rows w (m, d) of the dispersion's design: log sigma^2 where sigma is no coefficient."""
         return np.asarray(w @ self.delta + 2 * np.log(self.sigma))
 
     @property
-    def thresholds(self) -> pd.Series:
-        """Cutpoints of the ordered beta model on the link scale (infinite where no 0 or no 1 occurs); else empty."""
-        return pd.Series(self.cutpoints, index=list(THRESHOLDS[: len(self.cutpoints)]), dtype=float)
+    def row_dispersion(self) -> Array:
+        """kappa (n,) of the fitted rows; prior weights divide a profiled sigma^2."""
+        kappa = self.log_dispersion(self.frame.dispersion_matrix)
+        weights = self.frame.weights if self.profiled_sigma else None
+        return kappa if weights is None else kappa - np.log(weights)
 
     @property
-    def cut_parameters(self) -> Array:
-        """Cutpoints as the likelihood has them: the finite one, or the first and the log of the gap to the second."""
-        finite = self.cutpoints[np.isfinite(self.cutpoints)]
-        return finite if len(finite) < 2 else np.array([finite[0], np.log(finite[1] - finite[0])])
+    def thresholds(self) -> pd.Series:
+        """Cutpoints on the link scale: of ordbeta (infinite where no 0 or no 1 occurs) and of ordered categories."""
+        return pd.Series(self.cutpoints, index=list(self.frame.family.cuts.names), dtype=float)
+
+    @property
+    def bse_thresholds(self) -> pd.Series:
+        """Standard errors of ``thresholds``."""
+        return pd.Series(self._errors[3], index=list(self.frame.family.cuts.names), dtype=float)
+
+    @property
+    def cutpoints(self) -> Array:
+        """The thresholds (K,)."""
+        return self.frame.family.cuts.points(self.cut)
 
     @property
     def omega(self) -> Array:
-        """All parameters of the Laplace likelihood: beta, delta, cutpoint parameters, theta."""
-        return np.concatenate([self.beta, self.delta, self.cut_parameters, self.theta])
+        """All parameters of the Laplace likelihood: beta, delta, zero, cutpoint parameters, theta."""
+        return np.concatenate([self.beta, self.delta, self.zero, self.cut, self.theta])
 
     @property
     def roots(self) -> list[Array]:
         """Lower-triangular roots (q_k, q_k) of the random effects' covariances, one a grouping variable."""
         return [self.sigma * t for t in blocks.templates(self.design.factors, self.theta)]
-
-    @property
-    def singular(self) -> bool:
-        """True when a variance is zero or a correlation one (relative covariance factor with a vanishing diagonal)."""
-        factors = blocks.templates(self.design.factors, self.theta)
-        return any(bool(np.any(np.abs(np.diag(t)) < SINGULAR)) for t in factors)
 
     def varcorr(self) -> pd.DataFrame:
         """Variances and covariances of the random effects, one row each, and of the residuals for the linear model."""

@@ -7,69 +7,66 @@ import numpy as np
 from canopy_stats.mixed import laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
-from canopy_stats.mixed.covariance import boundary_slopes, vanished
-from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.covariance import boundary_slopes, theta_names, vanished
 from canopy_stats.mixed.model_frame import ModelFrame
+from canopy_stats.mixed.modes import Problem
 from canopy_stats.mixed.optimise import Optimum, make_positive, newton_step
 from canopy_stats.mixed.start import zero_theta
-
-EDGE = 12.0
 
 
 def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: int) -> Certificate:
     """Evidence at the optimum; at a vanishing variance the curvature in the SD is the slope in the variance."""
     hessian, gradient = optimum.hessian, optimum.gradient
-    first, parts = len(optimum.x) - problem.sizes[3], laplace.split(problem, optimum.x)
+    first, parts = problem.sizes.fixed, laplace.split(problem, optimum.x)
     columns = vanished(problem.factors, parts.theta, zero_theta(problem, parts.delta))
     inside = np.ones(len(optimum.x), dtype=bool)
     inside[[first + place for places in columns.values() for place in places]] = False
     block = hessian[np.ix_(inside, inside)]
-    positive = _positive(block)
+    positive = positive_definite(block)
     distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
     slopes = boundary_slopes(columns, hessian, first)
     blame = culprits(problem, names, optimum, inside, positive)
     return Certificate("quasi-Newton", optimum.message, evaluations, distance, positive, slopes, None, blame, LAPLACE)
 
 
-def _positive(block: Array) -> bool:
+def positive_definite(block: Array, tolerance: float = 1e-9) -> bool:
     """Whether a Hessian (k, k), in units of its diagonal, is finite and positive definite."""
     if not np.all(np.isfinite(block)) or np.any(np.diag(block) <= 0):
         return False
     scale = np.sqrt(np.diag(block))
-    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > 1e-9)
+    return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > tolerance)
 
 
 def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:
     """Names of all parameters, in the order of omega."""
     dispersion = () if frame.dispersion is None else frame.dispersion.names
     names = [*frame.design.fixed.names, *(f"dispersion {name}" for name in dispersion)]
-    names += ["threshold", "gap of the thresholds"][: problem.family.n_cut]
-    theta = [""] * problem.sizes[3]
-    for factor in problem.factors:
-        for a, b in np.argwhere(factor.pattern >= 0):
-            pair = factor.terms[a] if a == b else f"{factor.terms[b]}, {factor.terms[a]}"
-            theta[factor.pattern[a, b]] = f"random {pair} | {factor.name}"
-    return names + theta
+    zero = () if frame.zero_inflation is None else frame.zero_inflation.names
+    names += [*(f"zero {name}" for name in zero), *frame.family.cuts.parameters]
+    return names + theta_names(problem.factors)
 
 
 def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
     """Rows whose mean or precision runs away, with the column that drives the precision."""
-    parts, found = laplace.split(problem, omega), []
+    parts, found, family = laplace.split(problem, omega), [], problem.family
     eta, kappa = laplace.fixed_eta(problem, parts), problem.w @ parts.delta
-    far, sharp = int(np.sum(np.abs(eta) > EDGE)), kappa > EDGE
+    low, high = family.eta_range
+    far = int(np.sum((eta < low) | (eta > high)))
+    sharp = (kappa < family.kappa_range[0]) | (kappa > family.kappa_range[1])
     if far:
-        found.append(f"{far} rows have a linear predictor beyond {EDGE:g} on the logit scale: suspect separation.")
+        found.append(f"{far} rows have a linear predictor outside {low:g} to {high:g} on the {family.link} scale:"
+                     " suspect separation.")
     if np.any(sharp):
         pull = np.abs(parts.delta) * np.abs(problem.w[sharp]).mean(axis=0)
         name = names[len(parts.beta) + int(np.argmax(pull))]
         found.append(
-            f"{int(sharp.sum())} rows have a log precision beyond {EDGE:g}, driven by {name}: their responses hardly"
-            " vary. Merge this level or drop the term."
+            f"{int(sharp.sum())} rows have an extreme dispersion ({family.dispersion}), driven by {name}:"
+            f" {family.sharp} Otherwise merge this level or drop the term."
         )
     return found
 
 
-def _flat(block: Array, names: Array) -> list[str]:
+def flat_direction(block: Array, names: Array) -> list[str]:
     """Parameters with unknown curvature, or else those that make up the flattest direction of a Hessian (k, k)."""
     unknown = ~np.isfinite(np.diag(block)) | (np.diag(block) == 0)
     if np.any(unknown):
@@ -81,10 +78,8 @@ def _flat(block: Array, names: Array) -> list[str]:
 
 def culprits(problem: Problem, names: list[str], optimum: Optimum, inside: Array, positive: bool) -> tuple[str, ...]:
     """What to suspect: predictors at the edge (separation), and the parameters of a flat direction."""
-    found: list[str] = []
-    if problem.family.name != "gaussian":
-        found += _at_the_edge(problem, names, optimum.x)
+    found = _at_the_edge(problem, names, optimum.x)
     if not positive:
-        blamed = _flat(optimum.hessian[np.ix_(inside, inside)], np.array(names)[inside])
+        blamed = flat_direction(optimum.hessian[np.ix_(inside, inside)], np.array(names)[inside])
         found.append(f"the likelihood is flat along: {'; '.join(blamed)}. Drop or merge one of these terms.")
     return tuple(found)

@@ -6,18 +6,21 @@ import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from canopy_stats.mixed import archive, predict, simulation, tables
+from canopy_stats.mixed import archive, plots, predict, simulation, tables, views
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.estimates import Estimates, full
 from canopy_stats.mixed.predict import Mode, Scale
 from canopy_stats.mixed.ways import Way
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,17 +67,21 @@ class Fit(Estimates):
         """Predicted means (m,) for ``data`` (default: the fitted rows); with ``se`` a table of mean and standard error.
 
         ``mode``: 'population' sets random effects to zero, 'conditional' uses the estimated ones and refuses unknown
-        levels, 'new_levels' sets those of unknown levels to zero (their variance enters the standard error).
+        levels, 'new_levels' sets those of unknown levels to zero (their variance enters the standard error). Ordered
+        categories have a table (m, K) of probabilities, successes out of trials their probability. Standard errors are
+        those of the mean's predictor, by the delta method on the response scale.
         """
         return predict.predict(self, self.way, data, mode, scale, se)
 
     @property
     def fittedvalues(self) -> Array:
-        return np.asarray(self.predict())
+        """Means (n,) at the estimated random effects: shares where there are trials, mean values of categories."""
+        return predict.expected(self, "conditional")
 
     @property
     def resid(self) -> Array:
-        return self.design.y - self.fittedvalues
+        """Responses minus fitted values."""
+        return self.design.y / self.frame.trials - self.fittedvalues
 
     def simulate(self, n: int = 1, *, rng: np.random.Generator) -> Array:
         """Responses (rows, n) from the fitted model with new random effects."""
@@ -105,6 +112,21 @@ class Fit(Estimates):
     def summary(self) -> str:
         """Text in the manner of lme4's and statsmodels' summaries."""
         return tables.summary(self, self.df_tests.to_numpy(), self.certificate)
+
+    def _repr_html_(self) -> str:
+        """What was fitted, coefficients, random effects and certificate as tables, for notebooks."""
+        facts = {"rows": str(self.nobs), **{name: f"{size} levels" for name, size in self.ngroups.items()},
+                 "log-likelihood": f"{self.llf:.4f}", "AIC": f"{self.aic:.2f}", "BIC": f"{self.bic:.2f}"}
+        return views.fit_html(f"{self.family}: {self.formula}", facts, self.varcorr(), self.tidy(), self.notes,
+                              self.certificate)
+
+    def plot(self, *, intercept: bool = False) -> Figure:
+        """Coefficients with 95% intervals, one panel a component."""
+        return plots.plot_coefficients(self.tidy(), intercept)
+
+    def plot_ranef(self, group: str | None = None) -> Figure:
+        """Random effects of one grouping variable (default: the first) with 95% intervals, in order of size."""
+        return plots.plot_ranef(self.ranef(), self.ranef(sd=True), group)
 
 
 def make_fit(way: Way, found: Estimates) -> Fit:

@@ -52,12 +52,13 @@ class Design:
 
 
 def build_design(formula: str, data: Any, *, reference: Mapping[str, Any] | None = None,
-                 other_columns: Sequence[str] = ()) -> Design:
+                 other_columns: Sequence[str] = (), row_levels: bool = False) -> Design:
     """Matrices of an lme4 formula.
 
     ``data`` is a pandas, polars or pyarrow table or a dict of columns. ``reference`` maps a column to its reference
     level; otherwise categories keep their order and text is sorted, as in R's ``factor()``. ``other_columns`` are those
-    that other formulas of the model use: ``.`` leaves them out, and reference levels may be theirs. Raises UserError
+    that other formulas of the model use: ``.`` leaves them out, and reference levels may be theirs. ``row_levels``
+    allows a grouping variable with one level a row, for responses that have no residual of their own. Raises UserError
     for what cannot be read, unknown names, missing or infinite values and factors with one level. Terms in brackets
     after a name, such as ``log(x)``, are evaluated as Python code: a formula from a stranger is code.
     """
@@ -68,7 +69,7 @@ def build_design(formula: str, data: Any, *, reference: Mapping[str, Any] | None
     frame = checks.used_columns(table, variables(parsed))
     levels = check_reference(table, reference or {})
     fixed = fixed_part(parsed.fixed, frame, levels)
-    factors = grouping_factors(parsed.random, frame, levels)
+    factors = grouping_factors(parsed.random, frame, levels, row_levels=row_levels)
     _check_reference_use(levels, frame, [fixed, *(part for f in factors for part in f.parts)], other_columns)
     design = Design(text, _response_name(parsed), np.empty(0), fixed, factors, frame, levels, offsets=parsed.offsets,
                     offset=offset_values(parsed.offsets, frame))

@@ -10,43 +10,46 @@ import numpy as np
 from canopy_stats.mixed import blocks, evidence, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
-from canopy_stats.mixed.covariance import canonical_theta
+from canopy_stats.mixed.covariance import canonical_theta, vanished
 from canopy_stats.mixed.estimates import Estimates
-from canopy_stats.mixed.family import ordbeta_cutpoints, ordbeta_jacobian
-from canopy_stats.mixed.laplace import Evaluation, Problem
+from canopy_stats.mixed.laplace import Evaluation
 from canopy_stats.mixed.model_frame import ModelFrame
-from canopy_stats.mixed.optimise import Optimum, leave_saddle, make_positive, minimise, newton_step
+from canopy_stats.mixed.modes import Problem, Sizes
+from canopy_stats.mixed.optimise import Optimum, make_positive, minimise, newton_step, polish, positive_inverse
 from canopy_stats.mixed.problems import make_problem
-from canopy_stats.mixed.satterthwaite import positive_inverse
+from canopy_stats.mixed.standard import Standard, standardise
 from canopy_stats.mixed.start import first_hessian, fixed_start, random_start, smallest_theta, step_limit, zero_theta
 from canopy_stats.mixed.ways import Uncertainty
 from canopy_stats.schema import UserError
 
-ROUNDS = 6
-
 
 @dataclass(frozen=True, eq=False)
 class Laplace:
-    """A mixed model of one frame by Laplace-approximate maximum likelihood."""
+    """A mixed model of one frame by maximum likelihood, integrated with ``nodes`` points (1: Laplace)."""
 
     frame: ModelFrame
+    nodes: int = 1
 
     @cached_property
     def problem(self) -> Problem:
         """The Laplace likelihood of the frame."""
-        return make_problem(self.frame)
+        return make_problem(self.frame, self.nodes)
+
+    @cached_property
+    def own(self) -> Standard:
+        """The same likelihood in columns without units, where it is searched."""
+        return standardise(self.problem)
 
     def to(self, frame: ModelFrame) -> Laplace:
-        return Laplace(frame)
+        return Laplace(frame, self.nodes)
 
     def estimate(self, start: Estimates | None = None) -> Estimates:
         """Search from scratch, or from earlier estimates with the same parameters."""
         first = None
         if start is not None and self.problem.sizes == _sizes(start):
-            first = restart(self.problem, start)
+            first = restart(self.own.problem, start, self.own.standard(start.omega))
         with np.errstate(all="ignore"):
-            optimum, objective = search(self.problem, first)
-            return self._package(optimum, objective)
+            return self._package(*search(self.own.problem, first))
 
     def quick(self, start: Estimates) -> Estimates:
         """Estimates without standard errors and certificate, from the start and its curvature: few evaluations."""
@@ -55,15 +58,15 @@ class Laplace:
             return self.estimate(start)
         curvature = make_positive(positive_inverse(start.full_covariance))
         with np.errstate(all="ignore"):
-            first = restart(problem, start)
+            first = restart(problem, start, start.omega)
             optimum = minimise(Objective(problem), first, curvature, decrement=LAPLACE.search,
                                limit=step_limit(problem))
         if newton_step(make_positive(optimum.hessian), optimum.gradient)[1] > LAPLACE.quick:
             raise UserError(f"the search did not converge: {optimum.message}")
         parts = laplace.split(problem, optimum.x)
         theta = canonical_theta(problem.factors, parts.theta, zero_theta(problem, parts.delta))
-        return replace(start, frame=self.frame, beta=parts.beta, delta=parts.delta, theta=theta, llf=-optimum.value,
-                       cutpoints=_cutpoints(problem, parts.cutpoints)[0])
+        return replace(start, frame=self.frame, beta=parts.beta, delta=parts.delta, zero=parts.zero,
+                       cut=parts.cutpoints, theta=theta, llf=-optimum.value)
 
     def by_likelihood(self) -> Laplace:
         return self
@@ -95,7 +98,7 @@ class Laplace:
         mode = found.mode
         moves = laplace.tangent(problem, mode)
         slopes = [np.einsum("ab,lbk->lak", t, s) for t, s in zip(mode.factors, moves, strict=True)]
-        first = len(omega) - problem.sizes[3]
+        first = problem.sizes.fixed
         for k, factor in enumerate(problem.factors):
             for a, b in np.argwhere(factor.pattern >= 0):
                 slopes[k][:, a, first + factor.pattern[a, b]] += mode.u[k][:, b]
@@ -107,14 +110,15 @@ class Laplace:
     def _package(self, optimum: Optimum, objective: Objective) -> Estimates:
         """All results at the optimum."""
         names = evidence.parameter_names(self.problem, self.frame)
-        certificate = evidence.certify(self.problem, names, optimum, objective.count)
-        start = objective.evaluate(optimum.x).mode.u
-        return assemble(self.frame, self.problem, optimum.x, covariance_of(optimum.hessian), certificate, start)
+        certificate = evidence.certify(self.own.problem, names, optimum, objective.count)
+        jacobian = self.own.jacobian(optimum.x)
+        full = jacobian @ covariance_of(optimum.hessian) @ jacobian.T
+        return assemble(self.frame, self.problem, self.own.natural(optimum.x), full, certificate)
 
 
-def _sizes(at: Estimates) -> tuple[int, int, int, int]:
-    """Numbers of coefficients of mean and dispersion, cutpoint parameters and theta."""
-    return len(at.beta), len(at.delta), len(at.cut_parameters), len(at.theta)
+def _sizes(at: Estimates) -> Sizes:
+    """Numbers of coefficients of mean, dispersion and zero part, cutpoint parameters and theta."""
+    return Sizes(len(at.beta), len(at.delta), len(at.zero), len(at.cut), len(at.theta))
 
 
 @dataclass
@@ -142,10 +146,10 @@ class Objective:
         return found
 
 
-def restart(problem: Problem, at: Estimates) -> Array:
+def restart(problem: Problem, at: Estimates, omega: Array) -> Array:
     """omega (k,) as a start for another response: vanished variances are raised, since zero is stationary."""
-    omega, first = at.omega, len(at.omega) - len(at.theta)
-    least = smallest_theta(problem, at.delta)
+    omega, first = omega.copy(), len(omega) - len(at.theta)
+    least = smallest_theta(problem, laplace.split(problem, omega).delta)
     places = [f.pattern[a, a] for f in problem.factors for a in range(len(f.terms))]
     diagonal = np.isin(np.arange(len(at.theta)), places)
     omega[first:] = np.where(diagonal, np.maximum(omega[first:], least), omega[first:])
@@ -162,22 +166,15 @@ def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objec
         raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
     hessian = first_hessian(problem, start, objective.best)
     optimum = minimise(objective, start, hessian, decrement=LAPLACE.search, limit=step_limit(problem))
-    return canonical(objective, polish(objective, optimum)), objective
+    return canonical(objective, _polished(objective, optimum)), objective
 
 
-def polish(objective: Objective, optimum: Optimum) -> Optimum:
-    """Steps with the exact Hessian, made again until the way from it was short; saddles are left downhill."""
-    optimum = replace(optimum, hessian=_hessian(objective, optimum))
-    limit = step_limit(objective.problem)
-    for _ in range(ROUNDS):
-        positive = make_positive(optimum.hessian, 1e-6)
-        start = leave_saddle(objective, optimum)
-        moved = minimise(objective, start, positive, decrement=LAPLACE.polish, limit=limit)
-        way = moved.x - optimum.x
-        if way @ positive @ way <= LAPLACE.moved:
-            return replace(moved, hessian=optimum.hessian)
-        optimum = replace(moved, hessian=_hessian(objective, moved))
-    return optimum
+def _polished(objective: Objective, optimum: Optimum) -> Optimum:
+    """The last steps, with the exact Hessian."""
+    return polish(
+        objective, optimum, lambda x: _hessian(objective, replace(optimum, x=x)), decrement=LAPLACE.polish,
+        moved=LAPLACE.moved, limit=step_limit(objective.problem),
+    )
 
 
 def canonical(objective: Objective, optimum: Optimum) -> Optimum:
@@ -201,7 +198,7 @@ def canonical(objective: Objective, optimum: Optimum) -> Optimum:
 
 def _hessian(objective: Objective, optimum: Optimum) -> Array:
     """Hessian (k, k) of the negative log-likelihood, differenced with steps of about 1e-5 standard errors."""
-    problem, first = objective.problem, len(optimum.x) - objective.problem.sizes[3]
+    problem, first = objective.problem, objective.problem.sizes.fixed
     steps = 1e-5 / np.sqrt(np.diag(make_positive(optimum.hessian)))
     steps[first:] = np.minimum(steps[first:], 1e-3 * smallest_theta(problem, laplace.split(problem, optimum.x).delta))
     found = objective.evaluate(optimum.x)
@@ -227,36 +224,31 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
     found = laplace.evaluate(problem, omega, start)
     if found is None:
         raise UserError("The likelihood is not defined at these estimates; fit again.")
-    p, d, c, _ = problem.sizes
-    parts = laplace.split(problem, omega)
-    cutpoints, jacobian = _cutpoints(problem, parts.cutpoints)
-    inside = full[: p + d + c, : p + d + c]
+    parts, first = laplace.split(problem, omega), problem.sizes.fixed
     t = found.mode.factors
     inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
     return Estimates(
-        frame=frame, beta=parts.beta, delta=parts.delta, cutpoints=cutpoints,
-        covariance=jacobian @ inside @ jacobian.T if c else inside, theta=parts.theta, sigma=1.0,
+        frame=frame, beta=parts.beta, delta=parts.delta, zero=parts.zero, cut=parts.cutpoints,
+        covariance=_with_cutpoints(problem, parts.cutpoints, full[:first, :first]), theta=parts.theta, sigma=1.0,
         modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
         mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
-        llf=found.value, reml=False, engine="laplace", message=certificate.returned,
-        evaluations=certificate.evaluations, full_covariance=full, evidence=certificate,
+        llf=found.value, reml=False, engine="laplace", nodes=problem.quadrature,
+        singular=bool(vanished(problem.factors, parts.theta, zero_theta(problem, parts.delta))),
+        message=certificate.returned, evaluations=certificate.evaluations, full_covariance=full, evidence=certificate,
     )
 
 
-def _cutpoints(problem: Problem, parameters: Array) -> tuple[Array, Array]:
-    """Cutpoints (2,) or (0,), and the Jacobian from (beta, delta, parameters) to (beta, delta, cutpoints)."""
-    p, d, c, _ = problem.sizes
-    if problem.family.name != "ordbeta":
-        return np.empty(0), np.eye(p + d)
-    jacobian = np.zeros((p + d + 2, p + d + c))
-    jacobian[: p + d, : p + d] = np.eye(p + d)
-    jacobian[p + d :, p + d :] = ordbeta_jacobian(problem.y, parameters)
-    return ordbeta_cutpoints(problem.y, parameters), jacobian
+def _with_cutpoints(problem: Problem, cut: Array, covariance: Array) -> Array:
+    """The covariance of all coefficients with the thresholds (K) in the place of their parameters (c)."""
+    first = problem.sizes.fixed - problem.sizes.cut
+    inner = problem.family.cuts.jacobian(cut)
+    across = covariance[:first, first:] @ inner.T
+    return np.block([[covariance[:first, :first], across], [across.T, inner @ covariance[first:, first:] @ inner.T]])
 
 
 def _better_of_two(way: Laplace, first: Estimates) -> Estimates:
     """The first estimates or, if they are better and no worse certified, those from a start with larger variances."""
-    problem, evidence_of = way.problem, first.evidence
+    problem, evidence_of = way.own.problem, first.evidence
     assert evidence_of is not None
     plain = fixed_start(problem)
     theta = random_start(problem, plain)

@@ -35,6 +35,8 @@ class Crossing:
 
     def labels(self) -> tuple[str, ...]:
         """Text of each combination, ``a:b``; parts that contain a colon are quoted where two would read alike."""
+        if len(self.parents) == 1:
+            return tuple(self.parents[0][int(cell)] for cell in self.cells)
         keys = [_key(int(cell), self.parents) for cell in self.cells]
         joined = tuple(":".join(key) for key in keys)
         if len(set(joined)) == len(joined):
@@ -71,7 +73,7 @@ class Factor:
 
 
 def grouping_factors(
-    terms: Sequence[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str]
+    terms: Sequence[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str], *, row_levels: bool = False
 ) -> tuple[Factor, ...]:
     """One Factor per grouping, its random terms side by side, theta numbered through (rows of each block in turn)."""
     grouped: dict[tuple[str, ...], list[RandomTerm]] = {}
@@ -79,24 +81,25 @@ def grouping_factors(
         grouped.setdefault(term.groups, []).append(term)
     factors, start = [], 0
     for members in grouped.values():
-        factor = _factor(members, data, reference, start)
+        factor = _factor(members, data, reference, start, row_levels)
         start = max(start, int(factor.pattern.max()) + 1)
         factors.append(factor)
     return tuple(factors)
 
 
-def _factor(terms: list[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str], start: int) -> Factor:
+def _factor(
+    terms: list[RandomTerm], data: pd.DataFrame, reference: Mapping[str, str], start: int, row_levels: bool
+) -> Factor:
     groups, name = terms[0].groups, ":".join(terms[0].groups)
-    crossing = cross(data, groups)
+    crossing, codes = cross(data, groups)
     levels = crossing.labels()
-    _check_levels(name, len(levels), len(data))
+    _check_levels(name, len(levels), len(data) + row_levels)
     parts = tuple(fixed_part(term.columns, data, reference) for term in terms)
     names = tuple(column for part in parts for column in part.names)
     if len(set(names)) < len(names):
         raise UserError(f"{name} has the same random column twice ({', '.join(names)}); write each one once.")
     blocks = _blocks(terms, parts)
     pattern, columns = theta_pattern(blocks, len(names), start), np.hstack([part.matrix for part in parts])
-    codes = crossing.codes(data, groups)
     return Factor(name, groups, levels, codes, columns, names, blocks, pattern, parts, crossing)
 
 
@@ -131,19 +134,22 @@ def theta_pattern(blocks: Sequence[Sequence[int]], size: int, start: int) -> Arr
     return pattern
 
 
-def cross(data: pd.DataFrame, groups: Sequence[str]) -> Crossing:
-    """The occurring combinations of grouping variables, sorted by the levels of the first, the second, ..."""
+def cross(data: pd.DataFrame, groups: Sequence[str]) -> tuple[Crossing, Array]:
+    """The occurring combinations of grouping variables, sorted by the levels of the first, the second, ...; codes."""
     parents = tuple(sorted_levels(data[name]) for name in groups)
-    combined = np.zeros(len(data), dtype=np.intp)
-    for name, levels in zip(groups, parents, strict=True):
+    combined = level_codes(data[groups[0]], parents[0])
+    if len(groups) == 1:
+        return Crossing(parents, np.arange(len(parents[0]))), combined
+    for name, levels in zip(groups[1:], parents[1:], strict=True):
         combined = combined * len(levels) + level_codes(data[name], levels)
-    return Crossing(parents, np.unique(combined))
+    cells, codes = np.unique(combined, return_inverse=True)
+    return Crossing(parents, cells), codes.astype(np.intp)
 
 
 def group_codes(data: pd.DataFrame, groups: Sequence[str]) -> tuple[Array, tuple[str, ...]]:
     """Codes (n,) and occurring levels of one grouping variable, or of the interaction of several (``a:b``)."""
-    crossing = cross(data, groups)
-    return crossing.codes(data, groups), crossing.labels()
+    crossing, codes = cross(data, groups)
+    return codes, crossing.labels()
 
 
 def encode_groups(factor: Factor, data: pd.DataFrame) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ import numpy as np
 from canopy_stats.mixed import laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.fit import Fit
-from canopy_stats.mixed.satterthwaite import positive_inverse
+from canopy_stats.mixed.optimise import positive_inverse
 from canopy_stats.mixed.start import first_hessian, smallest_theta
 
 

@@ -87,10 +87,10 @@ def with_levels(data: pd.DataFrame, levels: Mapping[str, tuple[str, ...]]) -> pd
     columns: dict[str, Any] = {str(name): data[name] for name in data.columns}
     for name, known in levels.items():
         codes = level_codes(data[name], known)
-        if np.any(codes < 0):
+        if codes.min(initial=0) < 0:
             new = sorted({label(value) for value in data[name][codes < 0].unique()})
             raise UserError(f"{name} has levels the fit has not seen: {shown(new)}. Known: {shown(known)}.")
-        columns[name] = pd.Categorical.from_codes(codes.tolist(), dtype=pd.CategoricalDtype(list(known)))
+        columns[name] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(known)))
     return pd.DataFrame(columns, index=data.index)
 
 
@@ -98,4 +98,5 @@ def level_codes(column: pd.Series, levels: Sequence[str]) -> Array:
     """Position (n,) of each value of ``column`` in ``levels``, -1 where it is not among them."""
     codes, unique = pd.factorize(column)
     places = pd.Index(list(levels), dtype=object).get_indexer(pd.Index([label(u) for u in unique], dtype=object))
-    return np.where(codes < 0, -1, np.asarray(places, dtype=np.intp)[codes])
+    found = np.asarray(places, dtype=np.intp)[codes]
+    return np.where(codes < 0, -1, found) if np.any(codes < 0) else found

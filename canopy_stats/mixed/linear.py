@@ -1,41 +1,48 @@
-"""Linear mixed models: theta by mixedlm (Rust, lme4's likelihood) or statsmodels, all else by our own algebra."""
+"""Linear mixed models: theta by our own search in coordinates without units, all estimates mapped back from there."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from scipy import sparse
 
 from canopy_stats.mixed import blocks, checks, pls
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LINEAR, Certificate
-from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vanished
+from canopy_stats.mixed.coordinates import Coordinates, make_coordinates
+from canopy_stats.mixed.covariance import boundary_slopes, theta_names, vanished
+from canopy_stats.mixed.curvature import Curvature, make_curvature
 from canopy_stats.mixed.estimates import Estimates
-from canopy_stats.mixed.family import get_family
-from canopy_stats.mixed.formula import Factor, fixed_part
-from canopy_stats.mixed.laplace import Problem
+from canopy_stats.mixed.evidence import flat_direction, positive_definite
+from canopy_stats.mixed.families import Family, get_family
+from canopy_stats.mixed.formula import fixed_part
 from canopy_stats.mixed.model_frame import ModelFrame
+from canopy_stats.mixed.modes import Problem
+from canopy_stats.mixed.optimise import positive_inverse
+from canopy_stats.mixed.pls import Products, Solution
 from canopy_stats.mixed.problems import make_problem
-from canopy_stats.mixed.satterthwaite import hessian, positive_inverse, satterthwaite
+from canopy_stats.mixed.satterthwaite import satterthwaite
+from canopy_stats.mixed.second_opinion import search_mixedlm, search_statsmodels
+from canopy_stats.mixed.theta_search import Search, canonical, quick_search, search
 from canopy_stats.mixed.ways import Uncertainty
 from canopy_stats.schema import UserError
 
-Engine = Literal["mixedlm", "statsmodels"]
-NORMAL = replace(get_family("gaussian"), name="lmm")
+Engine = Literal["newton", "mixedlm", "statsmodels"]
+SEARCHES = {"newton": lambda way: search(way.products, reml=way.reml),
+            "mixedlm": lambda way: search_mixedlm(way.coordinates, reml=way.reml),
+            "statsmodels": lambda way: search_statsmodels(way.coordinates, reml=way.reml)}
+
+
+def _normal(link: str | None = None, facts: tuple[Any, ...] = (), labels: tuple[str, ...] = ()) -> Family:
+    return replace(get_family("gaussian"), name="lmm", make=_normal)
+
+
+FLAT = 1e-6
+"""Curvature, in units of the diagonal, that differences of gradients can't tell from none."""
+NORMAL = _normal()
 """The linear model's family: normal, its variance profiled out instead of modelled."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a search for theta said: its message and number of evaluations."""
-
-    theta: Array
-    message: str = "done"
-    evaluations: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,114 +51,123 @@ class Linear:
 
     frame: ModelFrame
     reml: bool
-    engine: Engine
-    workings: dict[str, Any] = field(default_factory=dict, repr=False)
+    engine: Engine = "newton"
+    like: Linear | None = None
 
     @cached_property
-    def products(self) -> pls.Products:
-        return pls.make_products(self.frame.design)
+    def coordinates(self) -> Coordinates:
+        return make_coordinates(self.frame) if self.like is None else self.like.coordinates.with_response(self.frame)
+
+    @cached_property
+    def products(self) -> Products:
+        at = self.coordinates
+        if self.like is not None:
+            return self.like.products.with_response(at.x, at.y)
+        return pls.make_products(at.factors, at.x, at.y)
 
     def to(self, frame: ModelFrame) -> Linear:
-        """Another frame; mixedlm's matrices are kept where only the response differs."""
+        """Another frame; columns and their products are kept where only the response differs."""
         same = frame.design.fixed is self.frame.design.fixed
-        return replace(self, frame=frame, workings=self.workings if same else {})
-
-    def estimate(self, start: Estimates | None = None) -> Estimates:
-        check_frame(self.frame)
-        if self.engine not in ("mixedlm", "statsmodels"):
-            raise UserError(f"engine is {self.engine!r}; choose 'mixedlm' or 'statsmodels'.")
-        found = self._search_mixedlm() if self.engine == "mixedlm" else self._search_statsmodels()
-        return self._package(found)
+        return replace(self, frame=frame, like=(self.like or self) if same else None)
 
     def by_likelihood(self) -> Linear:
-        return replace(self, reml=False, workings={}) if self.reml else self
+        return replace(self, reml=False) if self.reml else self
+
+    def estimate(self, start: Estimates | None = None) -> Estimates:
+        if self.engine not in SEARCHES:
+            raise UserError(f"engine is {self.engine!r}; choose one of {', '.join(SEARCHES)}.")
+        check_frame(self.frame)
+        found = SEARCHES[self.engine](self)
+        made = self._package(replace(found, theta=canonical(self.products, found.theta)))
+        self._keep(made, found.second)
+        return replace(made, evidence=self.certify(made))
 
     def quick(self, start: Estimates) -> Estimates:
-        return self.estimate(start)
+        theta = self._inward(start.theta)
+        return self._package(quick_search(self.products, theta, reml=self.reml))
 
     def at_theta(self, theta: Array, certificate: Certificate) -> Estimates:
         """The estimates at a stored theta, without searching."""
-        found = self._package(Search(theta, certificate.returned, certificate.evaluations))
-        return replace(found, evidence=certificate)
+        return replace(self._package(Search(self._inward(theta), certificate.returned, certificate.evaluations)),
+                       evidence=certificate)
 
     def _package(self, found: Search) -> Estimates:
-        """All estimates of the linear mixed model at theta."""
-        products = self.products
-        theta = canonical_theta(self.frame.factors, found.theta, np.full(len(found.theta), LINEAR.zero))
-        solution = pls.solve_theta(products, theta)
-        if solution is None or solution.rss <= 0:
-            raise UserError("The fit broke down: the fixed part explains the response exactly. Check the formula.")
-        df = products.n - len(solution.beta) if self.reml else products.n
-        sigma = float(np.sqrt(solution.rss / df))
-        modes, spreads = _modes(products, solution, sigma)
+        """All estimates of the linear mixed model at theta, in the natural columns."""
+        at, solution = self.coordinates, self._solution(found.theta)
+        variance = solution.rss / self.products.df(self.reml)
+        modes, spreads = _modes(at, solution, variance)
+        llf = at.log_likelihood(pls.deviance(solution, reml=self.reml), reml=self.reml)
         return Estimates(
-            frame=self.frame, beta=solution.beta, delta=np.empty(0), cutpoints=np.empty(0),
-            covariance=sigma**2 * solution.unscaled, theta=theta, sigma=sigma, modes=modes, mode_covariances=spreads,
-            llf=-0.5 * pls.deviance(products, theta, reml=self.reml), reml=self.reml, engine=self.engine,
-            profiled_sigma=True, message=found.message, evaluations=found.evaluations,
+            frame=self.frame, beta=at.origin + at.scale * at.back @ solution.gamma, delta=np.empty(0),
+            covariance=variance * at.scale**2 * at.back @ solution.unscaled @ at.back.T,
+            theta=at.theta_outward(found.theta), sigma=float(np.sqrt(variance)) * at.scale, modes=modes,
+            mode_covariances=spreads, llf=llf, reml=self.reml, engine=self.engine, profiled_sigma=True,
+            singular=bool(self._vanished(found.theta)), message=found.message, evaluations=found.evaluations,
         )
 
-    def _search_mixedlm(self) -> Search:
-        from mixedlm.estimation.reml import LMMOptimizer
+    def solution_of(self, at: Estimates) -> Solution:
+        """The penalised least-squares solution behind estimates of this frame."""
+        return self._solution(self._inward(at.theta))
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if "optimizer" not in self.workings:
-                self.workings["optimizer"] = LMMOptimizer(model_matrices(self.frame), REML=self.reml)
-            return _optimise(self.workings["optimizer"].with_response(self.frame.y))
+    def _solution(self, theta: Array) -> Solution:
+        solution = pls.solve_theta(self.products, theta)
+        if solution is None:
+            raise UserError("The fit broke down: the fixed part explains the response exactly. Check the formula.")
+        return solution
 
-    def _search_statsmodels(self) -> Search:
-        """Theta from statsmodels' MixedLM: one grouping factor, correlated random columns."""
-        from statsmodels.regression.mixed_linear_model import MixedLM
+    def _inward(self, theta: Array) -> Array:
+        """theta in own coordinates, in canonical form."""
+        return canonical(self.products, self.coordinates.theta_inward(theta))
 
-        design = self.frame.design
-        if len(design.factors) != 1 or len(design.factors[0].blocks) != 1:
-            raise UserError(
-                "engine='statsmodels' fits one grouping variable, correlated effects; use engine='mixedlm'."
-            )
-        factor = design.factors[0]
-        model = MixedLM(design.y, design.fixed.matrix, factor.codes, exog_re=factor.columns)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = model.fit(reml=self.reml, method=["lbfgs", "bfgs"])
-        relative = np.atleast_2d(result.cov_re) / result.scale
-        return Search(lower_root(relative)[np.tril_indices(len(relative))])
+    def _vanished(self, theta: Array) -> dict[str, list[int]]:
+        return vanished(self.frame.factors, theta, np.full(len(theta), LINEAR.zero))
+
+    @cached_property
+    def _kept(self) -> dict[bytes, Curvature]:
+        return {}
+
+    def curvature(self, at: Estimates) -> Curvature:
+        """Second derivatives at the estimates, made once."""
+        if at.theta.tobytes() not in self._kept:
+            self._keep(at)
+        return self._kept[at.theta.tobytes()]
+
+    def _keep(self, at: Estimates, second: Array | None = None) -> None:
+        theta = self._inward(at.theta)
+        solution = self._solution(theta)
+        self._kept[at.theta.tobytes()] = make_curvature(self.products, solution, theta, reml=self.reml, second=second)
 
     def degrees_of_freedom(self, at: Estimates, contrasts: Array) -> Array:
         """Satterthwaite's degrees of freedom (k,) of contrasts (k, p)."""
-        return satterthwaite(self.products, at.theta, at.sigma, contrasts, reml=self.reml)
+        return satterthwaite(self.curvature(at), contrasts @ self.coordinates.back)
 
     def certify(self, at: Estimates) -> Certificate:
         """Gradient, curvature and boundary of the profiled deviance at the fit's theta."""
-        products = self.products
-        steps = np.full(len(at.theta), 1e-3 * max(1e-2, float(np.abs(at.theta).max())))
-        halved = lambda theta: 0.5 * pls.deviance(products, theta, reml=self.reml)  # noqa: E731
-        curvature = hessian(halved, at.theta, steps)
-        columns = vanished(self.frame.factors, at.theta, np.full(len(at.theta), LINEAR.zero))
-        inside = np.ones(len(at.theta), dtype=bool)
+        found, theta = self.curvature(at), self._inward(at.theta)
+        gradient, hessian = 0.5 * found.gradient, 0.5 * found.profiled
+        columns = self._vanished(theta)
+        inside = np.ones(len(theta), dtype=bool)
         inside[[place for places in columns.values() for place in places]] = False
-        moves = np.diag(steps)
-        gradient = np.array([halved(at.theta + move) - halved(at.theta - move) for move in moves]) / (2 * steps)
-        block = curvature[np.ix_(inside, inside)]
-        positive = bool(np.all(np.linalg.eigvalsh(block) > 0))
+        block = hessian[np.ix_(inside, inside)]
         squared = gradient[inside] @ positive_inverse(block) @ gradient[inside]
-        return Certificate(
+        certificate = Certificate(
             optimiser=self.engine, returned=at.message, evaluations=at.evaluations,
-            distance=float(np.sqrt(max(0.0, squared))), hessian_positive=positive,
-            boundary=boundary_slopes(columns, curvature), tolerances=LINEAR,
+            distance=float(np.sqrt(max(0.0, squared))), hessian_positive=positive_definite(block, FLAT),
+            boundary=boundary_slopes(columns, hessian), tolerances=LINEAR,
         )
+        if certificate.converged:
+            return certificate
+        return replace(certificate, culprits=_culprits(self.frame, certificate, block, gradient[inside], inside))
 
     def uncertainty(self, at: Estimates) -> Uncertainty:
         """Theta is taken as known, as lme4 does."""
-        products = self.products
-        solution = pls.solve_theta(products, at.theta)
-        assert solution is not None
-        ahead = np.eye(len(at.beta)) if products.back is None else np.linalg.inv(products.back)
-        crossed = [zx[:, :, :-1] @ ahead for zx in products.zx]
-        right = [np.einsum("ab,lar->lbr", t, zx) for t, zx in zip(solution.factors, crossed, strict=True)]
-        moved = blocks.solve(products.layout, solution.h, right)
-        slopes = [-np.einsum("ab,lbr->lar", t, part) for t, part in zip(solution.factors, moved, strict=True)]
-        return Uncertainty(products.layout, solution.h, slopes, at.covariance, at.roots)
+        own, theta = self.coordinates, self._inward(at.theta)
+        solution = self._solution(theta)
+        inverse = np.linalg.inv(own.back)
+        effects = [np.einsum("ab,lbr->lar", a @ t, k[:, :, :-1] @ inverse)
+                   for a, t, k in zip(own.outward, solution.roots, solution.k, strict=True)]
+        roots = [at.sigma * a @ t for a, t in zip(own.outward, solution.roots, strict=True)]
+        return Uncertainty(self.products.layout, solution.h, [-part for part in effects], at.covariance, roots)
 
     def marginal(self, at: Estimates) -> tuple[Problem, Array, ModelFrame]:
         """The gaussian likelihood with constant dispersion, from the maximum-likelihood estimates."""
@@ -161,6 +177,22 @@ class Linear:
                         dispersion=fixed_part("1", self.frame.design.data, {}))
         omega = np.concatenate([at.beta, [2 * np.log(at.sigma)], at.sigma * at.theta])
         return make_problem(frame), omega, frame
+
+
+def _culprits(
+    frame: ModelFrame, certificate: Certificate, block: Array, gradient: Array, inside: Array
+) -> tuple[str, ...]:
+    """What to suspect and to do where a linear model is not certified."""
+    names = np.array(theta_names(frame.factors))[inside]
+    if not certificate.hessian_positive:
+        blamed = flat_direction(block, names)
+        return (f"the likelihood is flat along: {'; '.join(blamed)}. Drop or merge one of these terms.",)
+    wrong = [name for name, slope in certificate.boundary.items() if slope > 0]
+    if wrong:
+        return (f"the search stopped at zero for {'; '.join(wrong)}, where the likelihood still rises: try"
+                " engine='mixedlm'.",)
+    worst = names[int(np.argmax(np.abs(gradient) / np.sqrt(np.abs(np.diag(block)))))]
+    return (f"the likelihood still rises in {worst}: drop this random term, or try engine='mixedlm'.",)
 
 
 def check_frame(frame: ModelFrame) -> None:
@@ -178,60 +210,9 @@ def check_frame(frame: ModelFrame) -> None:
             )
 
 
-def _modes(
-    products: pls.Products, solution: pls.Profile, sigma: float
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+def _modes(at: Coordinates, solution: Solution, variance: float) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Random effects (L_k, q_k) and their conditional covariances (L_k, q_k, q_k), as lme4's ``ranef``."""
-    inverses = blocks.inverse_blocks(products.layout, solution.h)
-    modes = tuple(u @ t.T for u, t in zip(solution.u, solution.factors, strict=True))
-    spreads = tuple(sigma**2 * t @ v @ t.T for v, t in zip(inverses, solution.factors, strict=True))
-    return modes, spreads
-
-
-def model_matrices(frame: ModelFrame) -> Any:
-    """The frame as mixedlm's ModelMatrices: numeric columns only, one structure for each correlated block."""
-    from mixedlm.matrices.design import ModelMatrices, RandomEffectStructure
-
-    parts, structures, n = [], [], frame.nobs
-    for factor in frame.factors:
-        for block in factor.blocks:
-            parts.append(_sparse_columns(factor, block))
-            structures.append(RandomEffectStructure(
-                factor.name, [factor.terms[a] for a in block], len(factor.levels), len(block), True, {}, "us",
-                factor.codes.astype(np.int32),
-            ))
-    z = sparse.hstack(parts, format="csc") if len(parts) > 1 else parts[0]
-    x, ones = frame.design.fixed.matrix, np.ones(n)
-    names = [f"x{i}" for i in range(x.shape[1])]
-    return ModelMatrices(frame.y, x, z, names, structures, n, x.shape[1], z.shape[1], ones, np.zeros(n))
-
-
-def _sparse_columns(factor: Factor, block: tuple[int, ...]) -> Any:
-    """Z (n, levels x block) of some columns of a factor, the columns of one level side by side."""
-    n, q = len(factor.codes), len(block)
-    places = factor.codes[:, None] * q + np.arange(q)
-    values = factor.columns[:, list(block)]
-    shape = (n, len(factor.levels) * q)
-    return sparse.csr_matrix((values.ravel(), places.ravel(), np.arange(0, n * q + 1, q)), shape=shape).tocsc()
-
-
-def _optimise(optimizer: Any) -> Search:
-    """Theta by mixedlm's default search."""
-    from mixedlm import lmerControl
-
-    control = lmerControl()
-    result = optimizer.optimize(
-        start=None, method=control.optimizer, maxiter=control.maxiter, restart_edge=control.restart_edge,
-        options=control.get_scipy_options(optimizer=control.optimizer, maxiter=control.maxiter),
-        use_analytic_gradient=control.use_analytic_gradient,
-    )
-    return Search(np.asarray(result.theta, dtype=float), str(result.message), int(result.function_evals))
-
-
-def lower_root(covariance: Array) -> Array:
-    """Lower-triangular root with a non-negative diagonal of a positive semidefinite matrix (q, q)."""
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    upper = np.linalg.qr(root.T, mode="r")
-    signs = np.where(np.diag(upper) < 0, -1.0, 1.0)
-    return np.asarray((signs[:, None] * upper).T)
+    inverses = blocks.inverse_blocks(solution.products.layout, solution.h)
+    ways = [at.scale * a @ t for a, t in zip(at.outward, solution.roots, strict=True)]
+    modes = tuple(u @ way.T for u, way in zip(solution.u, ways, strict=True))
+    return modes, tuple(variance * way @ v @ way.T for v, way in zip(inverses, ways, strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed.averages import average_over_random_effects, averaged_rows, back_values, link_of, way_back
+from canopy_stats.mixed.averages import average_over_random_effects, averaged_rows, back_values, way_back
 from canopy_stats.mixed.contrasts import (
     Estimated,
     check_adjust,
@@ -49,7 +49,8 @@ def means(fit: Fit, factors: Names, *, by: Names | None = None, contrasts: Any =
         On the response scale the averages of the linear predictor are transformed back, with errors by the delta
         method and tests and interval ends of the link scale; contrasts are then odds ratios (logit) or ratios (log)
         named 'a / b' and tested against 1, differences otherwise (on the link scale for other links);
-        ``attrs["scale"]`` says which.
+        ``attrs["scale"]`` says which. Means of models with a zero part count its zeros, ratios do not; means of ordered
+        categories are those of their values.
     marginal : bool
         Average the mean of the response itself over the random effects (Gauss-Hermite) and the grid: the mean accuracy
         of the population, where the usual one is that of a typical item. Contrasts are then differences of means.
@@ -64,8 +65,8 @@ def means(fit: Fit, factors: Names, *, by: Names | None = None, contrasts: Any =
     grid = reference_grid(fit, [*(name for name in wanted if name not in within), *within])
     if marginal and scale == "link":
         raise UserError("marginal=True averages the response; leave scale='response'.")
-    over = marginal and link_of(fit) != "identity"
-    found = average_over_random_effects(fit, grid) if over else _at_typical(fit, grid, scale)
+    over = marginal and fit.frame.family.link != "identity"
+    found = average_over_random_effects(fit, grid) if over else at_typical(fit, grid, scale)
     return _tabulated(found, grid.cells, within, contrasts, adjust)
 
 
@@ -75,7 +76,7 @@ def _names(names: Names | None) -> list[str]:
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
-def _at_typical(fit: Fit, grid: Grid, scale: Scale) -> Estimated:
+def at_typical(fit: Fit, grid: Grid, scale: Scale) -> Estimated:
     """Means of the cells with random effects at zero: linear in the coefficients, then transformed."""
     fixed = fit.design.fixed
     everything = grid.weights @ encode_all(fixed, grid.frame)

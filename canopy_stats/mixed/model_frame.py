@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed import checks
-from canopy_stats.mixed.family import Family
+from canopy_stats.mixed.families import Family
+from canopy_stats.mixed.fixed import without_intercept
 from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
 from canopy_stats.mixed.frames import as_pandas, row_vector
 from canopy_stats.mixed.parse import parse_right
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
+DISPERSION, ZERO = "dispersion model", "zero part"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,16 @@ class ModelFrame:
         return np.zeros((self.nobs, 0)) if self.dispersion is None else self.dispersion.matrix
 
     @property
+    def zero_matrix(self) -> Array:
+        """Columns (n, g) of the zero part; none where there is none."""
+        return np.zeros((self.nobs, 0)) if self.zero_inflation is None else self.zero_inflation.matrix
+
+    @property
+    def binary(self) -> bool:
+        """Whether every row is one yes or no."""
+        return self.family.trials and bool(np.all(self.trials == 1))
+
+    @property
     def offset_values(self) -> Array:
         """The offset (n,), zeros where there is none."""
         return np.zeros(self.nobs) if self.offset is None else self.offset
@@ -69,41 +81,66 @@ class ModelFrame:
 
 
 def make_frame(formula: str, data: Any, *, family: Family, dispersion: str | None = None,
-               weights: Any = None, offset: Any = None, reference: Mapping[str, Any] | None = None,
-               squeeze: float | None = None) -> ModelFrame:
+               zero_inflation: str | None = None, weights: Any = None, offset: Any = None,
+               reference: Mapping[str, Any] | None = None, squeeze: float | None = None) -> ModelFrame:
     """Everything that formulas, columns and arrays say about one model; UserError where they don't fit together."""
     table = as_pandas(data, formula)
-    others = [] if dispersion is None else formula_variables(parse_right(dispersion, "dispersion model"))
+    texts = [(dispersion, DISPERSION), (zero_inflation, ZERO)]
+    others = [name for text, what in texts if text is not None for name in formula_variables(parse_right(text, what))]
     named = [value for value in (weights, offset) if isinstance(value, str)]
-    design = build_design(formula, table, reference=reference, other_columns=[*others, *named])
+    design = build_design(formula, table, reference=reference, other_columns=[*others, *named],
+                          row_levels=not family.has_dispersion)
     refuse_unread(design, family)
     design, notes = _squeezed(design, squeeze)
-    part = None if dispersion is None else dispersion_part(dispersion, table, design.reference)
+    part, zero = (None if text is None else right_part(text, what, table, design.reference) for text, what in texts)
     extra = [*others, offset] if isinstance(offset, str) else others
     vectors = row_vector(weights, table, "weights", positive=True), row_vector(offset, table, "offset")
     design = replace(design, data=table[list(dict.fromkeys([*design.data.columns, *extra]))])
-    return ModelFrame(
-        family.for_response(design.y), design, np.ones(len(design.y)) if design.trials is None else design.trials,
-        part, None, vectors[0], total_offset(design, vectors[1]), offset if isinstance(offset, str) else None, notes,
+    frame = ModelFrame(
+        family.for_response(design.y, design.categories), design, trials_of(design), part, zero, vectors[0],
+        total_offset(design, vectors[1]), offset if isinstance(offset, str) else None, notes,
     )
+    return _shares_of_trials(with_thresholds(frame))
 
 
-def dispersion_part(text: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
-    """Design of the dispersion model, from '~ x' or 'x'."""
-    right = parse_right(text, "dispersion model")
+def right_part(text: str, what: str, data: pd.DataFrame, reference: Mapping[str, str]) -> FixedPart:
+    """Design of the dispersion model or the zero part, from '~ x' or 'x'."""
+    right = parse_right(text, what)
     return fixed_part(right, checks.used_columns(data, formula_variables(right)), reference)
+
+
+def with_thresholds(frame: ModelFrame) -> ModelFrame:
+    """Without an intercept where thresholds take its place."""
+    if frame.family.has_intercept:
+        return frame
+    return replace(frame, design=replace(frame.design, fixed=without_intercept(frame.design.fixed)))
+
+
+def _shares_of_trials(frame: ModelFrame) -> ModelFrame:
+    """Shares of successes weighted by whole numbers of trials become successes out of trials, as in R's glm."""
+    y, weights = frame.y, frame.weights
+    if not frame.family.trials or weights is None or frame.design.trials is not None or np.all((y == 0) | (y == 1)):
+        return frame
+    successes = y * weights
+    whole = np.all(np.abs(successes - np.round(successes)) < 1e-6 * weights) and np.all(weights == np.round(weights))
+    if np.any((y < 0) | (y > 1)) or not whole:
+        raise UserError(f"{frame.design.response} times weights is not a whole number of successes in every row; give"
+                        " the shares and their numbers of trials, or cbind(successes, failures).")
+    return replace(frame, design=replace(frame.design, y=np.round(successes)), trials=weights, weights=None)
+
+
+def trials_of(design: Design) -> Array:
+    """Totals (n,) behind the response, ones where it is no count of successes."""
+    return np.ones(len(design.y)) if design.trials is None else design.trials
 
 
 def refuse_unread(design: Design, family: Family) -> None:
     """Refuse responses and offsets that a family does not read."""
-    if design.trials is not None and not getattr(family, "trials", False):
-        raise UserError(f"{design.response} counts successes and failures, which family={family.name!r} does not read.")
-    if design.categories and getattr(family, "probabilities", None) is None:
-        raise UserError(
-            f"{design.response} is not numeric but ordered categories, which family={family.name!r} does not read."
-        )
-    if design.offsets and family.name == "lmm":
-        raise UserError(f"offset({design.offsets[0]}): the linear mixed model does not read offsets yet.")
+    words = f"which family={family.name!r} does not read; use family="
+    if design.trials is not None and not family.trials:
+        raise UserError(f"{design.response} counts successes and failures, {words}'binomial' or 'betabinomial'.")
+    if design.categories and family.has_intercept:
+        raise UserError(f"{design.response} is not numeric but ordered categories, {words}'cumulative'.")
 
 
 def total_offset(design: Design, argument: Array | None) -> Array | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg
@@ -16,6 +16,7 @@ Limit = Callable[[Array, Array], float]
 
 DECREMENT = 1e-9
 ITERATIONS = 60
+ROUNDS = 6
 SMALLEST_STEP = 2.0**-30
 
 
@@ -115,6 +116,16 @@ def make_positive(hessian: Array, floor: float = 1e-4) -> Array:
     return np.asarray(np.outer(scale, scale) * ((vectors * np.maximum(np.abs(values), floor)) @ vectors.T))
 
 
+def positive_inverse(matrix: Array, tolerance: float = 1e-8) -> Array:
+    """Inverse (k, k) over the directions whose eigenvalue is positive, in units of the diagonal."""
+    if len(matrix) == 0:
+        return matrix
+    scale = np.sqrt(np.maximum(np.abs(np.diag(matrix)), 1e-300))
+    values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
+    good = values > tolerance * max(values.max(), tolerance)
+    return np.asarray((vectors[:, good] / values[good]) @ vectors[:, good].T) / np.outer(scale, scale)
+
+
 def leave_saddle(objective: Objective, optimum: Optimum) -> Array:
     """The optimum's point or, where its Hessian has a clearly negative direction, a lower point along it."""
     scale = np.sqrt(np.maximum(np.abs(np.diag(optimum.hessian)), 1e-300))
@@ -128,3 +139,23 @@ def leave_saddle(objective: Objective, optimum: Optimum) -> Array:
         if there is not None and there[0] < optimum.value - 1e-9:
             return optimum.x + size * vectors[:, 0] / scale
     return optimum.x
+
+
+def polish(
+    objective: Objective, optimum: Optimum, hessian_at: Callable[[Array], Array], *, decrement: float, moved: float,
+    limit: Limit | None = None,
+) -> Optimum:
+    """Steps with the exact Hessian, made again until the way s from it was short (s'Hs up to ``moved``).
+
+    Saddles are left downhill. The Hessian (k, k) of the answer was made within that way of its point.
+    """
+    optimum = replace(optimum, hessian=hessian_at(optimum.x))
+    for _ in range(ROUNDS):
+        positive = make_positive(optimum.hessian, 1e-6)
+        start = leave_saddle(objective, optimum)
+        found = minimise(objective, start, positive, decrement=decrement, limit=limit)
+        way = found.x - optimum.x
+        if way @ positive @ way <= moved:
+            return replace(found, hessian=optimum.hessian, evaluations=optimum.evaluations + found.evaluations)
+        optimum = replace(found, hessian=hessian_at(found.x), evaluations=optimum.evaluations + found.evaluations)
+    return optimum

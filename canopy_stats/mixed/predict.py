@@ -11,6 +11,7 @@ import pandas as pd
 from canopy_stats.mixed import blocks, checks, formula
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.estimates import Estimates
+from canopy_stats.mixed.frames import as_pandas
 from canopy_stats.mixed.ways import Way
 from canopy_stats.schema import UserError
 
@@ -20,21 +21,27 @@ Scale = Literal["response", "link"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to predict for: designs of mean (m, p) and dispersion (m, d), offset, and by factor codes and columns."""
+    """Rows to predict for: designs of mean (m, p), dispersion (m, d) and zero part (m, g), offset, trials, factors."""
 
     x: Array
     w: Array
+    g: Array
+    trials: Array
     offset: Array
     codes: list[Array]
     columns: list[Array]
 
 
-def predict(fit: Estimates, way: Way, data: pd.DataFrame | None, mode: Mode, scale: Scale, se: bool) -> Any:
+def predict(fit: Estimates, way: Way, data: Any, mode: Mode, scale: Scale, se: bool) -> Any:
     """Means (m,), or a table of mean and standard error; see ``Fit.predict``."""
     check_choice("mode", mode, ("population", "conditional", "new_levels"))
     check_choice("scale", scale, ("response", "link"))
+    data = None if data is None else as_pandas(data)
     rows = encode(fit, data, mode)
     eta = rows.x @ fit.beta + rows.offset + (0.0 if mode == "population" else random_part(fit, rows))
+    index = fit.design.data.index if data is None else data.index
+    if scale == "response" and fit.frame.family.probabilities is not None:
+        return _probabilities(fit, rows, eta, se, index)
     mean = to_scale(fit, rows, eta, scale)
     if not se:
         return mean
@@ -43,7 +50,24 @@ def predict(fit: Estimates, way: Way, data: pd.DataFrame | None, mode: Mode, sca
         step = 1e-5
         slope = (to_scale(fit, rows, eta + step, scale) - to_scale(fit, rows, eta - step, scale)) / (2 * step)
         error = np.abs(slope) * error
-    return pd.DataFrame({"mean": mean, "se": error}, index=fit.design.data.index if data is None else data.index)
+    return pd.DataFrame({"mean": mean, "se": error}, index=index)
+
+
+def expected(fit: Estimates, mode: Mode) -> Array:
+    """Means (n,) of the fitted rows; of ordered categories the mean of their values."""
+    rows = encode(fit, None, mode)
+    eta = rows.x @ fit.beta + rows.offset + (0.0 if mode == "population" else random_part(fit, rows))
+    return to_scale(fit, rows, eta, "response")
+
+
+def _probabilities(fit: Estimates, rows: Rows, eta: Array, se: bool, index: pd.Index) -> pd.DataFrame:
+    """Probabilities (m, K) of ordered categories."""
+    family = fit.frame.family
+    assert family.probabilities is not None
+    if se:
+        raise UserError("Categories have a table of probabilities without standard errors; ask for scale='link'.")
+    table = family.probabilities(eta, fit.others(rows.w, rows.g, rows.trials))
+    return pd.DataFrame(table, index=index, columns=list(family.labels))
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -56,7 +80,7 @@ def to_scale(fit: Estimates, rows: Rows, eta: Array, scale: Scale) -> Array:
     """Means (m,) on the asked scale; on the response scale the mean at these random effects, not averaged over them."""
     if scale == "link":
         return eta
-    return fit.frame.family.mean(eta, fit.log_dispersion(rows.w), fit.cutpoints)
+    return fit.frame.family.mean(eta, fit.others(rows.w, rows.g, rows.trials))
 
 
 def encode(fit: Estimates, data: pd.DataFrame | None, mode: Mode) -> Rows:
@@ -64,12 +88,14 @@ def encode(fit: Estimates, data: pd.DataFrame | None, mode: Mode) -> Rows:
     design = fit.design
     if data is None:
         frame, factors = fit.frame, design.factors
-        return Rows(design.fixed.matrix, frame.dispersion_matrix, frame.offset_values, [f.codes for f in factors],
-                    [f.columns for f in factors])
+        return Rows(design.fixed.matrix, frame.dispersion_matrix, frame.zero_matrix, frame.trials, frame.offset_values,
+                    [f.codes for f in factors], [f.columns for f in factors])
     x = formula.encode_fixed(design.fixed, data)
-    w = np.zeros((len(data), 0)) if fit.dispersion is None else formula.encode_fixed(fit.dispersion, data)
+    w, g = (np.zeros((len(data), 0)) if part is None else formula.encode_fixed(part, data)
+            for part in (fit.dispersion, fit.frame.zero_inflation))
     pairs = [] if mode == "population" else [_groups(f, data, mode) for f in design.factors]
-    return Rows(x, w, _new_offset(fit, data), [codes for codes, _ in pairs], [columns for _, columns in pairs])
+    return Rows(x, w, g, np.ones(len(data)), _new_offset(fit, data), [codes for codes, _ in pairs],
+                [columns for _, columns in pairs])
 
 
 def _new_offset(fit: Estimates, data: pd.DataFrame) -> Array:

@@ -17,8 +17,7 @@ def simulate(fit: Estimates, rng: np.random.Generator) -> Array:
 
 def draw(fit: Estimates, eta: Array, rng: np.random.Generator) -> Array:
     """One response (rows,) of the fit's family at linear predictors eta (rows,)."""
-    kappa = fit.log_dispersion(fit.frame.dispersion_matrix)
-    return fit.frame.family.draw(eta, kappa, fit.cutpoints, rng)
+    return fit.frame.family.draw(eta, fit.others(), rng)
 
 
 def random_part(fit: Estimates, rng: np.random.Generator) -> Array:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import special
 
 from canopy_stats.mixed import blocks, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE
+from canopy_stats.mixed.covariance import expected_information
 from canopy_stats.mixed.formula import Factor
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
@@ -25,7 +25,7 @@ def fixed_start(problem: Problem) -> Array:
         found = laplace.evaluate(plain, omega)
         return None if found is None else (-found.value, -found.gradient)
 
-    x = _crude(problem)
+    x = _crude(problem, plain)
     for _ in range(3):
         found = laplace.evaluate(plain, x)
         if found is None:
@@ -43,7 +43,7 @@ def step_limit(problem: Problem) -> Limit:
         parts, moves = laplace.split(problem, omega), laplace.split(problem, step)
         unit = 5 * link_scale(problem, parts.delta)
         scaled = [np.abs(problem.x @ moves.beta) / unit, np.abs(problem.w @ moves.delta) / 3]
-        scaled.append(np.abs(moves.cutpoints) / 2)
+        scaled += [np.abs(problem.zero_design @ moves.zero) / 3, np.abs(moves.cutpoints) / 2]
         floor = np.maximum(smallest_theta(problem, parts.delta), 0.5 * np.abs(parts.theta).max(initial=0.0))
         scaled.append(np.abs(moves.theta) / np.maximum(np.abs(parts.theta), floor))
         return 1.0 / max(1.0, max(float(part.max(initial=0.0)) for part in scaled))
@@ -51,42 +51,42 @@ def step_limit(problem: Problem) -> Limit:
     return limit
 
 
-def _crude(problem: Problem) -> Array:
-    """Least squares on the link scale, one dispersion for all rows, cutpoints from the shares of zeros and ones."""
-    p, d, c, _ = problem.sizes
-    y = problem.y
-    inner = (y > 0) & (y < 1) if problem.family.name != "gaussian" else np.ones(len(y), dtype=bool)
-    target = problem.family.link_response(y[inner])
-    shift = 0.0 if problem.offset is None else problem.offset[inner]
-    beta = np.linalg.lstsq(problem.x[inner], target - shift, rcond=None)[0]
-    kappa = _crude_dispersion(problem, target - shift - problem.x[inner] @ beta, y[inner])
-    delta = np.linalg.lstsq(problem.w, np.full(len(y), kappa), rcond=None)[0]
-    return np.concatenate([beta, delta, _crude_cutpoints(problem, problem.x @ beta)[:c]])
+def _crude(problem: Problem, plain: Problem) -> Array:
+    """The family's guesses: least squares on the link scale, then one value each for everything else."""
+    family, y, trials = problem.family, problem.y, problem.all_trials
+    target = family.start(y, trials)
+    known = np.isfinite(target)
+    shift = np.zeros(len(y)) if problem.offset is None else problem.offset
+    beta = _least_squares(problem.x[known], (target - shift)[known])
+    residual = (target - shift - problem.x @ beta)[known]
+    kappa = 0.0 if family.start_kappa is None else family.start_kappa(y[known], trials[known], residual)
+    zeta = 0.0 if family.start_zeta is None else family.start_zeta(y)
+
+    def joined(beta: Array) -> Array:
+        cut = family.cuts.start(y, problem.x @ beta + shift)
+        return np.concatenate([beta, _constant(problem.w, kappa), _constant(problem.zero_design, zeta), cut])
+
+    first = joined(beta)
+    if laplace.evaluate(plain, first) is not None:
+        return first
+    return joined(_least_squares(problem.x, np.full(len(y), np.mean(target[known])) - shift))
 
 
-def _crude_dispersion(problem: Problem, residual: Array, y: Array) -> float:
-    """log phi from the variance on the link scale (delta method), or log of the residual variance."""
-    variance = max(float(np.var(residual)), 1e-300)
-    if problem.family.name == "gaussian":
-        return float(np.log(variance))
-    mean = float(np.clip(y.mean(), 0.01, 0.99))
-    return float(np.log(max(1 / (variance * mean * (1 - mean)) - 1, 0.5)))
+def _least_squares(design: Array, target: Array) -> Array:
+    """Coefficients (p,) of least squares; none without columns."""
+    return np.zeros(0) if design.shape[1] == 0 else np.linalg.lstsq(design, target, rcond=None)[0]
 
 
-def _crude_cutpoints(problem: Problem, eta: Array) -> Array:
-    """Cutpoint parameters (0 to 2,) that give the observed shares of zeros and ones at the mean predictor."""
-    zero, one = float((problem.y <= 0).mean()), float((problem.y >= 1).mean())
-    low, high = (float(eta.mean() + sign * special.logit(min(share, 0.5))) for sign, share in ((1, zero), (-1, one)))
-    if zero and one:
-        return np.array([low, np.log(max(high - low, 0.1))])
-    return np.array([low] if zero else [high] if one else [])
+def _constant(design: Array, value: float) -> Array:
+    """Coefficients (k,) that come nearest to one value in every row."""
+    return _least_squares(design, np.full(len(design), value))
 
 
 def random_start(problem: Problem, omega: Array) -> Array:
     """theta (t,) with diagonals from the spread of the levels' one-step estimates, at the plain fit ``omega``."""
     plain = replace(problem, factors=(), layout=None)
     found = laplace.evaluate(plain, omega)
-    theta = np.zeros(problem.sizes[3])
+    theta = np.zeros(problem.sizes.theta)
     for factor in problem.factors:
         at = found.mode.at if found is not None else None
         for a in range(len(factor.terms)):
@@ -105,13 +105,13 @@ def _moment_sd(factor: Factor, a: int, score: Array, weight: Array) -> float:
 
 
 def link_scale(problem: Problem, delta: Array) -> float:
-    """What counts as one on the scale of eta: 1 for the logit, the residual standard deviation for gaussian."""
-    return 1.0 if problem.family.name != "gaussian" else float(np.sqrt(np.mean(np.exp(problem.w @ delta))))
+    """What counts as one on the scale of eta: 1 for logit and log, the residual standard deviation for gaussian."""
+    return problem.family.unit(problem.w @ delta, problem.y)
 
 
 def smallest_theta(problem: Problem, delta: Array) -> Array:
     """Scale (t,) of every theta: the smallest standard deviation to start from, in its row's column."""
-    out = np.empty(problem.sizes[3])
+    out = np.empty(problem.sizes.theta)
     for factor in problem.factors:
         for a, b in np.argwhere(factor.pattern >= 0):
             out[factor.pattern[a, b]] = smallest_sd(problem, delta, factor, int(a))
@@ -133,54 +133,40 @@ def first_hessian(problem: Problem, omega: Array, found: Evaluation) -> Array:
     """Approximate Hessian (k, k) of the negative log-likelihood, positive definite.
 
     Mean and dispersion: the joint curvature with the random effects eliminated; theta: expected information of the
-    working model; cutpoints: differences of the exact gradient.
+    working model; zero part and cutpoints: differences of the exact gradient.
     """
-    p, d, c, _ = problem.sizes
+    sizes = problem.sizes
+    first, inside = sizes.beta + sizes.delta, sizes.fixed
     out = np.eye(len(omega))
-    out[: p + d, : p + d] = _joint(problem, found)
-    cuts = np.arange(p + d, p + d + c)
-    if c:
-        columns = -laplace.hessian(problem, omega, found, np.full(len(omega), 1e-6), cuts)
-        out[: p + d + c, cuts] = columns[: p + d + c]
-        out[cuts, : p + d + c] = columns[: p + d + c].T
-    out[p + d + c :, p + d + c :] = theta_information(problem, found)
+    out[:first, :first] = _joint(problem, found)
+    rest = np.arange(first, inside)
+    if len(rest):
+        columns = -laplace.hessian(problem, omega, found, np.full(len(omega), 1e-6), rest)
+        out[:inside, rest] = columns[:inside]
+        out[rest, :inside] = columns[:inside].T
+    out[inside:, inside:] = _theta_information(problem, found)
     return make_positive(out)
 
 
-def theta_information(problem: Problem, found: Evaluation) -> Array:
-    """Expected information (t, t) on theta: sum over levels of tr(S dB S dB') / 2.
-
-    B = T T', S = G - G T (I + T'GT)^-1 T' G with G the level's own information; links between factors are left out.
-    """
-    out = np.zeros((problem.sizes[3],) * 2)
-    for factor, t in zip(problem.factors, found.mode.factors, strict=True):
-        g = blocks.own_gram(factor, np.maximum(-found.mode.at.d2, 0.0))
-        s = g - g @ t @ np.linalg.solve(np.eye(len(t)) + t.T @ g @ t, t.T @ g)
-        entries = np.argwhere(factor.pattern >= 0)
-        moved = [s @ _product_slope(t, a, b) for a, b in entries]
-        for (a, b), left in zip(entries, moved, strict=True):
-            for (e, f), right in zip(entries, moved, strict=True):
-                value = 0.5 * float(np.einsum("lij,lji->", left, right))
-                out[factor.pattern[a, b], factor.pattern[e, f]] = value
+def _theta_information(problem: Problem, found: Evaluation) -> Array:
+    """Expected information (t, t) on theta of the working model, kept away from zero."""
+    weights = np.maximum(-found.mode.at.d2, 0.0)
+    grams = [blocks.own_gram(factor, weights) for factor in problem.factors]
+    out = expected_information(problem.factors, grams, found.mode.factors, problem.sizes.theta)
     return out + np.diag(np.maximum(1e-3 * np.diag(out).max(initial=0.0), 1e-6) * np.ones(len(out)))
-
-
-def _product_slope(t: Array, a: int, b: int) -> Array:
-    """Derivative (q, q) of T T' in the entry (a, b) of T."""
-    slope = np.zeros_like(t)
-    slope[a] += t[:, b]
-    slope[:, a] += t[:, b]
-    return slope
 
 
 def _joint(problem: Problem, found: Evaluation) -> Array:
     """Curvature (p + d, p + d) of mean and dispersion coefficients, random effects eliminated."""
     at, mode = found.mode.at, found.mode
-    assert at.dk is not None and at.kk is not None
     x, w = problem.x, problem.w
-    left = np.hstack([x * -at.d2[:, None], w * -at.dk[:, None]])
-    lower = np.hstack([x * -at.dk[:, None], w * np.maximum(-at.kk, 0.0)[:, None]])
-    out = np.vstack([x.T @ left, w.T @ lower])
+    left = x * -at.d2[:, None]
+    out = x.T @ left
+    if w.shape[1]:
+        assert at.dk is not None and at.kk is not None
+        left = np.hstack([left, w * -at.dk[:, None]])
+        lower = np.hstack([x * -at.dk[:, None], w * np.maximum(-at.kk, 0.0)[:, None]])
+        out = np.vstack([x.T @ left, w.T @ lower])
     if mode.h is not None and problem.layout is not None:
         right = [
             np.einsum("ab,lar->lbr", t, blocks.sum_by_group(f, left))

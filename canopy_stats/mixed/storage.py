@@ -12,17 +12,24 @@ import pandas as pd
 
 from canopy_stats.mixed.archive import FORMAT, unpack
 from canopy_stats.mixed.certificate import Certificate
-from canopy_stats.mixed.family import get_family
+from canopy_stats.mixed.families import Family, get_family
 from canopy_stats.mixed.fit import Fit, make_fit
 from canopy_stats.mixed.formula import build_design
 from canopy_stats.mixed.generalised import Laplace
 from canopy_stats.mixed.linear import NORMAL, Linear
-from canopy_stats.mixed.model_frame import ModelFrame, dispersion_part
+from canopy_stats.mixed.model_frame import DISPERSION, ZERO, ModelFrame, right_part, trials_of, with_thresholds
 from canopy_stats.schema import UserError
+
+SAME = 1e-3
+"""Log-likelihoods that differ by less are those of one fit, whatever machine computed them."""
 
 
 def load_fit(path: str | Path) -> Fit:
-    """Read a fit that ``Fit.save`` wrote."""
+    """Read a fit that ``Fit.save`` wrote.
+
+    The log-likelihood is computed anew; UserError where it is not the stored one, since then data or estimates were
+    changed after the fit.
+    """
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}; fits are written by fit.save(path).")
     with np.load(path, allow_pickle=False) as archive:
@@ -32,7 +39,16 @@ def load_fit(path: str | Path) -> Fit:
     meta = json.loads(str(arrays["meta"]))
     if meta["format"] != FORMAT:
         raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}; fit and save again.")
-    return _restore(meta, arrays)
+    return _proved(_restore(meta, arrays), meta["llf"], path)
+
+
+def _proved(fit: Fit, stored: float, path: str | Path) -> Fit:
+    if not abs(fit.llf - stored) <= SAME + 1e-7 * abs(stored):
+        raise UserError(
+            f"{path} does not hold what was fitted: its data and estimates have log-likelihood {fit.llf:.6g}, stored is"
+            f" {stored:.6g}. The file was changed, or made by another version; fit and save again."
+        )
+    return fit
 
 
 def _restore(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
@@ -43,7 +59,7 @@ def _restore(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
         way = Linear(frame, meta["reml"], meta["engine"])
         found = way.at_theta(arrays["theta"], certificate)
         return make_fit(way, found)
-    laplace = Laplace(frame)
+    laplace = Laplace(frame, meta.get("nodes", 1))
     return make_fit(laplace, laplace.at_omega(arrays["omega"], arrays["full_covariance"], certificate))
 
 
@@ -54,9 +70,17 @@ def _frame(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> ModelFrame:
     # The dispersion formula may use columns that the mean's does not: all of them are the fit's data.
     design = replace(build_design(meta["formula"], data, reference=meta["reference"],
                                   other_columns=list(data.columns)), y=arrays["y"], data=data)
-    family = NORMAL if meta["family"] == NORMAL.name else get_family(meta["family"])
-    part = None if meta["dispersion"] is None else dispersion_part(meta["dispersion"], data, meta["reference"])
-    return ModelFrame(
-        family.for_response(design.y), design, np.ones(len(design.y)), part, None, arrays.get("weights"),
-        arrays.get("offset"), meta["offset_name"], tuple(meta["notes"]),
-    )
+    texts = [(meta["dispersion"], DISPERSION), (meta.get("zero_inflation"), ZERO)]
+    part, zero = (None if text is None else right_part(text, what, data, meta["reference"]) for text, what in texts)
+    return with_thresholds(ModelFrame(
+        _family(meta).for_response(design.y, tuple(meta.get("labels", ()))), design,
+        arrays.get("trials", trials_of(design)), part, zero, arrays.get("weights"), arrays.get("offset"),
+        meta["offset_name"], tuple(meta["notes"]),
+    ))
+
+
+def _family(meta: dict[str, Any]) -> Family:
+    """The stored family; files from before links were stored have the usual one."""
+    if meta["family"] == NORMAL.name:
+        return NORMAL
+    return get_family(meta["family"], meta.get("link"), zero_inflation=meta.get("zero_inflation") is not None)

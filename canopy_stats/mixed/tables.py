@@ -11,13 +11,18 @@ from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.estimates import Estimates
 
 WIDTH = 78
+FEW = 10
+"""Binary rows a group below which Laplace's approximation is visibly biased (Joe 2008)."""
 
 
 def tidy(fit: Estimates, df: Array) -> pd.DataFrame:
-    """One row per coefficient of the mean ('mean', with degrees of freedom df) and the dispersion ('dispersion')."""
-    parts = [_rows("mean", fit.params, fit.bse, df)]
-    if fit.dispersion is not None:
-        parts.append(_rows("dispersion", fit.params_dispersion, fit.bse_dispersion, np.full(fit.delta.shape, np.inf)))
+    """One row per coefficient: component 'mean' (with degrees of freedom df), 'dispersion', 'zero' or 'threshold'."""
+    finite = np.isfinite(fit.cutpoints)
+    others = [("dispersion", fit.params_dispersion, fit.bse_dispersion), ("zero", fit.params_zero, fit.bse_zero),
+              ("threshold", fit.thresholds[finite], fit.bse_thresholds[finite])]
+    parts = [_rows("mean", fit.params, fit.bse, df)] if len(fit.params) else []
+    parts += [_rows(name, values, errors, np.full(len(values), np.inf)) for name, values, errors in others
+              if len(values)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -43,7 +48,8 @@ def glance(fit: Estimates, converged: bool) -> pd.DataFrame:
 
 def summary(fit: Estimates, df: Array, certificate: Certificate) -> str:
     """Text: what was fitted, random effects, coefficients, certificate."""
-    method = "REML" if fit.reml else ("maximum likelihood" if fit.profiled_sigma else "Laplace")
+    method = "REML" if fit.reml else ("maximum likelihood" if fit.profiled_sigma else
+                                        "Laplace" if fit.nodes == 1 else f"quadrature, {fit.nodes} nodes")
     groups = ", ".join(f"{name} {size}" for name, size in fit.ngroups.items())
     head = [
         f"{'Linear mixed model' if fit.profiled_sigma else fit.family + ' mixed model'} fit by {method}",
@@ -55,9 +61,20 @@ def summary(fit: Estimates, df: Array, certificate: Certificate) -> str:
     body = ["Random effects:", random, "-" * WIDTH] if fit.design.factors else []
     for component, part in table.groupby("component", sort=False):
         body += [f"Coefficients ({component}):", _coefficients(part), "-" * WIDTH]
-    if len(fit.cutpoints):
-        body += ["Thresholds: " + ", ".join(f"{k} {v:.4f}" for k, v in fit.thresholds.items()), "-" * WIDTH]
-    return "\n".join([*head, *body, *fit.frame.notes, str(certificate)])
+    return "\n".join([*head, *body, *fit.frame.notes, *few_binary_rows(fit), str(certificate)])
+
+
+def few_binary_rows(fit: Estimates) -> list[str]:
+    """A caution where Laplace's approximation is biased: few yes-or-no rows a group."""
+    if fit.nodes > 1 or not fit.frame.binary:
+        return []
+    rows = {f.name: float(np.median(np.bincount(f.codes))) for f in fit.frame.factors}
+    few = [f"{name} ({count:g})" for name, count in rows.items() if count < FEW]
+    if not few:
+        return []
+    scalar = len(fit.frame.factors) == 1 and len(fit.frame.factors[0].terms) == 1
+    advice = "compare quadrature=15." if scalar else "variances tend to come out too small."
+    return [f"Few binary rows a group (median): {', '.join(few)}. Laplace's approximation may be biased; {advice}"]
 
 
 def _coefficients(part: pd.DataFrame) -> str:

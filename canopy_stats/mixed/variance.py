@@ -29,7 +29,7 @@ class VarianceShares:
 def variance_shares(fit: Fit) -> VarianceShares:
     """Nakagawa's R2 (Nakagawa & Schielzeth 2013; random slopes by Johnson 2014) and intraclass correlations.
 
-    The residual variance of beta and ordbeta is the response's variance over the squared slope of the mean, averaged
+    The residual variance of all but gaussian is the response's variance over the squared slope of the mean, averaged
     over the rows at random effects of zero (delta method: Nakagawa, Johnson & Schielzeth 2017).
     """
     eta = fit.predict(mode="population", scale="link")
@@ -50,8 +50,7 @@ def _random_variance(columns: Array, root: Array) -> float:
 
 
 def _residual_variance(fit: Fit, eta: Array) -> float:
-    family, cut = fit.frame.family, fit.cutpoints
-    kappa = fit.log_dispersion(fit.frame.dispersion_matrix)
+    family, rest = fit.frame.family, fit.others()
     step = 1e-5
-    slope = (family.mean(eta + step, kappa, cut) - family.mean(eta - step, kappa, cut)) / (2 * step)
-    return float(np.mean(family.variance(eta, kappa, cut) / slope**2))
+    slope = (family.mean(eta + step, rest) - family.mean(eta - step, rest)) / (2 * step)
+    return float(np.mean(family.variance(eta, rest) / slope**2))

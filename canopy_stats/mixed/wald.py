@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.kenward_roger import kenward_roger, test_of
 
 Array = np.ndarray
 DDF = ("satterthwaite", "kenward-roger")
@@ -23,7 +25,18 @@ class Joint:
     p_value: float
 
 
-def joint_test(fit: Fit, contrasts: Array, values: Array | None = None, *, ddf: str = "satterthwaite") -> Joint:
+def kenward_roger_test(fit: Fit) -> Callable[[Array], Joint]:
+    """Kenward and Roger's F test of contrasts (q, p) of one fit; what all its tests share is made once."""
+    shared = kenward_roger(fit)
+
+    def test(contrasts: Array) -> Joint:
+        q, df, statistic = test_of(shared, fit.beta, contrasts)
+        return Joint(q, df, statistic, float(stats.f.sf(statistic, q, df)))
+
+    return test
+
+
+def joint_test(fit: Fit, contrasts: Array, values: Array | None = None) -> Joint:
     """Test that ``contrasts`` (q, p) of the coefficients equal ``values`` (q,), zeros if None.
 
     F with Satterthwaite's degrees of freedom as lmerTest's ``contestMD``: independent contrasts by the eigenvectors of

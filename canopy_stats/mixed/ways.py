@@ -8,8 +8,8 @@ from typing import Protocol
 from canopy_stats.mixed.blocks import Array, Factorised, Layout
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.estimates import Estimates
-from canopy_stats.mixed.laplace import Problem
 from canopy_stats.mixed.model_frame import ModelFrame
+from canopy_stats.mixed.modes import Problem
 
 
 @dataclass(frozen=True)

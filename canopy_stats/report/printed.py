@@ -140,9 +140,34 @@ def console(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:
 def markdown(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:
     """A Markdown table, numbers to the right."""
     text = formatted(table, styles)
-    grid = str(_headed(text, styles).to_markdown(
+    safe = _headed(text, styles).map(_markdown_cell).rename(columns=_markdown_cell)
+    grid = str(safe.to_markdown(
         index=False, disable_numparse=True, colalign=["left" if left else "right" for left in _left(text)]))
-    return "\n\n".join([grid, *notes_of(table)])
+    return "\n\n".join([grid, *map(_markdown_text, notes_of(table))])
+
+
+def _markdown_cell(text: str) -> str:
+    """A cell's text: no pipe or line break ends it."""
+    return _markdown_text(text).replace("|", "\\|")
+
+
+def _markdown_text(text: str) -> str:
+    """Text that is no markup: HTML is escaped, and it stays on one line."""
+    return markup.escape(" ".join(text.split()), quote=False)
+
+
+def csv(table: pd.DataFrame) -> str:
+    """The table as CSV with full numbers. A text that a spreadsheet would calculate gets an apostrophe before it."""
+    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    safe = table.assign(**{str(name): table[name].map(_no_formula) for name in words}) if words else table
+    return str(safe.to_csv(index=False))
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def html(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:
@@ -227,7 +252,7 @@ def write(table: pd.DataFrame, stem: str | Path, caption: str = "", *, shown: pd
     ``shown`` is what the printed forms show, when that is not the table itself.
     """
     view = table if shown is None else shown
-    forms = {"csv": table.to_csv(index=False), "tex": latex(view, caption), "html": html(view) + "\n",
+    forms = {"csv": csv(table), "tex": latex(view, caption), "html": html(view) + "\n",
              "md": markdown(view) + "\n", "txt": console(view) + "\n"}
     files.make_folder(Path(stem).parent)
     return [_write_text(Path(f"{stem}.{kind}"), text) for kind, text in forms.items()]

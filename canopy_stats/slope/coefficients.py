@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import digamma, expit, logit
 
 from canopy_stats.mixed import Fit
+from canopy_stats.mixed.laplace_df import laplace_df
 
 Array = np.ndarray
 
@@ -22,8 +23,10 @@ def covariance(fit: Fit) -> Array:
 
 
 def degrees_of_freedom(fit: Fit, rows: Array) -> Array:
-    """Degrees of freedom (k,) of combinations (k, p): Satterthwaite's for linear models, infinite for beta models."""
-    return fit.degrees_of_freedom(rows) if len(rows) else np.empty(0)
+    """Degrees of freedom (k,) of combinations (k, p): Satterthwaite's, of a linear model and of one by Laplace."""
+    if not len(rows):
+        return np.empty(0)
+    return fit.degrees_of_freedom(rows) if fit.family == "lmm" else laplace_df(fit, rows)
 
 
 def combined(fit: Fit, rows: Array) -> tuple[Array, Array, Array]:

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit
+from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import combined, slope_row, uncertified
 from canopy_stats.slope.columns import BASE
@@ -61,6 +62,7 @@ def slope_contrasts(panel: pd.DataFrame, *, model: ContrastModel = "robust", con
     _check_choice("adjust", adjust, get_args(Adjustment))
     if correct is not None and model != "robust":
         raise UserError(f"correct= belongs to model='robust'; {model} does not correct for measurement error.")
+    check_rows(panel)
     variants = _variants(panel, reference, order)
     wanted = _wanted(contrasts, variants, reference, panel, order)
     rows = _robust_rows(panel, wanted, correct) if model == "robust" else _joint_rows(panel, model, wanted, variants)

@@ -13,9 +13,10 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm
-from canopy_stats.mixed.laplace_df import laplace_df
 from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
+from canopy_stats.slope.coefficients import covariance, degrees_of_freedom, names
 from canopy_stats.slope.columns import BASE
 from canopy_stats.slope.prepare import SQUEEZE
 from canopy_stats.slope.specifications import (
@@ -91,6 +92,8 @@ def specification_curve(panel: pd.DataFrame | Mapping[str, pd.DataFrame], *, cho
     panels = {_embedder(panel): panel} if isinstance(panel, pd.DataFrame) else dict(panel)
     if not panels:
         raise UserError("specification_curve() needs at least one panel.")
+    for one in panels.values():
+        check_rows(one)
     grid = make_grid(panels, choices)
     rows = fork_map(lambda i: _row(grid, i, level), len(grid.specifications), workers)
     return SpecificationCurve(pd.DataFrame(rows), grid.options, grid.left_out, level, grid)
@@ -176,16 +179,13 @@ def _reason(fit: Fit, error: float, certificate: str) -> str:
 
 def slope_difference(fit: Fit, tuned: str) -> tuple[float, float, float]:
     """Coefficient of R_sc x variant, its standard error and degrees of freedom; NaN where it is aliased."""
-    name = f"R_sc:model_variant[T.{tuned}]"
-    if name not in fit.design.fixed.names:
+    known, name = names(fit), f"R_sc:model_variant[T.{tuned}]"
+    if name not in known:
         return _NAN, _NAN, _NAN
-    at = fit.design.fixed.names.index(name)
-    error = float(np.sqrt(fit.covariance[at, at]))
-    if not error > 0:
-        return float(fit.beta[at]), error, _NAN
-    contrast = np.eye(len(fit.beta))[[at]]
-    df = fit.degrees_of_freedom(contrast) if fit.family == "lmm" else laplace_df(fit, contrast)
-    return float(fit.beta[at]), error, float(df[0])
+    row = np.eye(len(known))[[known.index(name)]]
+    error = float(np.sqrt((row @ covariance(fit) @ row.T)[0, 0]))
+    df = float(degrees_of_freedom(fit, row)[0]) if error > 0 else _NAN
+    return float((row @ fit.beta)[0]), error, df
 
 
 def common_factor(y: pd.Series, *, linear: bool) -> float:

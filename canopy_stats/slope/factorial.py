@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed import Fit, lmm
+from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import combined, names
 from canopy_stats.slope.columns import BASE
@@ -74,6 +75,7 @@ def template_factorial(panel: pd.DataFrame, *, weights: Levels, template: Levels
     """
     if model not in get_args(FactorialModel):
         raise UserError(f"model is {model!r}; choose one of {', '.join(get_args(FactorialModel))}.")
+    check_rows(panel)
     labelled, cells = _with_cells(panel, weights, template, reference)
     slopes = joint_fit(labelled, model, list(cells))
     if np.isnan(slopes.rows).any():

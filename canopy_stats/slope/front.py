@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.change import SlopeChange
 from canopy_stats.slope.models import PAPER_MODELS, AnyModel, check_model
@@ -33,5 +34,6 @@ def slope_change(panel: pd.DataFrame, *, model: AnyModel = "paper_beta", correct
     def answer(data: pd.DataFrame) -> SlopeChange:
         return paper_change(data, model) if model in PAPER_MODELS else robust_change(data, correct=correct)
 
+    check_rows(panel)
     found = answer(panel)
     return with_bootstrap(found, panel, answer, bootstrap, seed, workers) if bootstrap else found

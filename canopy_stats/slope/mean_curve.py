@@ -26,7 +26,7 @@ def mean_curve(fit: Fit | None, panel: pd.DataFrame | None, by: str, verdict: st
         raise UserError("A slope change that was read from a file has lost its panel: give curve(by, panel) the rows "
                         "that the model was fitted to.")
     data = fit.design.data.reset_index(drop=True)
-    rows = _rows_of(data, panel)
+    rows = rows_of(data, panel)
     axis = next(name for name in RATES if name in data)
     # Exact but for corrected rates, whose mean is that of the raw ones.
     slope, start = np.polyfit(data[axis], rows["R_bar"], 1)
@@ -39,7 +39,7 @@ def mean_curve(fit: Fit | None, panel: pd.DataFrame | None, by: str, verdict: st
     return pd.concat(parts, ignore_index=True)
 
 
-def _rows_of(data: pd.DataFrame, panel: pd.DataFrame) -> pd.DataFrame:
+def rows_of(data: pd.DataFrame, panel: pd.DataFrame) -> pd.DataFrame:
     """The panel's row of each row of the fit's data, found by prompt and by what the data have of task, family and
     variant."""
     tuned = panel["model_variant"].astype(str) != BASE

@@ -60,6 +60,7 @@ def estimate_pilot(panel: pd.DataFrame) -> Pilot:
     """The law of a panel. Its rates must be positive; see the module."""
     prepared = prepare(panel)
     data = _positive_rates(prepared)
+    _refuse_one_variant(data)
     tasks = tuple(sorted(data["task"].astype(str).unique()))
     codes = _codes(data, tasks)
     error = _errors(data, codes, len(tasks)) if _has_jackknife(data) else None
@@ -79,6 +80,19 @@ def _positive_rates(prepared: PreparedPanel) -> pd.DataFrame:
         raise UserError(f"{int((data['R_bar'] <= 0).sum())} rows have an entropy rate of zero, whose logarithm the "
                         "law needs; leave these prompts out by name.")
     return data
+
+
+def _refuse_one_variant(data: pd.DataFrame) -> None:
+    """A cell with one variant has no usual rate in the other, of which new panels are drawn."""
+    variants = data.groupby(["task", "model_name"], observed=True)["tun"].nunique()
+    cells = data.groupby(["task", "model_name"], observed=True).ngroups
+    single = [f"{task} / {family}" for task, family in variants.index[variants < 2]]
+    if cells < data["task"].nunique() * data["model_name"].nunique():
+        raise UserError("Some families lack some of the pilot's tasks: a law needs every family in every task. Select "
+                        "the families or tasks that are complete.")
+    if single:
+        raise UserError(f"The pilot has one variant only in {', '.join(single)}; leave that family or task out by "
+                        "name.")
 
 
 def _codes(data: pd.DataFrame, tasks: tuple[str, ...]) -> tuple[Array, Array, Array]:

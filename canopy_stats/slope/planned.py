@@ -30,7 +30,7 @@ class StudySize:
 @dataclass(frozen=True)
 class Truth:
     """The true rates and lengths (n,) of one study, what the law makes of them without random effects (``eta``), and
-    ``x`` (n,), the rate less its task's and variant's usual one: what slope deviations are multiplied by."""
+    ``x`` (n,), the rate in the pilot's standard deviations from its mean: what slopes and their deviations multiply."""
 
     size: StudySize
     index: Index
@@ -56,17 +56,15 @@ def draw_panel(pilot: Pilot, size: StudySize, effect: float, rng: np.random.Gene
 
 
 def draw_truth(pilot: Pilot, size: StudySize, effect: float, rng: np.random.Generator) -> Truth:
-    """Rates and lengths of a study, and eta. The effect turns each cell around its usual rate: levels stay."""
+    """Rates and lengths of a study, and eta, in which tuned rows have ``effect`` · rate for the pilot's difference."""
     index = _index(pilot, size)
     rate, length = _true_rates(pilot, size, index, rng)
     sc = (rate - pilot.rate[0]) / pilot.rate[1]
-    usual = (np.exp(pilot.centre[..., 0]).mean(axis=1) - pilot.rate[0]) / pilot.rate[1]
-    x = sc - usual[index["task"], index["variant"]]
     frame = _names(pilot, index).assign(
         R_sc=sc, R_tuned=sc * index["variant"], tun=index["variant"].astype(float),
         logN_sc=(np.log(length) - pilot.log_length[0]) / pilot.log_length[1])
     eta = encode_fixed(pilot.fit.design.fixed, frame) @ pilot.fit.beta
-    return Truth(size, index, frame, rate, length, eta + (effect - pilot.difference) * x * index["variant"], x)
+    return Truth(size, index, frame, rate, length, eta + (effect - pilot.difference) * sc * index["variant"], sc)
 
 
 def _index(pilot: Pilot, size: StudySize) -> Index:

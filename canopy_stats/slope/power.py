@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.closed_form import expected_interaction
 from canopy_stats.slope.estimates import ALPHA
@@ -109,6 +110,7 @@ def slope_power(panel: pd.DataFrame, *, effect: float | Sequence[float], prompts
         raise UserError(f"method is {method!r} with model {model}; choose simulation, or closed for the interaction"
                         " model.")
     replicates = METHODS[method] if replicates is None else replicates
+    check_rows(panel)
     pilot = estimate_pilot(panel)
     sizes = (prompts, rollouts, families or [panel["model_name"].nunique()])
     _check(pilot, panel, sizes, replicates, model)

@@ -45,8 +45,8 @@ def robust_change(panel: pd.DataFrame, *, correct: bool | None = None) -> SlopeC
     support = common_support(data)
     if why := words.not_identified(support):
         return _unidentified(prepared, support, why, notes)
-    corrected = _calibration(data, correct)
-    slopes = _fit(corrected, support)
+    corrected = _calibration(data[support.usable], correct)
+    slopes = _fit(corrected, support.inside[support.usable], float(data["R_bar"].mean()), float(data["R_bar"].std()))
     return _answer(prepared, support, corrected, slopes, (*notes, *words.correction_notes(corrected.table, correct)))
 
 
@@ -74,13 +74,11 @@ def _calibration(data: pd.DataFrame, correct: bool | None) -> Calibrated:
     return calibrated(data) if correct or (correct is None and can_correct(data)) else uncorrected(data)
 
 
-def _fit(corrected: Calibrated, support: Support) -> _Slopes:
-    """The joint model on the cells with common support, and their slopes over what their variants share."""
-    data = corrected.data
-    centre, scale = float(data["R_bar"].mean()), float(data["R_bar"].std())
-    terms = with_terms(data, centre, scale)
-    fit = fit_cells(terms[support.usable])
-    link, response = cell_slopes(fit, terms[support.inside], centre, scale)
+def _fit(corrected: Calibrated, inside: np.ndarray, centre: float, scale: float) -> _Slopes:
+    """The joint model on the cells with common support, and their slopes over the rows ``inside`` (n,)."""
+    terms = with_terms(corrected.data, centre, scale)
+    fit = fit_cells(terms)
+    link, response = cell_slopes(fit, terms[inside], centre, scale)
     error = _relative_errors(link.names, corrected.table)
     return _Slopes(fit, link.plus(error * np.abs(link.values)), response.plus(error * np.abs(response.values)))
 

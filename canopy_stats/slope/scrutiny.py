@@ -4,6 +4,7 @@ whether they agree and what the answer rests on."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -72,7 +73,7 @@ def slope_scrutiny(panel: pd.DataFrame, *, paper: AnyModel = "paper_beta", boots
 
 
 def _claims(change: SlopeChange) -> pd.DataFrame:
-    labels = {"model": change.model, "corrected": change.calibration is not None}
+    labels: dict[str, Any] = {"model": change.model, "corrected": change.calibration is not None}
     if change.claims is None:
         nothing = {"claim": "not available", **change.difference.row(), "meaning": change.verdict}
         return pd.DataFrame([{**labels, **nothing}])

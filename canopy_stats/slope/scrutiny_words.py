@@ -86,9 +86,9 @@ def _error_words(robust: SlopeChange) -> str:
 
 def _of_claims(robust: SlopeChange) -> str:
     assert robust.claims is not None
-    rows = robust.claims.set_index("claim")
-    return (f"With a prior on how much families and tasks vary it is {_row(rows.loc[PRIOR])}; for these families and "
-            f"tasks alone, {_row(rows.loc[CONDITIONAL])}.")
+    rows = {str(row["claim"]): row for _, row in robust.claims.iterrows()}
+    return (f"With a prior on how much families and tasks vary it is {_row(rows[PRIOR])}; for these families and "
+            f"tasks alone, {_row(rows[CONDITIONAL])}.")
 
 
 def _row(row: pd.Series) -> str:

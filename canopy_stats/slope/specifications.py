@@ -165,7 +165,7 @@ def _responses(sources: Mapping[str, Source]) -> tuple[str, ...]:
 
 def shared_rates(data: pd.DataFrame) -> np.ndarray:
     """Whether each row's rate (n,) lies where base and tuned overlap within its task (see ``slope.support``)."""
-    return common_support(data).inside
+    return common_support(data).near
 
 
 # --- what applies, and its formula ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +24,14 @@ class Support:
 
     ``table``, a row for each cell: task, model_name, rate_low and rate_high (nats/token; the shared rates), base_share
     and tuned_share (of the variant's rows within them), length_low and length_high (tokens, the shared lengths),
-    matched (whether enough rows lie within both), kept, and why a cell is not. ``inside`` (n,): rows of kept cells
-    within what their cell shares, rates and, where matched, lengths; ``usable`` (n,): all rows of kept cells.
+    matched (whether enough rows lie within both), kept, and why a cell is not. ``usable`` (n,): all rows of kept
+    cells; ``near`` (n,): those within the rates that their cell shares; ``inside`` (n,): where the cell is matched,
+    within the lengths as well.
     """
 
     table: pd.DataFrame
     inside: np.ndarray
+    near: np.ndarray
     usable: np.ndarray
 
     @property
@@ -49,22 +52,22 @@ class Support:
 
 def common_support(data: pd.DataFrame) -> Support:
     """Shared rates and lengths by cell, from R_bar, N_bar and ``tun`` (0 or 1)."""
-    rows, inside, usable = [], np.zeros(len(data), dtype=bool), np.zeros(len(data), dtype=bool)
+    rows, (inside, near, usable) = [], np.zeros((3, len(data)), dtype=bool)
     rate, length, tuned = (data[name].to_numpy(dtype=float) for name in ("R_bar", "N_bar", "tun"))
-    cells = data.groupby(data[CELL].astype(str).apply(tuple, axis=1), sort=True).indices
-    for cell, places in cells.items():
-        row, shared = _shared(rate[places], length[places], tuned[places] > 0)
-        rows.append(dict(zip(CELL, cell, strict=True)) | row)
-        usable[places], inside[places] = row["kept"], shared & row["kept"]
-    return Support(pd.DataFrame(rows), inside, usable)
+    for _, places in data.groupby([data[name].astype(str) for name in CELL], sort=True).indices.items():
+        row, shared, at_rates = _shared(rate[places], length[places], tuned[places] > 0)
+        rows.append({name: str(data[name].iloc[places[0]]) for name in CELL} | row)
+        usable[places], near[places], inside[places] = row["kept"], at_rates & row["kept"], shared & row["kept"]
+    return Support(pd.DataFrame(rows), inside, near, usable)
 
 
-def _shared(rate: np.ndarray, length: np.ndarray, tuned: np.ndarray) -> tuple[dict[str, object], np.ndarray]:
-    """A cell's row of the table, and its rows (n,) within what its variants share."""
+def _shared(rate: np.ndarray, length: np.ndarray,
+            tuned: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """A cell's row of the table, its rows (n,) within what its variants share, and those within the shared rates."""
     if tuned.all() or not tuned.any():
         nothing = dict.fromkeys(("rate_low", "rate_high", "length_low", "length_high"), np.nan)
         empty = {**nothing, "base_share": 0.0, "tuned_share": 0.0, "matched": False, "kept": False, "why": ONE_VARIANT}
-        return empty, np.zeros(len(rate), dtype=bool)
+        return empty, *np.zeros((2, len(rate)), dtype=bool)
     rates, lengths = _overlap(rate, tuned), _overlap(length, tuned)
     near = (rate >= rates[0]) & (rate <= rates[1])
     both = near & (length >= lengths[0]) & (length <= lengths[1])
@@ -72,7 +75,7 @@ def _shared(rate: np.ndarray, length: np.ndarray, tuned: np.ndarray) -> tuple[di
     row = {"rate_low": rates[0], "rate_high": rates[1], "length_low": lengths[0], "length_high": lengths[1],
            "base_share": float(near[~tuned].mean()), "tuned_share": float(near[tuned].mean()), "matched": matched,
            "kept": kept, "why": "" if kept else NO_OVERLAP}
-    return row, both if matched else near
+    return row, both if matched else near, near
 
 
 def _overlap(values: np.ndarray, tuned: np.ndarray) -> tuple[float, float]:

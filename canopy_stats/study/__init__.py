@@ -16,11 +16,11 @@
     OUT/times.json                        what each stage of the last call took
 """
 
-from canopy_stats.study.chain import run_study
 from canopy_stats.study.demo import run_demo
-from canopy_stats.study.file import read_study
-from canopy_stats.study.record import Ablation, Checkpoint, Family, FewShot, Reward, Study
+from canopy_stats.study.load import read_study
+from canopy_stats.study.pipeline import run_study
 from canopy_stats.study.result import StudyResult
+from canopy_stats.study.spec import Ablation, Checkpoint, Embedder, FewShot, Judge, Law, ModelFamily, Reward, Study
 
-__all__ = ["Ablation", "Checkpoint", "Family", "FewShot", "Reward", "Study", "StudyResult", "read_study", "run_demo",
-           "run_study"]
+__all__ = ["Ablation", "Checkpoint", "Embedder", "FewShot", "Judge", "Law", "ModelFamily", "Reward", "Study",
+           "StudyResult", "read_study", "run_demo", "run_study"]

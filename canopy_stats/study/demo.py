@@ -10,11 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.study.chain import run_study
-from canopy_stats.study.record import Checkpoint, Family, Study
+from canopy_stats.schema import UserError
+from canopy_stats.study.pipeline import Say, run_study
 from canopy_stats.study.result import StudyResult
-from canopy_stats.study.stages import Say
+from canopy_stats.study.spec import Checkpoint, Embedder, Law, ModelFamily, Study
 
 TASKS = ("completion", "coding", "math", "stories")
 FAMILIES = ("alder", "birch", "cedar")
@@ -61,11 +60,11 @@ def run_demo(
     study = Study(
         title=title, contrast=contrast,
         families=tiny_families(families or FAMILIES, models_dir) if kind == "tiny" else smollm(Path(out), adapter, say),
-        tasks={task: folder / f"{task}.jsonl" for task in tasks or TASKS},
-        policy=SamplingPolicy(max_new_tokens=cap if max_new_tokens is None else max_new_tokens),
-        n_rollouts=rollouts if n_rollouts is None else n_rollouts,
+        tasks={task: str(folder / f"{task}.jsonl") for task in tasks or TASKS},
+        law=Law(max_new_tokens=cap if max_new_tokens is None else max_new_tokens),
+        rollouts=rollouts if n_rollouts is None else n_rollouts,
         prompts_per_task=prompts if prompts_per_task is None else prompts_per_task,
-        embedder=embedder, seed=seed, batch_size=batch_size,
+        embedders=[Embedder(model=embedder)], seed=seed, batch_size=batch_size,
         # a step of SmolLM2 takes as long as a rollout of a tiny model, and fills all cores
         drift_tokens=256 if kind == "tiny" else 64, check_sample=8 if kind == "tiny" else 4,
         workers=(workers or os.cpu_count() or 1) if kind == "tiny" else None)
@@ -101,12 +100,12 @@ def data_folder(part: str, given: str | Path | None) -> Path:
     raise UserError(f"{missing}: the demo needs a checkout of the project. Change to one, or give {part}_dir.")
 
 
-def tiny_families(wanted: Sequence[str], given: str | Path | None) -> tuple[Family, ...]:
+def tiny_families(wanted: Sequence[str], given: str | Path | None) -> list[ModelFamily]:
     """The small families: the base reads the raw prompt, the instruct model its chat template."""
     root = data_folder("models", given)
-    return tuple(Family(name, (Checkpoint("base", _checkpoint(root, name, "base"), chat=False),
-                               Checkpoint("instruct", _checkpoint(root, name, "instruct"), chat=True)))
-                 for name in wanted)
+    return [ModelFamily(name=name, base=Checkpoint(model=_checkpoint(root, name, "base"), chat=False),
+                        tuned=Checkpoint(model=_checkpoint(root, name, "instruct"), chat=True))
+            for name in wanted]
 
 
 def _checkpoint(root: Path, family: str, variant: str) -> str:
@@ -117,15 +116,15 @@ def _checkpoint(root: Path, family: str, variant: str) -> str:
     return str(folder)
 
 
-def smollm(out: Path, adapter: str | Path | None, say: Say) -> tuple[Family, ...]:
+def smollm(out: Path, adapter: str | Path | None, say: Say) -> list[ModelFamily]:
     """SmolLM2 twice: as shipped, and with the adapter."""
     gguf = str(shipped_gguf())
     tuned = Path(adapter) if adapter is not None else trained_adapter(out / "adapter", say)
     if not (tuned / "adapter_config.json").is_file():
         raise UserError(f"{tuned} holds no LoRA adapter (no adapter_config.json). Give the folder that "
                         "analysis/train_smollm_adapter.py wrote, or give none and one is trained.")
-    return (Family("SmolLM2-135M", (Checkpoint("base", gguf, chat=True),
-                                    Checkpoint("tuned", gguf, chat=True, adapter=str(tuned)))),)
+    return [ModelFamily(name="SmolLM2-135M", base=Checkpoint(model=gguf, chat=True),
+                        tuned=Checkpoint(model=gguf, variant="tuned", chat=True, adapter=str(tuned)))]
 
 
 def shipped_gguf() -> Path:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canopy_stats.files import readable_size
 from canopy_stats.progress import duration
+from canopy_stats.report.folder import MAIN
+from canopy_stats.report.printed import console
 from canopy_stats.schema import UserError
-from canopy_stats.study import drawn
-from canopy_stats.study.parts import MAIN, Part, parts_of
-from canopy_stats.study.prompts import prompt_lines
-from canopy_stats.study.record import Checkpoint, Prompted, Study
+from canopy_stats.study import rollouts
+from canopy_stats.study.parts import Part, parts_of
+from canopy_stats.study.prompts import chosen
+from canopy_stats.study.ready import ready
+from canopy_stats.study.rollouts import RunState
+from canopy_stats.study.spec import Checkpoint, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,34 +63,37 @@ def plan(study: Study, out: Path, assumed: Assumptions | None = None) -> pd.Data
 
 
 def _rows(part: Part, assumed: Assumptions) -> list[dict[str, Any]]:
-    states = {name: drawn.run_state(part.study, part.home, name) for name in part.study.cells()}
-    return [_row(part, name, states, assumed) for name in states]
+    states = {name: rollouts.run_state(part.study, part.home, name) for name in part.study.runs}
+    known = _known_lengths(part.study, states)
+    return [_row(part, name, states[name], known, assumed) for name in states]
 
 
-def _row(part: Part, name: str, states: dict[str, drawn.RunState], assumed: Assumptions) -> dict[str, Any]:
-    study = part.study
-    task, family, checkpoint = study.cells()[name]
-    prompts = len(prompt_lines(study.tasks[task], study.prompts_per_task, study.few_shot, task).splitlines())
-    rollouts = prompts * study.n_rollouts
-    length, source = _mean_length(study, name, states, assumed)
-    tokens, stored = rollouts * length, states[name].tokens if states[name].state != "stale" else 0
-    speed = assumed.tokens_per_second or guessed_speed(checkpoint)
-    return {"part": part.name, "family": family.name, "variant": checkpoint.variant, "task": task, "prompts": prompts,
-            "rollouts": rollouts, "stored_tokens": stored, "most_tokens": rollouts * study.policy.max_new_tokens,
-            "expected_tokens": round(tokens), "length_from": source, "bytes": round(tokens * BYTES_PER_TOKEN),
-            "tokens_per_second": speed, "hours": max(tokens - stored, 0.0) / speed / 3600}
+def _row(part: Part, name: str, state: RunState, known: Mapping[str, tuple[float, str]],
+         assumed: Assumptions) -> dict[str, Any]:
+    study, run = part.study, part.study.runs[name]
+    prompts = chosen(study.tasks[run.task], study.prompts_per_task, study.few_shot, run.task).count
+    length, source = known.get(name) or known.get(f"variant {run.checkpoint.variant}") or _assumed(study, assumed)
+    tokens, stored = state.wanted * length, state.tokens if state.state != "stale" else 0
+    speed = assumed.tokens_per_second or guessed_speed(run.checkpoint)
+    return {"part": part.name, "family": run.family, "variant": run.checkpoint.variant, "task": run.task,
+            "prompts": prompts, "rollouts": state.wanted, "stored_tokens": stored,
+            "most_tokens": state.wanted * study.policy.max_new_tokens, "expected_tokens": round(tokens),
+            "length_from": source, "bytes": round(tokens * BYTES_PER_TOKEN), "tokens_per_second": speed,
+            "hours": max(tokens - stored, 0.0) / speed / 3600}
 
 
-def _mean_length(study: Study, name: str, states: dict[str, drawn.RunState],
-                 assumed: Assumptions) -> tuple[float, str]:
-    """Tokens a rollout, and what says so: the run's own rollouts, those of its variant, or an assumption."""
-    variant = study.cells()[name][2].variant
-    usable = {n: s for n, s in states.items() if s.rollouts and s.state != "stale"}
-    if name in usable:
-        return usable[name].tokens / usable[name].rollouts, "its own rollouts"
-    like = [s for n, s in usable.items() if study.cells()[n][2].variant == variant]
-    if like:
-        return sum(s.tokens for s in like) / sum(s.rollouts for s in like), f"other {variant} runs"
+def _known_lengths(study: Study, states: Mapping[str, RunState]) -> dict[str, tuple[float, str]]:
+    """Tokens a rollout and what says so: of each run that has rollouts, and of each variant over its runs."""
+    usable = {name: s for name, s in states.items() if s.rollouts and s.state != "stale"}
+    known = {name: (s.tokens / s.rollouts, "its own rollouts") for name, s in usable.items()}
+    by_variant: dict[str, list[RunState]] = {}
+    for name, s in usable.items():
+        by_variant.setdefault(str(study.runs[name].checkpoint.variant), []).append(s)
+    return known | {f"variant {variant}": (sum(s.tokens for s in like) / sum(s.rollouts for s in like),
+                                           f"other {variant} runs") for variant, like in by_variant.items()}
+
+
+def _assumed(study: Study, assumed: Assumptions) -> tuple[float, str]:
     if assumed.mean_length is not None:
         return min(assumed.mean_length, study.policy.max_new_tokens), "given"
     return SHARE_OF_CAP * study.policy.max_new_tokens, "assumed"
@@ -118,15 +125,14 @@ def billions(model: Any) -> float | None:
 
 def told(study: Study, out: Path, assumed: Assumptions | None = None) -> str:
     """The plan as a table for the terminal, its totals, and what they rest on."""
-    from canopy_stats.report import tables
-
     assumed, rows = assumed or Assumptions(), plan(study, out, assumed or Assumptions())
     own, further = rows[rows["part"] == MAIN], rows[rows["part"] != MAIN]
-    lines = [study.title, "", tables.console(_shown(own, ["family", "variant", "task"], ["length_from"]))]
+    lines = [study.title, "", console(_shown(own, ["family", "variant", "task"], ["length_from"]))]
     if len(further):
         sums = further.groupby("part", sort=False)[_SUMMED].sum().reset_index()
-        lines += ["", "Ablations that draw rollouts of their own:", "", tables.console(_shown(sums, ["part"], []))]
-    return "\n".join([*lines, "", *_totals(study, out, rows), "", *_grounds(rows, assumed)])
+        lines += ["", "Ablations that draw rollouts of their own:", "", console(_shown(sums, ["part"], []))]
+    lines += ["", *_totals(study, out, rows), "", *_grounds(rows, assumed)]
+    return "\n".join([*lines, *(f"Before it can run: {problem}" for problem in ready(study))])
 
 
 _SUMMED = ["prompts", "rollouts", "stored_tokens", "most_tokens", "expected_tokens", "bytes", "hours"]
@@ -164,28 +170,21 @@ def embeddings(study: Study, out: Path) -> list[dict[str, Any]]:
     totals: dict[str, dict[str, Any]] = {}
     seen = set()
     for part in parts_of(study, out):
-        label = embedder_label(part.study.embedder)
+        label = part.study.embedder.label
         if (label, part.home) in seen:
             continue
         seen.add((label, part.home))
-        texts = sum(len(prompt_lines(part.study.tasks[task], part.study.prompts_per_task).splitlines())
-                    for task, _, _ in part.study.cells().values()) * part.study.n_rollouts
+        texts = sum(chosen(part.study.tasks[run.task], part.study.prompts_per_task).count
+                    for run in part.study.runs.values()) * part.study.rollouts
         row = totals.setdefault(label, {"embedder": label, "texts": 0, "bytes": 0})
         row["texts"] += texts
         row["bytes"] += texts * 4 * DIMENSIONS.get(label, OTHER_DIMENSIONS)
     return list(totals.values())
 
 
-def embedder_label(embedder: str | Prompted) -> str:
-    """An embedder's name for people."""
-    if isinstance(embedder, Prompted):
-        return f"{embedder.model} (prompt {embedder.prompt!r})"
-    return embedder
-
-
 def verdicts(study: Study, rows: pd.DataFrame) -> int:
     """Verdicts that the judge is asked for at most."""
-    m = min(int((study.judge or {}).get("m", JUDGED)), study.n_rollouts)
+    m = min((study.judge.m if study.judge else None) or JUDGED, study.rollouts)
     return int(rows["prompts"].sum()) * m * (m - 1)
 
 

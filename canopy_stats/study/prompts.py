@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,38 @@ import numpy as np
 
 from canopy_stats import files
 from canopy_stats.schema import UserError
+from canopy_stats.study.spec import FewShot
 
 
 @dataclass(frozen=True, slots=True)
-class FewShot:
-    """``shots`` examples before every prompt, drawn from the JSON lines of ``pool`` by ``seed``.
+class Chosen:
+    """The prompts of one task: their lines as stored, how many, and the hash of the lines."""
 
-    A line of the pool has a ``prompt`` and its ``answer``, and may name the ``task`` it is for.
-    """
+    lines: bytes
+    count: int
+    sha256: str
 
-    pool: str
-    shots: int
-    seed: int = 0
 
-    def described(self) -> dict[str, Any]:
-        """Plain values for provenance; of the pool's path the last part."""
-        return {**asdict(self), "pool": Path(self.pool).name}
+def chosen(source: str | Path, wanted: int | None, few_shot: FewShot | None = None, task: str = "") -> Chosen:
+    """The prompts of a task; read once as long as the files stay what they are, for a study asks for each run."""
+    versions = tuple(_version(path) for path in (source, *([few_shot.pool] if few_shot else [])))
+    return _chosen(str(source), wanted, few_shot.model_dump_json() if few_shot else None, task, versions)
+
+
+def _version(path: str | Path) -> tuple[int, int, int]:
+    """What changes when a file does; zeros where there is none, which reading it will say."""
+    try:
+        known = Path(path).stat()
+    except (OSError, ValueError):
+        return 0, 0, 0
+    return known.st_mtime_ns, known.st_size, known.st_ino
+
+
+@lru_cache(maxsize=1024)
+def _chosen(source: str, wanted: int | None, few_shot: str | None, task: str, versions: Any) -> Chosen:
+    examples = FewShot.model_validate_json(few_shot) if few_shot else None
+    lines = prompt_lines(source, wanted, examples, task)
+    return Chosen(lines, lines.count(b"\n"), files.sha256(lines))
 
 
 def choose_prompts(source: str | Path, wanted: int | None, copy: Path, few_shot: FewShot | None = None,
@@ -55,12 +72,11 @@ def read_lines(source: str | Path) -> list[str]:
     """The lines of a prompt file that are not blank; UserError where it cannot be read."""
     path = Path(source)
     try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except FileNotFoundError:
-        raise UserError(f"There is no prompt file {path}. The project has its own in data/prompts: run this in a "
-                        "checkout, or say where they are.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The prompt file {path} cannot be read ({error}); give a UTF-8 text file.") from None
+        return [line for line in files.read_text(path, "prompt file").split("\n") if line.strip()]
+    except UserError as error:
+        where = "" if path.exists() else (" The project has its own in data/prompts: run this in a checkout, or say "
+                                          "where they are.")
+        raise UserError(f"{error}{where}") from None
 
 
 # --- examples before a prompt -----------------------------------------------------------------------------------

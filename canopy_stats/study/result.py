@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats import files
-from canopy_stats.study import fits
-from canopy_stats.study.parts import Part, read_checks
-from canopy_stats.study.record import Study
-from canopy_stats.study.stages import stamped
+from canopy_stats.report import summary
+from canopy_stats.report.folder import Folder
+from canopy_stats.report.missing import missing
+from canopy_stats.study.parts import Part
+from canopy_stats.study.rollouts import STALE
+from canopy_stats.study.spec import Study
+from canopy_stats.study.stamps import files_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +31,8 @@ class StudyResult:
     """What a study found and where it lies.
 
     ``runs`` by name, ``changes`` one for each slope model (and tuned variant), ``verdicts`` what the scrutiny of the
-    paper's slope says, by tuned variant, ``checks`` one row a run; ``seconds`` is what each stage took in this call.
+    paper's slope says, by tuned variant, ``checks`` one row a run; ``seconds`` is what each stage took in this call;
+    ``missing`` says what could not be made, and why.
     """
 
     out: Path
@@ -43,16 +47,19 @@ class StudyResult:
     figures: list[Path] = field(repr=False)
     report: list[Path] = field(repr=False)
     seconds: dict[str, float] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyResult:
     """What the stages of a study left on the disk."""
-    from canopy_stats.panel import read_panel
+    folder, out = Folder(main.out), main.out
+    return StudyResult(out, main.study, main.opened(), folder.panel, folder.slopes, tuple(folder.changes.values()),
+                       folder.verdicts, summary.checks(folder), files_of(out, "tables"), files_of(out, "figures"),
+                       files_of(out, "report"), seconds or {}, tuple(missing(folder)))
 
-    tables, figures, report = (files_of(main.out, stage) for stage in ("tables", "figures", "report"))
-    return StudyResult(main.out, main.study, main.opened(), read_panel(main.panel_path), fits.read_slopes(main.out),
-                       tuple(fits.read_changes(main.out).values()), fits.read_verdicts(main.out),
-                       read_checks(main.out / "checks.csv"), tables, figures, report, seconds or {})
+
+RUN_FILES = ("shards.jsonl", ".verified.json")
+"""Files of a run whose values its content hash covers, or which only say what was looked at."""
 
 
 def content_hash(out: Path) -> str:
@@ -63,20 +70,16 @@ def content_hash(out: Path) -> str:
 def contents(out: Path) -> dict[str, str]:
     """The hash of every result in a study's folder, by its place.
 
-    Of a run its content counts, not when it was drawn; files that tell times or serve the next call do not.
+    Of a run its content counts, not when it was drawn nor in which shards; files that tell times or serve the next
+    call do not.
     """
-    from canopy_stats.store import open_run
+    from canopy_stats.store import KINDS, open_run
 
-    runs = {path.parent for path in out.rglob("manifest.json") if "stale" not in path.relative_to(out).parts}
+    runs = {path.parent for path in out.rglob("manifest.json") if STALE not in path.relative_to(out).parts}
     found = {path.relative_to(out).as_posix(): open_run(path).content_hash for path in runs}
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        told = path.name in (".lock", "manifest.json") or name == TIMES or name.startswith("stale/")
-        if path.is_file() and not told:
+        told = path.name in (".lock", "manifest.json", *RUN_FILES) or name == TIMES or name.startswith(f"{STALE}/")
+        if path.is_file() and not told and not (path.parent.name in KINDS and path.parents[1] in runs):
             found[name] = str(files.file_sha256(path))
     return found
-
-
-def files_of(out: Path, stage: str) -> list[Path]:
-    """The files that a stage left."""
-    return [out / path for path in (stamped(out, stage) or {"files": {}})["files"]]

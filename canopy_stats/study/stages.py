@@ -1,30 +1,30 @@
-"""Results that are kept while what they were made from is unchanged, and are made anew otherwise."""
+"""The table of a study's stages: of each what it is made from, how it is made, and what it needs."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import metadata
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from canopy_stats import files
+from canopy_stats import files, slope
+from canopy_stats.report import catalogue, summary
+from canopy_stats.report.folder import MAIN, Folder
+from canopy_stats.report.page import write_report
+from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
+from canopy_stats.study import fitting, measuring, stamps
+from canopy_stats.study.parts import Part
+from canopy_stats.study.stamps import Key, State
 
-Say = Callable[[str], None]
-State = Literal["done", "stale", "missing"]
-Key = Mapping[str, Any]
-
-LOCK = ".lock"
+KINDS = ("generate", "check", "embed", "judge", "panel", "fit", "tables", "figures", "report")
+"""The stages in order; ``generate`` is drawn by :mod:`canopy_stats.study.pipeline`."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the chain: its ``kind`` (such as panel), the name of its stamp, what it is made from, and how.
+    """One stage: its ``kind`` (such as panel), the name of its stamp, what it is made from, and how.
 
     ``key`` gives None as long as something that it is made from is missing; ``needs`` says in words what that is.
     """
@@ -41,158 +41,85 @@ class Stage:
         if key is None:
             raise UserError(f"The stage {self.kind} needs {self.needs}: not there yet, or no longer of this study. Run "
                             "the study without --only, or the stages before this one first.")
-        return staged(out, self.name, key, self.make)
+        return stamps.staged(out, self.name, key, self.make)
 
     def state(self, out: Path) -> tuple[State, str]:
         """Whether the stage is done, and if not, why."""
         key = self.key()
         if key is None:
-            there = stamped(out, self.name) is not None
+            there = stamps.stamped(out, self.name) is not None
             return ("stale" if there else "missing"), f"waits for {self.needs}"
-        return state(out, self.name, key)
+        return stamps.state(out, self.name, key)
 
 
-def staged(out: Path, name: str, key: Key, make: Callable[[], Sequence[Path]]) -> list[Path]:
-    """The files of a stage: those on the disk if made from the same ``key`` and intact, else what ``make`` writes.
-
-    The stamp, written last, holds the key's hash and that of every file. Files that an earlier stamp names and that
-    are no longer made are removed.
-    """
-    before = stamped(out, name)
-    if before is not None and before["key"] == digest(key) and not _altered(out, before):
-        return [out / path for path in before["files"]]
-    made = list(make())
-    note: dict[str, Any] = {
-        "key": digest(key), "made_from": dict(key),
-        "files": {path.relative_to(out).as_posix(): files.file_sha256(path) for path in made}}
-    for path in (before or {"files": {}})["files"].keys() - note["files"].keys():
-        (out / path).unlink(missing_ok=True)
-    write_stamp(out, name, note)
-    return made
+def later_stages(parts: Sequence[Part]) -> Iterator[Stage]:
+    """Every stage after the rollouts, in order, those of a kind one after the other."""
+    steps = [step for part in parts for step in _of_part(part)]
+    for kind in ("check", "embed", "judge", "panel"):
+        yield from (step for step in steps if step.kind == kind)
+    yield from _of_study(parts)
 
 
-def state(out: Path, name: str, key: Key) -> tuple[State, str]:
-    """Whether a stage's files are those that ``key`` makes, and in words what differs."""
-    stamp = stamped(out, name)
-    if stamp is None:
-        return "missing", ""
-    if stamp["key"] != digest(key):
-        return "stale", f"changed: {', '.join(differing(stamp['made_from'], key))}"
-    altered = _altered(out, stamp)
-    return ("stale", f"altered or missing: {', '.join(altered[:3])}") if altered else ("done", "")
+def _of_part(part: Part) -> Iterator[Stage]:
+    """What is made of a part's runs."""
+    runs = "every run of " + ("the study" if part.name == MAIN else f"the ablation {part.name}")
+    table: dict[str, tuple[Callable[[Part], Key | None], Callable[[Part], list[Path]], bool, str]] = {
+        "check": (measuring.check_key, measuring.check, part.lender is None, runs),
+        "embed": (measuring.embed_key, measuring.embed, True, runs),
+        "judge": (measuring.judge_key, measuring.judge, part.study.judge is not None and part.lender is None, runs),
+        "panel": (measuring.panel_key, measuring.make_panel, True, "the runs, their embeddings and verdicts")}
+    for kind, (key, make, wanted, needs) in table.items():
+        if wanted:
+            yield Stage(kind, part.stamp(kind), partial(key, part), partial(make, part), needs)
 
 
-def digest(key: Key) -> str:
-    """The hash of what a result is made from."""
-    return files.sha256(files.canonical_json(dict(key)))
+def _of_study(parts: Sequence[Part]) -> Iterator[Stage]:
+    """What is made of the panels, and of what is made of them."""
+    main, out = parts[0], parts[0].out
+    yield Stage("fit", "fit", lambda: fitting.fit_key(out), lambda: fitting.fit(out), "the study's panel")
+    everything = "the panels, the check of the runs, and the fits"
+    yield Stage("tables", "tables", lambda: _shown_key(parts), lambda: _shown("tables", parts), everything)
+    yield Stage("figures", "figures", lambda: _shown_key(parts), lambda: _shown("figures", parts), everything)
+    yield Stage("report", "report", lambda: _report_key(main), lambda: _report(main), "tables and figures")
 
 
-def differing(before: Key, now: Key) -> list[str]:
-    """The entries in which two keys differ, such as ``law.top_k``."""
-    old, new = _flat(before), _flat(json.loads(files.canonical_json(dict(now))))
-    return [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+# --- tables and figures -----------------------------------------------------------------------------------------
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {name: value}
-    return {k: v for key, part in value.items() for k, v in _flat(part, f"{name}.{key}" if name else str(key)).items()}
-
-
-def stamped(out: Path, name: str) -> dict[str, Any] | None:
-    """A stage's stamp; None where there is none or it is not readable."""
-    try:
-        note = json.loads((out / "stages" / f"{name}.json").read_bytes())
-        return note if {"key", "made_from", "files"} <= note.keys() else None
-    except (FileNotFoundError, ValueError, AttributeError):
+def _shown_key(parts: Sequence[Part]) -> Key | None:
+    """What tables and figures are made from: panels, runs, checks, fits, and the code that makes them."""
+    out, main = parts[0].out, parts[0]
+    hashes: dict[str, dict[str, Any]] = {
+        "panels": {part.name: files.file_sha256(part.panel_path) for part in parts},
+        "checks": {"checks": files.file_sha256(out / "checks.csv")},
+        "fits": {"changes": files.file_sha256(out / "fits" / "changes.json")}}
+    if main.contents is None or any(value is None for group in hashes.values() for value in group.values()):
         return None
+    return {"runs": main.contents, **hashes, "versions": stamps.versions_of(*fitting.FITTING, "matplotlib"),
+            "code": stamps.code_hash("report", "slope", "mixed", "metrics")}
 
 
-def write_stamp(out: Path, name: str, note: Mapping[str, Any]) -> None:
-    """Keep a stage's stamp, which replaces an earlier one."""
-    files.make_folder(out / "stages")
-    files.write_atomic(out / "stages" / f"{name}.json", json.dumps(note, indent=1, ensure_ascii=False).encode())
+def _shown(kind: catalogue.Kind, parts: Sequence[Part]) -> list[Path]:
+    """Every table or figure, from everything as the disk has it: kept or just made, the same numbers."""
+    source = Source.of(Folder(parts[0].out), slope, [part.name for part in parts if part.name != MAIN])
+    return catalogue.write(kind, source, parts[0].out / kind)
 
 
-def _altered(out: Path, stamp: Mapping[str, Any]) -> list[str]:
-    return [path for path, stored in stamp["files"].items() if files.file_sha256(out / path) != stored]
+# --- report -----------------------------------------------------------------------------------------------------
 
 
-# --- what results are made from ---------------------------------------------------------------------------------
+def _report_key(main: Part) -> Key | None:
+    """What the report shows: the study's settings, and every file of the stages that it reads."""
+    shown = {stage: stamp["files"] for stage in ("check", "panel", "fit", "tables", "figures")
+             if (stamp := stamps.stamped(main.out, stage)) is not None}
+    if len(shown) < 5:
+        return None
+    return {"study": main.study.described(), **shown, "code": stamps.code_hash("report")}
 
 
-def code_hash(*parts: str) -> str:
-    """SHA-256 of the package's sources under the named modules or folders: changed code makes its results stale."""
-    return files.sha256(*(path.read_bytes() for path in sources(*parts)))
-
-
-def sources(*parts: str) -> list[Path]:
-    """The package's code under the named modules or folders, the page's template, style and script included."""
-    root = Path(__file__).parents[1]
-    found = {path for part in parts for path in [*root.glob(f"{part}.py"), *root.glob(f"{part}/**/*")]}
-    return sorted(path for path in found if path.suffix in (".py", ".html", ".css", ".js"))
-
-
-def versions_of(*packages: str) -> dict[str, str]:
-    """The installed versions of packages that decide a result."""
-    return {name: metadata.version(name) for name in packages}
-
-
-_CONTENT = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
-
-
-def model_identity(model: str | Path) -> str:
-    """A name for a model by its content: the hash of the weights, settings and templates of a path, else the name."""
-    path = Path(model).expanduser()
-    if not path.exists():
-        return str(model)
-    found = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _CONTENT)
-    return files.sha256(*(f"{p.name}:{_file_hash(p, p.stat().st_mtime_ns, p.stat().st_size)}\n".encode()
-                          for p in found))
-
-
-@lru_cache(maxsize=1024)
-def _file_hash(path: Path, modified: int, size: int) -> str:
-    return str(files.file_sha256(path))
-
-
-# --- one call at a time, and what it says -----------------------------------------------------------------------
-
-
-@contextmanager
-def held(out: Path) -> Iterator[None]:
-    """Hold the study's folder: two calls would make the same stages. The system frees it when its holder dies."""
-    import filelock
-
-    try:
-        lock = filelock.FileLock(out / LOCK).acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"Another process is at work in {out}. Wait for it or stop it, then run this again.") from None
-    except OSError as error:
-        raise UserError(f"Cannot write in {out}: {error.strerror}. Choose another folder.") from error
-    with lock:
-        yield
-
-
-@contextmanager
-def explained(kind: str) -> Iterator[None]:
-    """Failures to read or write in a stage, as to a colleague."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        raise UserError(f"{kind} could not go on: {error.strerror or error}{where}. Mend that (free some space on a "
-                        "full disk) and run the same command again: it resumes.") from error
-
-
-@contextmanager
-def timed(stage: str, seconds: dict[str, float], say: Say) -> Iterator[None]:
-    """Say when a stage begins and how long it took."""
-    say(f"{stage} ...")
-    began = time.monotonic()
-    with explained(stage):
-        yield
-    seconds[stage] = round(time.monotonic() - began, 1)
-    say(f"{stage}: {seconds[stage]:.1f} s")
+def _report(main: Part) -> list[Path]:
+    """study.json, summary.md, and report.html."""
+    out = main.out
+    files.write_json(out / "study.json", main.study.described())
+    files.write_atomic(out / "summary.md", summary.page(Folder(out)).encode())
+    return [out / "study.json", out / "summary.md", write_report(out)]

@@ -12,10 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
     Glm4MoeConfig,
     Glm4MoeForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
 )
 
 from canopy_stats.generation.checkpoint import UNREADABLE, cause
@@ -200,6 +204,23 @@ def test_heads_old_buffers_shards_and_pickled_tensors_are_fine(checkpoints, tmp_
     edit(folder)
     same = load(ModelSource(checkpoints["llama"])).model(IDS).logits
     assert torch.equal(load(ModelSource(folder)).model(IDS).logits, same)
+
+
+def test_masks_that_older_versions_stored_are_fine(tmp_path):
+    net = GPT2LMHeadModel(GPT2Config(vocab_size=27, n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=2))
+    net.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    tensors(lambda held: {**held, "transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64),
+                          "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)})(tmp_path)
+    assert load(ModelSource(tmp_path)).provenance["architecture"] == "GPT2LMHeadModel"
+
+
+def test_a_model_that_reads_ahead_is_no_causal_one(tmp_path):
+    sizes = {"vocab_size": 27, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 48, "initializer_range": 0.3}
+    with pytest.raises(UserError, match="BertLMHeadModel reads ahead"):
+        load(ModelSource(BertLMHeadModel(BertConfig(**sizes))))
+    load(ModelSource(BertLMHeadModel(BertConfig(**sizes, is_decoder=True))))
 
 
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF" + bytes(range(200)), b"nothing"], ids=len)

@@ -6,11 +6,13 @@ import tiny
 import torch
 
 from canopy_stats.generation.cache import SlotCache
-from canopy_stats.generation.decoding import RecomputeDecoder, SlotDecoder, _slots_agree
+from canopy_stats.generation.decoding import SlotDecoder
+from canopy_stats.generation.own_cache import OwnCacheDecoder
 from canopy_stats.generation.plain import plain_logits
 from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.sampler import ShardSampler
 from canopy_stats.generation.torch_engine import TorchEngine, load_engine
+from canopy_stats.generation.trial import slots_agree
 from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, ModelSource, Prompt, RunKey, SamplingPolicy, UserError
 
 CAP = 40
@@ -55,7 +57,7 @@ def test_terms_are_those_of_plain_transformers(engines, name, policy):
 @pytest.mark.parametrize("name", list(tiny.BUILDERS))
 def test_every_kind_of_cache(engines, name):
     engine = engines[name]
-    assert engine.describe()["cache"] == ("slots" if name in SLOTTED else RecomputeDecoder.cache)
+    assert engine.describe()["cache"] == ("slots" if name in SLOTTED else OwnCacheDecoder.cache)
     asked = tiny.prompts(engine, (2, 9))
     policy = SamplingPolicy(max_new_tokens=20)
     for (prompt, _), rollout in tiny.draw(engine, asked, tiny.pairs(2, 3), policy, 2).items():
@@ -80,10 +82,10 @@ def test_a_wrong_window_would_be_seen(name):
 
 def test_the_trial_rejects_a_model_whose_masks_it_would_get_wrong(engines, monkeypatch):
     decoder = SlotDecoder(engines["llama"].model)
-    assert _slots_agree(decoder)
+    assert slots_agree(decoder)
     monkeypatch.setattr(SlotCache, "move", lambda *a: None)
     monkeypatch.setattr(SlotCache, "load", lambda self, slot, prompt: self._set_length(slot, prompt.length))
-    assert not _slots_agree(decoder)
+    assert not slots_agree(decoder)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])

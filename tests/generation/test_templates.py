@@ -87,6 +87,11 @@ def test_template_arguments_reach_the_template():
         "the", words, ChatFormat(True, arguments={"tone": "dry"}))
 
 
+def test_arguments_that_the_template_does_not_know_are_said():
+    assert looked_at(with_template(TURNS), ChatFormat(True, arguments={"enable_thinking": False}), "the cat") == [
+        "The chat template does not use enable_thinking: it changes nothing."]
+
+
 # --- turns ------------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ lms <- lmer(f, u, contrasts = contrasts_sum)
 lme <- suppressMessages(lmer(y ~ variant * task + (1 | item), e))
 lmq <- lmer(y ~ variant * task + x + I(x^2) + (1 | item) + (1 | model), u)
 
+lmx <- lmer(y ~ variant * task + x + (1 + x | item) + (1 | model), d)
+
 bin <- glmmTMB(correct ~ variant * task + x + (1 | item) + (1 | model), d, family = binomial())
 pro <- glmmTMB(correct ~ variant * task + x + (1 | item), d, family = binomial(link = "probit"))
 poi <- glmmTMB(events ~ variant * task + x + offset(log(exposure)) + (1 | item), d, family = poisson())
@@ -49,6 +51,10 @@ out <- list(
     variant = clm(emmeans(lme, ~ variant, lmer.df = "satterthwaite")),
     cells = clm(emmeans(lme, ~ variant * task, lmer.df = "satterthwaite")),
     pairs = clm(pairs(emmeans(lme, ~ variant | task, lmer.df = "satterthwaite")))),
+  slopes = list(type3 = tests(lmx, type = 3),
+    pairs = clm(pairs(emmeans(lmx, ~ variant * task, lmer.df = "satterthwaite")))),
+  crossed = list(kenward_roger = tests(lmer(y ~ variant + x + task + (1 + x | item) + (1 | model), d), type = 3,
+                                       ddf = "Kenward-Roger")),
   quadratic = list(type3 = tests(lmq, type = 3), means = clm(emmeans(lmq, ~ task, lmer.df = "satterthwaite"))),
   binomial = glm_set(bin), probit = glm_set(pro), poisson = glm_set(poi))
 write_json(out, a[2], digits = 12, auto_unbox = TRUE, pretty = TRUE, null = "null", na = "null")

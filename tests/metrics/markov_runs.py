@@ -107,10 +107,9 @@ def store_run(path, *, prompts=4, m=20, cap=60, seed=0, salt="", text=decode, **
     drawn = draw([table(0.02, 0.2)] * prompts, m, cap, np.random.default_rng(seed))
     ready = list(rollouts_of(drawn, m))
     with RunWriter(path, config, listed) as writer:
-        for index in writer.missing:
-            span = writer.plan[index]
-            part = [Rollout(r.prompt_index - span.start, r.rollout, r.token_ids, r.finish_reason, r.steps)
-                    for r in ready if r.prompt_index in span]
-            writer.write_shard(index, part, text, batch_size=1)
+        for shard in writer.missing:
+            part = [Rollout(r.prompt_index - shard.prompts[0], r.rollout, r.token_ids, r.finish_reason, r.steps)
+                    for r in ready if r.prompt_index in shard.prompts and r.rollout in shard.rollouts]
+            writer.write_shard(shard, part, text, batch_size=1)
         writer.finish(None)
         return writer.run()

@@ -73,7 +73,7 @@ def worded_run(path, m=9, sources=SOURCES):
                        prompts_hash(listed), {"dtype": "float64"}, "test")
     drawn = draw([table(0.02, 0.3)] * len(listed), m, 40, np.random.default_rng(4))
     with RunWriter(path, config, listed) as writer:
-        writer.write_shard(0, list(rollouts_of(drawn, m)), decode, batch_size=1)
+        writer.write_shard(writer.missing[0], list(rollouts_of(drawn, m)), decode, batch_size=1)
         writer.finish(None)
         return writer.run()
 

@@ -15,7 +15,7 @@ from canopy_stats.metrics import measure, pool
 from canopy_stats.metrics.association import RHOS
 from canopy_stats.metrics.rho import QUANTITIES, pool_quantities, prompt_coefficients, rho
 from canopy_stats.schema import UserError
-from canopy_stats.slope import rollouts as laws
+from canopy_stats.slope import rollout_law as laws
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 SIZES, SMALL = ("20 x 50", "100 x 24"), {"20 x 50": (20, 50)}

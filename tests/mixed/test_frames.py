@@ -3,6 +3,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from canopy_stats.mixed import glmm
 from canopy_stats.mixed.formula import build_design
 from canopy_stats.mixed.frames import as_pandas, row_vector
 from canopy_stats.schema import UserError
@@ -31,6 +32,12 @@ def test_any_table_gives_the_same_design(data, kind):
     np.testing.assert_array_equal(got.y, want.y)
     assert got.fixed.names == want.fixed.names and got.factors[0].levels == want.factors[0].levels
     assert isinstance(got.data, pd.DataFrame)
+
+
+@pytest.mark.parametrize("kind", ["polars", "dict"])
+def test_any_table_is_predicted_for(data, kind):
+    fit = glmm("y ~ x*f + (1|g)", data, family="gaussian")
+    np.testing.assert_array_equal(fit.predict(KINDS[kind](data)), fit.predict(data))
 
 
 def test_what_is_no_table(data):

@@ -1,6 +1,8 @@
 """Beta, ordered-beta and gaussian mixed models against glmmTMB (tests/golden/*.R), the linear one, and themselves."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
@@ -310,6 +312,39 @@ def test_a_loaded_fit_keeps_the_columns_of_its_dispersion(tmp_path):
     np.testing.assert_allclose(again.predict(again.design.data), fit.predict(data), rtol=1e-8)
 
 
+@pytest.mark.parametrize("family", ["lmm", "beta"])
+def test_a_file_that_was_changed_is_refused(family, tmp_path):
+    data = simulated(11)
+    fit = lmm("y ~ x + (1|g)", data) if family == "lmm" else glmm("y ~ x + (1|g)", data)
+    path = fit.save(tmp_path / "fit")
+    stored = dict(np.load(path))
+    for name in ("y", "theta" if family == "lmm" else "omega"):
+        changed = stored["y"][::-1] if name == "y" else 1.3 * stored[name]
+        np.savez(tmp_path / "changed.npz", **(stored | {name: changed}))
+        with pytest.raises(UserError, match="does not hold what was fitted"):
+            load_fit(tmp_path / "changed.npz")
+    assert load_fit(path).llf == pytest.approx(fit.llf, abs=1e-9)
+
+
+def test_names_of_files_are_kept(tmp_path):
+    fit = glmm("y ~ x + (1|g)", simulated(11))
+    paths = [fit.save(tmp_path / name) for name in ("beta.0.5", "beta.0.6", "plain.npz")]
+    assert [path.name for path in paths] == ["beta.0.5.npz", "beta.0.6.npz", "plain.npz"]
+    assert all(load_fit(path).formula == fit.formula for path in paths)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda fit: pickle.loads(pickle.dumps(fit))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("family", ["lmm", "beta"])
+def test_fits_are_copied_in_memory(family, copied):
+    data = simulated(11)
+    text = "y ~ ns(x, df=2) + (x|g)"
+    fit = lmm(text, data) if family == "lmm" else glmm(text, data)
+    again = copied(fit)
+    pd.testing.assert_frame_equal(again.tidy(), fit.tidy())
+    np.testing.assert_array_equal(again.predict(data.iloc[:4]), fit.predict(data.iloc[:4]))
+    assert again.refit(fit.design.y).llf == pytest.approx(fit.llf, abs=1e-7)
+
+
 def test_files_that_are_no_fits(tmp_path):
     with pytest.raises(UserError, match="There is no file"):
         load_fit(tmp_path / "absent.npz")
@@ -346,7 +381,8 @@ def put(rows, value, name="y"):
     (put([4], np.nan, "z"), {"dispersion": "~ z"}, r"z is missing \(NaN\) in row 4"),
     (lambda d: d, {"dispersion": "~ zz"}, "uses zz, which the data do not have. Did you mean z?"),
     (lambda d: d, {"dispersion": "~ (1|g)"}, "only fixed terms are possible there"),
-    (lambda d: d, {"family": "binomial"}, "choose one of beta, ordbeta, gaussian"),
+    (lambda d: d, {"family": "binomial"}, "y is not 0 or 1 in rows 0, 1"),
+    (lambda d: d, {"family": "normal"}, "choose one of beta, ordbeta, gaussian"),
     (lambda d: d.assign(y=0.4), {}, "y is constant"),
     (lambda d: d.iloc[[0, 1, 6, 7]], {}, "4 rows, too few for the 4 parameters"),
     (lambda d: d.assign(g=range(len(d))), {}, "as many levels as there are rows"),

@@ -70,6 +70,27 @@ def test_terms_of_a_linear_model_are_lmertests(linear, reference, kind):
     same_tests(anova(linear, type=kind), reference["linear"][f"type{kind}"])
 
 
+def test_kenward_roger_is_pbkrtests(linear, reference):
+    same_tests(anova(linear, ddf="kenward-roger"), reference["linear"]["kenward_roger"])
+
+
+def test_kenward_roger_with_slopes_and_crossed_groups(data, reference):
+    fit = lmm("y ~ variant + x + task + (1 + x | item) + (1 | model)", data)
+    same_tests(anova(fit, ddf="kenward-roger"), reference["crossed"]["kenward_roger"])
+
+
+def test_crossed_groups_with_slopes(data, reference):
+    fit = lmm("y ~ variant * task + x + (1 + x | item) + (1 | model)", data)
+    same_tests(anova(fit), reference["slopes"]["type3"])
+    same_rows(means(fit, ["variant", "task"], contrasts="pairwise"), reference["slopes"]["pairs"])
+
+
+def test_kenward_roger_is_for_linear_models_by_reml(linear, share):
+    for fit in (share, linear.by_likelihood()):
+        with pytest.raises(UserError, match="linear models fitted by REML"):
+            anova(fit, ddf="kenward-roger")
+
+
 def test_type_three_does_not_depend_on_the_contrasts(unbalanced, reference):
     coded = lmm("y ~ C(variant, contr.sum) * C(task, contr.helmert) * x + (1 | item)", unbalanced)
     table = anova(coded)
@@ -308,3 +329,65 @@ def test_marginal_means_of_a_linear_model_are_the_usual_ones(linear):
     pd.testing.assert_frame_equal(means(linear, "task", marginal=True), means(linear, "task"))
     with pytest.raises(UserError, match="leave scale='response'"):
         means(linear, "task", marginal=True, scale="link")
+
+
+MODELS = {
+    "binomial": ("correct ~ variant * task + x + (1 | item) + (1 | model)", {"family": "binomial"}),
+    "probit": ("correct ~ variant * task + x + (1 | item)", {"family": "binomial", "link": "probit"}),
+    "poisson": ("events ~ variant * task + x + offset(log(exposure)) + (1 | item)", {"family": "poisson"}),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def generalised(request, data, reference):
+    formula, options = MODELS[request.param]
+    return glmm(formula, data, **options), reference[request.param]
+
+
+def test_terms_of_generalised_models_are_wald_tests(generalised):
+    """emmeans' joint_tests gives F with the residual degrees of freedom of the fit, from which chi-square follows."""
+    fit, theirs = generalised
+    table = anova(fit).set_index("term")
+    assert np.isinf(table["den_df"]).all()
+    for row in theirs["tests"]:
+        chi2 = row["df1"] * stats.f.isf(row["p.value"], row["df1"], row["df2"])
+        assert table.loc[row["model.term"], "statistic"] == pytest.approx(chi2, rel=1e-3)
+    one = hypothesis(fit, "x = 0").iloc[0]
+    assert table.loc["x", "statistic"] == pytest.approx(one["statistic"] ** 2)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("link", {"factors": "variant", "by": "task", "scale": "link"}), ("response", {"factors": "variant", "by": "task"}),
+    ("task", {"factors": "task"}), ("pairs", {"factors": "task", "contrasts": "pairwise"}),
+    ("pairs_by", {"factors": "task", "by": "variant", "contrasts": "pairwise", "adjust": "holm"}),
+    ("all_pairs", {"factors": ["variant", "task"], "contrasts": "pairwise"}),
+])
+def test_means_of_generalised_models_are_emmeans(generalised, name, arguments):
+    fit, theirs = generalised
+    table = means(fit, **arguments)
+    rows = [{k: v for k, v in row.items() if k != "df"} for row in theirs[name]]
+    same_rows(table.assign(df=np.nan), [{**dict(list(r.items())[:k]), "df": None, **dict(list(r.items())[k:])}
+                                        for r in rows for k in [_after_error(r)]])
+    if "contrast" in table:
+        assert list(table["contrast"]) == [row["contrast"] for row in theirs[name]]
+
+
+def _after_error(row):
+    return list(row).index("SE") + 1
+
+
+def test_marginal_accuracy_of_a_probit_model_has_a_closed_form(data):
+    """E Phi(eta + b) = Phi(eta / sqrt(1 + var b))."""
+    fit = glmm(MODELS["probit"][0], data, **MODELS["probit"][1])
+    eta = means(fit, ["variant", "task"], scale="link")["estimate"].to_numpy()
+    variance = fit.varcorr()["variance_or_cov"].sum()
+    expected = stats.norm.cdf(eta / np.sqrt(1 + variance))
+    np.testing.assert_allclose(means(fit, ["variant", "task"], marginal=True)["estimate"], expected, rtol=1e-8)
+
+
+def test_marginal_counts_have_a_closed_form(data):
+    """E exp(eta + b) = exp(eta + var b / 2), averaged over the grid after the transformation."""
+    fit = glmm(MODELS["poisson"][0], data, **MODELS["poisson"][1])
+    eta = means(fit, ["variant", "task"], scale="link")["estimate"].to_numpy().reshape(3, 2)
+    expected = np.exp(eta + fit.varcorr()["variance_or_cov"].sum() / 2).mean(axis=0)
+    np.testing.assert_allclose(means(fit, "variant", marginal=True)["estimate"], expected, rtol=1e-8)

@@ -25,11 +25,14 @@ def calibration():
     return script("calibration")
 
 
-@pytest.mark.parametrize("model", ["lmm", "beta"])
-def test_wald_intervals_cover(calibration, model):
+TERMS = {"lmm": 5, "beta": 7, "binomial": 5, "nbinom2": 6, "cumulative": 7}
+
+
+@pytest.mark.parametrize(("model", "terms"), TERMS.items())
+def test_wald_intervals_cover(calibration, model, terms):
     found = calibration.run(partial(calibration.wald_panel, model), 24, 5, 1)
     table = calibration.coverage(found, calibration.truth(model))
-    assert table["failed"] == 0 and len(table["coverage"]) == (5 if model == "lmm" else 7)
+    assert table["failed"] == 0 and len(table["coverage"]) == terms
     assert min(table["coverage"].values()) > 0.95 - 4 * table["standard_error"]
     assert np.mean(list(table["coverage"].values())) > 0.9
 
@@ -41,7 +44,7 @@ def test_workers_do_not_change_a_study(calibration):
 
 def test_results_of_the_study_are_within_the_promised_range():
     results = json.loads((ANALYSIS / "results" / "calibration.json").read_text())
-    for name in ("wald lmm", "wald beta"):
+    for name in ["wald lmm", "wald beta", "wald binomial", "wald nbinom2", *({"wald cumulative"} & set(results))]:
         assert results[name]["panels"] == 1000
         assert all(0.925 <= share <= 0.975 for share in results[name]["coverage"].values())
     for name in {"bootstrap lmm", "bootstrap beta"} & set(results):

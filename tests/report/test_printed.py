@@ -107,3 +107,15 @@ def test_stars(p, shown):
 
 def test_an_interval_without_an_end_is_missing():
     assert interval(np.nan, 1.0) == "–" and interval(-1, 1, "{:.1f}") == "[-1.0, 1.0]"
+
+
+def test_markdown_shows_markup_as_text_and_keeps_its_columns():
+    text = markdown(pd.DataFrame({"task": ["a|b", "<b>c</b>", "d\ne"], "value": [1, 2, 3]}))
+    assert "a\\|b" in text and "&lt;b&gt;c&lt;/b&gt;" in text and "d e" in text and len(text.splitlines()) == 5
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+def test_no_text_of_a_csv_is_a_spreadsheets_formula(text):
+    shown = printed.csv(pd.DataFrame({"name": [text], "value": [-1.5]}))
+    assert shown.splitlines()[1].startswith("'") or shown.splitlines()[1].startswith('"\'')
+    assert shown.splitlines()[1].endswith("-1.5")

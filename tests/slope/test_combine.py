@@ -78,3 +78,12 @@ def test_order_of_cells_and_units_change_nothing():
     p = rng.permutation(FAMILIES * TASKS)
     other = combine(1000 * values[p], 1e6 * sampling[np.ix_(p, p)], CellGrid(FAMILY[p], TASK[p]))
     assert (other.value / 1000, other.se / 1000, other.df) == pytest.approx((one.value, one.se, one.df), rel=1e-3)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(0.3, TASKS - 1), (50.0, 50.0)])
+def test_degrees_of_freedom_have_a_floor(monkeypatch, own, expected):
+    from canopy_stats.slope import combine as module
+
+    monkeypatch.setattr(module, "_satterthwaite", lambda *_: own)
+    values = np.random.default_rng(1).standard_normal(FAMILIES * TASKS)
+    assert combine(values, np.eye(FAMILIES * TASKS), CellGrid(FAMILY, TASK)).df == expected

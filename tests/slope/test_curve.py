@@ -11,6 +11,7 @@ from scipy import stats
 
 import canopy_stats as cs
 from canopy_stats.slope import curve as curves
+from canopy_stats.slope.columns import with_columns
 from canopy_stats.slope.curve import agreement, specification_curve
 from canopy_stats.slope.simulate import Scenario, simulate_panel
 from canopy_stats.slope.specifications import make_grid, shared_rates
@@ -76,7 +77,7 @@ def test_paper_model_is_the_direct_glmm(panel, by_hand):
 
 
 def test_linear_rows_are_lmms_on_their_rows(small, by_hand):
-    inside = shared_rates(by_hand)
+    inside = shared_rates(with_columns(by_hand))
     for rate, extra in (("straight", ""), ("smooth", "+ ns(R_sc, 4)")):
         for support, rows in (("all", by_hand), ("shared", by_hand[inside])):
             with pytest.warns() if extra else nullcontext():
@@ -115,12 +116,15 @@ def test_varying_slopes_enter_by_task_and_family(panel, by_hand):
 def test_shared_rates_are_those_of_the_robust_slope(panel):
     from canopy_stats.slope.support import common_support
 
-    support = common_support(panel)
-    assert shared_rates(panel).tolist() == support.inside.tolist()
-    ends = panel.groupby(["task", "model_variant"])["R_bar"].quantile([0.025, 0.975]).unstack()
-    low, high = (ends[q].groupby("task").agg(how) for q, how in ((0.025, "max"), (0.975, "min")))
-    inside = panel["R_bar"].between(panel["task"].map(low), panel["task"].map(high))
-    assert inside.tolist() == support.inside.tolist() and 0 < inside.sum() < len(panel)
+    data = with_columns(panel)
+    support = common_support(data)
+    keys = ["task", "model_name"]
+    ends = panel.groupby([*keys, "model_variant"])["R_bar"].quantile([0.025, 0.975]).unstack()
+    low, high = (ends[q].groupby(keys).agg(how) for q, how in ((0.025, "max"), (0.975, "min")))
+    at = pd.MultiIndex.from_frame(panel[keys])
+    inside = panel["R_bar"].between(low.loc[at].to_numpy(), high.loc[at].to_numpy())
+    assert support.table["kept"].all() and inside.tolist() == shared_rates(data).tolist() == support.near.tolist()
+    assert support.inside.sum() < inside.sum() < len(panel) and not (support.inside & ~inside).any()
 
 
 def test_paper_rows_are_the_papers_models(panel):

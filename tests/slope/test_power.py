@@ -273,6 +273,10 @@ def test_edges_and_choices_are_told():
 # --- refusals ---------------------------------------------------------------------------------------------------
 
 
+def last_cell(panel):
+    return (panel["task"] == "task1") & (panel["model_name"] == "family2")
+
+
 SIZES = {"prompts": [10], "rollouts": [6], "effect": 0.2}
 
 
@@ -287,6 +291,8 @@ SIZES = {"prompts": [10], "rollouts": [6], "effect": 0.2}
     (made(QUIET).drop(columns="se_D"), {"model": "interaction"},
      r"it lacks se_D. canopy_stats.panel makes them .* or ask for rollouts=\[12\], as the pilot has"),
     (made(QUIET).assign(cov_DN=np.nan), {"model": "interaction"}, "it lacks finite jackknife columns"),
+    (made(QUIET)[lambda p: ~last_cell(p) | (p["model_variant"] == "base")], {}, "one variant only in task1 / family2"),
+    (made(QUIET)[lambda p: ~last_cell(p)], {}, "lack some of the pilot's tasks"),
     (made(QUIET).assign(R_bar=lambda p: p["R_bar"].where(p.index > 2, 0.0)), {}, "3 rows have an entropy rate of zero"),
 ])
 def test_refusals(panel, arguments, message):

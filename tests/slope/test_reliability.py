@@ -85,3 +85,25 @@ def test_missing_cells_of_a_prompt():
     panel = cs.simulate_panel(cs.Scenario(prompts=30, rollouts=10), np.random.default_rng(1)).drop(index=[0, 5, 700])
     data = calibrated(panel).data
     assert len(data) == len(panel) and np.isfinite(data[["log_R", "R_cal", "log_N", "D_cal"]].to_numpy()).all()
+
+
+def test_error_of_a_reliability_is_the_spread_over_samples():
+    """The delta method against 200 cells drawn anew."""
+    found = [calibrated(one_cell(n=150, seed=seed)[0]).table.iloc[0] for seed in range(200)]
+    spread = np.std([row["reliability_R"] for row in found])
+    assert np.mean([row["reliability_R_std_error"] for row in found]) == pytest.approx(spread, rel=0.2)
+    assert not any(row["clamped"] for row in found)
+
+
+def test_a_rate_that_is_mostly_error_is_clamped():
+    frame, _ = one_cell(n=300, error=0.6, spread=0.05)
+    row = calibrated(frame).table.iloc[0]
+    assert row["clamped"] and row["reliability_R"] == pytest.approx(0.2)
+
+
+def test_zeros_and_ones_stay_what_they_are():
+    frame, _ = one_cell(200, with_d=0.03)
+    d = frame["D"].where(frame.index > 2, 0.0).where(frame.index != 5, 1.0)
+    data = calibrated(frame.assign(D=d)).data
+    assert (data["D_cal"].iloc[:3] == 0).all() and data["D_cal"].iloc[5] == 1
+    assert data["D_cal"].drop([0, 1, 2, 5]).between(1e-6, 1 - 1e-6).all()

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import canopy_stats as cs
 from canopy_stats.schema import UserError
@@ -146,6 +147,18 @@ def test_a_cell_with_one_variant_is_left_out_by_name(panel):
     assert found.difference.estimate == pytest.approx(again.estimate, abs=0.05)
 
 
+def test_a_task_of_one_prompt_is_left_out_by_name():
+    noisy = panel_of(LAW.but(rollouts=10))
+    kept = (noisy["task"] != "task1") | (noisy["prompt_id"] == "000")
+    found = cs.slope_change(noisy[kept], model="robust")
+    names = ", ".join(f"task1 / family{k}" for k in range(3))
+    assert found.identified and f"Left out: {names} (for want of common support)." in found.notes
+    assert set(found.calibration["task"]) == {"task0", "task2", "task3"}
+    again = cs.slope_change(noisy[noisy["task"] != "task1"], model="robust").difference
+    scale = noisy[kept]["R_bar"].std() / noisy[noisy["task"] != "task1"]["R_bar"].std()
+    assert found.difference.estimate == pytest.approx(scale * again.estimate, rel=1e-3)
+
+
 def test_one_family_is_not_available(panel):
     found = cs.slope_change(panel[panel["model_name"] == "family0"], model="robust")
     assert not found.identified and found.verdict.startswith("Not available: one family.")
@@ -200,3 +213,50 @@ def test_refuses_a_correction_that_it_cannot_make(panel):
         cs.slope_change(panel, model="robust", correct=True)
     with pytest.raises(UserError, match="correct= belongs to model='robust'"):
         cs.slope_change(panel, model="interaction", correct=True)
+
+
+# --- combining, in detail ---------------------------------------------------------------------------------------
+
+
+def test_ratio_rests_on_the_smallest_df_and_the_covariance_of_both_slopes():
+    from canopy_stats.mixed.ratios import fieller
+    from canopy_stats.slope.combine import Combined
+    from canopy_stats.slope.robust import change_of
+
+    one = {"base": Combined(0.5, 0.1, 9.0, np.ones(1), {}), "tuned": Combined(0.9, 0.15, 4.0, np.ones(1), {}),
+           "difference": Combined(0.4, 0.12, 6.0, np.ones(1), {})}
+    covariance = (0.1**2 + 0.15**2 - 0.12**2) / 2
+    for smallest in ("base", "tuned", "difference"):
+        parts = {name: Combined(c.value, c.se, 2.5 if name == smallest else c.df, c.weights, c.spread)
+                 for name, c in one.items()}
+        base, tuned, change, ratio = change_of(parts)
+        joint = np.array([[0.15**2, covariance], [covariance, 0.1**2]])
+        expected = fieller(0.9, 0.5, joint, stats.t.ppf(0.975, 2.5))
+        assert tuple(ratio.interval) == pytest.approx((expected.low, expected.high))
+        assert (ratio.df, ratio.pvalue) == (2.5, change.pvalue) and base.df == parts["base"].df
+        assert change.interval[1] - 0.4 == pytest.approx(0.12 * stats.t.ppf(0.975, parts["difference"].df))
+
+
+def test_cells_that_carry_much_and_rates_that_are_hardly_measured_are_named():
+    from canopy_stats.slope import robust_words as words
+
+    cells = pd.DataFrame({"task": ["a", "b", "c"], "model_name": "f", "weight": [0.5, 0.3, 0.2]})
+    assert words.weight_notes(cells) == ("a / f carries 50% of the weight.",)
+    assert len(words.weight_notes(cells.assign(weight=[0.6, -0.1, 0.5]))) == 3
+    table = pd.DataFrame({"task": "a", "model_name": ["f", "g"], "model_variant": "base",
+                          "reliability_R": [0.2, 0.6], "clamped": [True, False]})
+    notes = words.correction_notes(table, None)
+    assert "below 0.5 in 1 of 2 cells (lowest 0.20)" in notes[1] and notes[2].endswith("a / f (base).")
+    assert words.correction_notes(table.iloc[:0], None) == (words.NO_COLUMNS,)
+    assert words.correction_notes(table.iloc[:0], False) == (words.SWITCHED_OFF,)
+
+
+def test_errors_of_the_reliabilities_widen_the_cells():
+    from canopy_stats.slope.robust import _relative_errors
+
+    names = pd.DataFrame({"task": ["a", "a"], "model_name": ["f", "g"]})
+    table = pd.DataFrame({"task": "a", "model_name": ["g", "f", "f", "g"],
+                          "model_variant": ["base", "dpo", "base", "dpo"],
+                          "reliability_R": [0.5, 0.8, 0.4, 1.0], "reliability_R_std_error": [0.05, 0.04, 0.1, 0.01]})
+    np.testing.assert_allclose(_relative_errors(names, table), [0.25, 0.1, 0.05, 0.01])
+    np.testing.assert_array_equal(_relative_errors(names, table.iloc[:0]), np.zeros(4))

@@ -22,10 +22,11 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def few_figures():
     """Two figures stand for all: what they show is tested elsewhere, and drawing takes longer than all else here."""
-    from canopy_stats.study import catalogue
+    from canopy_stats.report import catalogue
 
+    few = {name: catalogue.FIGURES[name] for name in ("slopes", "lengths")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "FIGURES", {name: catalogue.FIGURES[name] for name in ("slopes", "lengths")})
+        patch.setitem(catalogue.CATALOGUE, "figures", few)
         yield
 
 

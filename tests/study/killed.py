@@ -21,11 +21,10 @@ from fake_engine import FakeEngine
 from matplotlib.figure import Figure
 
 from canopy_stats import files
-from canopy_stats.schema import SamplingPolicy
-from canopy_stats.study import Checkpoint, Family, Study, catalogue, run_study
-from canopy_stats.study.chain import STAGES
-from canopy_stats.study.record import Ablation
+from canopy_stats.report import catalogue
+from canopy_stats.study import Ablation, Checkpoint, Embedder, Judge, Law, ModelFamily, Study, run_study
 from canopy_stats.study.result import content_hash
+from canopy_stats.study.stages import KINDS
 
 
 class Speaking(FakeEngine):
@@ -38,11 +37,11 @@ class Speaking(FakeEngine):
 def study(folder: Path) -> Study:
     path = folder / "walk.jsonl"
     path.write_text("".join(json.dumps({"id": f"p{i}", "prompt": "x" * (i + 1)}) + "\n" for i in range(10)))
-    pair = Family("fake", tuple(Checkpoint(variant, object(), chat=False) for variant in ("base", "instruct")))
-    return Study("Killed", "", (pair,), {"walk": path}, SamplingPolicy(max_new_tokens=9), 5, embedder="tfidf",
-                 drift_tokens=20, check_sample=2, engine=Speaking(),
-                 judge={"kind": "embedding", "embedder": "tfidf", "threshold": 0.3, "m": 3},
-                 ablations=(Ablation("cool", policy=SamplingPolicy(temperature=0.5, max_new_tokens=9)),))
+    pair = ModelFamily(name="fake", base=Checkpoint(model=object()), tuned=Checkpoint(model=object(), chat=False))
+    return Study(title="Killed", families=[pair], tasks={"walk": path}, law=Law(max_new_tokens=9), rollouts=5,
+                 embedders=[Embedder(model="tfidf")], drift_tokens=20, check_sample=2, engine=Speaking(),
+                 judge=Judge(kind="embedding", embedder="tfidf", threshold=0.3, m=3),
+                 ablations=[Ablation(name="cool", law=Law(temperature=0.5))])
 
 
 class Killer:
@@ -86,9 +85,9 @@ def killed(folder: Path, out: Path, stage: str, spared: int) -> bool:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    catalogue.FIGURES = {name: catalogue.FIGURES[name] for name in ("slopes", "lengths")}
+    catalogue.CATALOGUE["figures"] = {name: catalogue.FIGURES[name] for name in ("slopes", "lengths")}
     run_study(study(folder), folder / "whole", say=lambda line: None, progress=False)
-    hit = [stage for place, stage in enumerate(STAGES) if killed(folder, folder / "out", stage, place % 2)]
+    hit = [stage for place, stage in enumerate(KINDS) if killed(folder, folder / "out", stage, place % 2)]
     run_study(study(folder), folder / "out", say=lambda line: None, progress=False)
     print(json.dumps({"hit": hit, "whole": content_hash(folder / "whole"), "resumed": content_hash(folder / "out"),
                       "torch": "torch" in sys.modules}))

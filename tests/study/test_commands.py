@@ -12,8 +12,10 @@ import time
 import pytest
 
 from canopy_stats import cli
-from canopy_stats.study import chain, read_study
-from canopy_stats.study.fits import change_from_dict, change_to_dict, read_changes
+from canopy_stats.report.folder import Folder
+from canopy_stats.slope import change_from_dict
+from canopy_stats.study import pipeline, read_study
+from canopy_stats.study.parts import parts_of
 from canopy_stats.study.result import content_hash
 
 RUN = [sys.executable, "-m", "canopy_stats", "run"]
@@ -35,9 +37,11 @@ def test_a_study_from_plan_to_report(capsys, make_study, tmp_path):
     code, said, _ = told(capsys, "status", path)
     assert code == 0 and "0 of 2 runs are done, 0 tokens so far" in said and not out.exists()
     code, said, err = told(capsys, "run", path)
-    assert code == 0 and "interaction" in said and "report:" in said, err
+    assert code == 1 and "interaction" in said and "report:" in said, err
+    assert said.count("the length cap ended") == 1 and "The study is incomplete" in said and "ns(" not in said
     code, said, _ = told(capsys, "status", path)
     assert code == 0 and "2 of 2 runs are done" in said and "7 of 7 later stages are done" in said
+    assert said.count("the length cap ended") == 1
     before = content_hash(out)
     (out / "summary.md").unlink()
     code, said, _ = told(capsys, "report", path)
@@ -45,16 +49,17 @@ def test_a_study_from_plan_to_report(capsys, make_study, tmp_path):
     assert content_hash(out) == before
     assert not any(word in (out / "summary.md").read_text() for word in ("2026", " s,", "Time"))
     code, said, err = told(capsys, "run", path, "--quiet")
-    assert (code, said.strip()) == (0, str(out / "summary.md")) and "rollouts" not in err
+    assert (code, said.strip()) == (1, str(out / "summary.md")) and "rollouts" not in err
 
 
 def test_slope_changes_survive_the_disk(make_study, tmp_path):
     study = read_study(make_study()).study
-    chain.run_stages(study, tmp_path / "out", ["generate", "embed", "panel", "fit"], say=lambda _: None, progress=False)
-    changes = read_changes(tmp_path / "out")
+    pipeline.run_stages(study, tmp_path / "out", ["generate", "embed", "panel", "fit"], say=lambda _: None,
+                        progress=False)
+    changes = Folder(tmp_path / "out").changes
     assert ("interaction", "instruct") in changes
     for change in changes.values():
-        again = change_from_dict(change_to_dict(change), change.fit)
+        again = change_from_dict(change.to_dict(), change.fit)
         assert repr(again) == repr(change) and again.ratio.interval.kind == change.ratio.interval.kind
     fit = changes["interaction", "instruct"].fit
     assert fit is not None and fit.params["R_bar"] == pytest.approx(changes["interaction", "instruct"].base.estimate)
@@ -79,7 +84,7 @@ def test_help_has_an_example_and_fits_a_line(capsys, command):
 
 def test_the_command_knows_every_stage(capsys, make_study):
     path = make_study()
-    for stage in chain.STAGES[1:]:
+    for stage in pipeline.KINDS[1:]:
         code, _, err = told(capsys, "run", path, "--only", stage)
         assert code == (0 if stage == "judge" else 2) and ("needs" in err or stage == "judge")
 
@@ -95,8 +100,8 @@ def test_a_full_disk_is_said_and_what_is_done_stays(make_study, tmp_path):
     last = failed.stderr.splitlines()[-1]
     assert "Could not write" in last and "nothing half-written is kept" in last and "run the command again" in last
     study = read_study(path).study
-    parts, _ = chain.run_stages(study, tmp_path / "out", ["generate"], say=lambda _: None, progress=False)
-    whole, _ = chain.run_stages(study, tmp_path / "whole", ["generate"], say=lambda _: None, progress=False)
+    parts, _ = pipeline.run_stages(study, tmp_path / "out", ["generate"], say=lambda _: None, progress=False)
+    whole, _ = pipeline.run_stages(study, tmp_path / "whole", ["generate"], say=lambda _: None, progress=False)
     assert parts[0].contents == whole[0].contents
 
 
@@ -109,7 +114,7 @@ def test_workers_end_with_a_killed_caller(make_study, tmp_path):
     caller.kill()
     caller.wait()
     assert _wait(lambda: [True] if not any(_works(w) for w in workers) else [], 60)
-    runs = chain.parts_of(read_study(path).study, tmp_path / "out")[0].runs
+    runs = parts_of(read_study(path).study, tmp_path / "out")[0].runs
     assert runs is None  # they did not just come to their end
 
 
@@ -135,7 +140,7 @@ def _wait(found, seconds):
 
 def test_a_pilot_of_few_prompts_ends_with_a_report_that_says_what_it_lacks(make_study, tmp_path, capsys):
     code, said, _ = told(capsys, "run", make_study(prompts_per_task=3))
-    assert code == 0 and "No slopes (instruct): The panel has 3 prompts; a slope needs at least 10" in said
+    assert code == 1 and "No slopes (instruct): The panel has 3 prompts; a slope needs at least 10" in said
     left_out = (tmp_path / "out" / "tables" / "left_out.txt").read_text()
     assert "left out: slopes: The panel has 3 prompts" in left_out
     assert "No slopes (instruct)" in (tmp_path / "out" / "summary.md").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from canopy_stats.study.chain import STAGES
+from canopy_stats.study.stages import KINDS
 
 PROGRAM = Path(__file__).with_name("killed.py")
 
@@ -20,5 +20,5 @@ def test_killed_in_every_stage(tmp_path):
     told = subprocess.run([sys.executable, "-W", "ignore", str(PROGRAM), str(tmp_path)], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     found = json.loads(told.stdout.splitlines()[-1])
-    assert found["hit"] == list(STAGES) and not found["torch"]
+    assert found["hit"] == list(KINDS) and not found["torch"]
     assert found["resumed"] == found["whole"]

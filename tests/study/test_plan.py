@@ -11,8 +11,8 @@ from small_studies import write_study
 
 from canopy_stats.schema import UserError
 from canopy_stats.study import plan, read_study
-from canopy_stats.study.chain import run_stages
-from canopy_stats.study.record import Checkpoint
+from canopy_stats.study.pipeline import run_stages
+from canopy_stats.study.spec import Checkpoint
 
 STUDIES = Path(__file__).resolve().parents[2] / "analysis" / "studies"
 
@@ -78,7 +78,7 @@ def test_size_from_a_name(model, size):
 def test_size_from_weights(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"0" * 4_000_000)
     assert plan.billions(tmp_path) == pytest.approx(0.002)
-    assert plan.guessed_speed(Checkpoint("base", tmp_path, False)) == plan.FASTEST
+    assert plan.guessed_speed(Checkpoint(model=tmp_path)) == plan.FASTEST
 
 
 @pytest.mark.parametrize("options", [{"mean_length": 0}, {"tokens_per_second": -1}, {"mean_length": float("nan")}])

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from canopy_stats.schema import UserError
-from canopy_stats.study.prompts import FewShot, choose_prompts, examples, with_examples
+from canopy_stats.study.prompts import choose_prompts, examples, with_examples
+from canopy_stats.study.spec import FewShot
 
 POOL = [{"prompt": f"q{i}", "answer": f"a{i}", "task": "math" if i < 5 else "stories"} for i in range(10)]
 PROMPTS = [json.dumps({"id": f"p{i}", "prompt": f"question {i}", "source": "here"}) for i in range(8)]
@@ -27,7 +28,7 @@ def shown(line):
 
 
 def test_examples_stand_before_the_prompt_and_come_from_the_pool_of_the_task(pool):
-    for line, plain in zip(with_examples(PROMPTS, FewShot(str(pool), 3), "math"), PROMPTS, strict=True):
+    for line, plain in zip(with_examples(PROMPTS, FewShot(pool=str(pool), shots=3), "math"), PROMPTS, strict=True):
         before, last = shown(line)
         assert last == json.loads(plain)["prompt"]
         assert len(set(before)) == 3
@@ -37,17 +38,17 @@ def test_examples_stand_before_the_prompt_and_come_from_the_pool_of_the_task(poo
 
 
 def test_a_prompts_examples_depend_on_seed_task_and_prompt_alone(pool):
-    shots = FewShot(str(pool), 2, seed=3)
+    shots = FewShot(pool=str(pool), shots=2, seed=3)
     whole = with_examples(PROMPTS, shots, "math")
     assert with_examples(PROMPTS[::-1], shots, "math") == whole[::-1]
     assert with_examples(PROMPTS[2:3], shots, "math") == whole[2:3]
-    assert with_examples(PROMPTS, FewShot(str(pool), 2, seed=4), "math") != whole
+    assert with_examples(PROMPTS, FewShot(pool=str(pool), shots=2, seed=4), "math") != whole
     assert len({tuple(shown(line)[0]) for line in whole}) > 1
 
 
 def test_a_prompt_is_never_its_own_example(pool):
     lines = [json.dumps({"prompt": f"q{i}"}) for i in range(5)]
-    for line in with_examples(lines, FewShot(str(pool), 5), "math"):
+    for line in with_examples(lines, FewShot(pool=str(pool), shots=5), "math"):
         before, last = shown(line)
         assert last not in [prompt for prompt, _ in before]
 
@@ -58,7 +59,7 @@ def test_ids_are_those_of_the_prompts_without_examples(pool, tmp_path):
     source = tmp_path / "plain.jsonl"
     source.write_text("".join(json.dumps({"prompt": f"question {i}"}) + "\n" for i in range(4)))
     plain = read_prompts(choose_prompts(source, None, tmp_path / "a.jsonl"))
-    dressed = read_prompts(choose_prompts(source, None, tmp_path / "b.jsonl", FewShot(str(pool), 2), "math"))
+    dressed = read_prompts(choose_prompts(source, None, tmp_path / "b.jsonl", FewShot(pool=str(pool), shots=2), "math"))
     assert [i for i, _ in plain] == [i for i, _ in dressed] == ["0", "1", "2", "3"]
 
 
@@ -73,8 +74,8 @@ def test_a_broken_example_is_named_by_its_line(pool, line, message):
 
 def test_what_cannot_be_dressed_is_refused(pool):
     with pytest.raises(UserError, match="few_shot.shots is 9, but pool.jsonl has 6 examples for math"):
-        with_examples(PROMPTS, FewShot(str(pool), 9), "math")
+        with_examples(PROMPTS, FewShot(pool=str(pool), shots=9), "math")
     with pytest.raises(UserError, match="Prompt 1 is not a text"):
-        with_examples(['{"prompt": [{"role": "user", "content": "x"}]}'], FewShot(str(pool), 1), "math")
+        with_examples(['{"prompt": [{"role": "user", "content": "x"}]}'], FewShot(pool=str(pool), shots=1), "math")
     with pytest.raises(UserError, match="Prompt 1 is not a JSON object"):
-        with_examples(["x"], FewShot(str(pool), 1), "math")
+        with_examples(["x"], FewShot(pool=str(pool), shots=1), "math")

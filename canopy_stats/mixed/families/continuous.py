@@ -13,9 +13,9 @@ import numpy as np
 from scipy import special, stats
 
 from canopy_stats.mixed.families.chain import through
-from canopy_stats.mixed.families.links import POSITIVE, REAL, choose_link
+from canopy_stats.mixed.families.links import POSITIVE, REAL, choose_link, unit_of
+from canopy_stats.mixed.families.polygamma import polygammas
 from canopy_stats.mixed.families.record import Array, Density, Derivatives, Family, Others, Refusal
-from canopy_stats.mixed.polygamma import polygammas
 
 LARGEST_KAPPA = 25.0
 EDGE = 12.0
@@ -25,7 +25,7 @@ def _start_variance(y: Array, trials: Array, residual: Array) -> float:
     return float(np.log(max(float(np.var(residual)), 1e-300)))
 
 
-def _mean_sd(kappa: Array) -> float:
+def _mean_sd(kappa: Array, y: Array) -> float:
     return float(np.sqrt(np.mean(np.exp(kappa))))
 
 
@@ -65,7 +65,7 @@ def gaussian_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple
         lambda eta, rest, rng: chosen.predictor(eta) + np.exp(0.5 * rest.kappa) * rng.standard_normal(len(eta)), cdf,
         _none, lambda y, trials: chosen.forward(y if natural else np.maximum(y, 1e-3 * np.abs(y).mean())),
         _start_variance if natural else lambda y, trials, residual: float(np.log(np.var(y))),
-        dispersion="log sigma^2, the residual variance", unit=_mean_sd if natural else lambda kappa: 1.0,
+        dispersion="log sigma^2, the residual variance", unit=_mean_sd if natural else lambda kappa, y: 1.0,
         make=gaussian_family,
     )
 
@@ -76,7 +76,7 @@ def _positive(y: Array, trials: Array) -> Iterator[Refusal]:
 
 def lognormal_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[str, ...] = ()) -> Family:
     """log y is normal with mean eta and variance exp(kappa); mean of y exp(eta + sigma^2 / 2)."""
-    choose_link("lognormal", link, {"identity": REAL["identity"]})
+    choose_link("lognormal", link, {"log": POSITIVE["log"]})
 
     def bind(y: Array, rest: Others) -> Density:
         plain, log_y = gaussian_density(np.log(y), rest.kappa), np.log(y)
@@ -95,7 +95,7 @@ def lognormal_family(link: str | None, facts: tuple[Any, ...] = (), labels: tupl
         return p, p
 
     return Family(
-        "lognormal", "identity", bind, mean,
+        "lognormal", "log", bind, mean,
         lambda eta, rest: mean(eta, rest) ** 2 * np.expm1(np.exp(rest.kappa)),
         lambda eta, rest, rng: np.exp(eta + np.exp(0.5 * rest.kappa) * rng.standard_normal(len(eta))), cdf, _positive,
         lambda y, trials: np.log(y), _start_variance, dispersion="log sigma^2, the residual variance of the logarithm",
@@ -142,5 +142,6 @@ def gamma_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[st
         lambda eta, rest: mean(eta, rest) ** 2 * np.exp(-rest.kappa), draw, cdf, _positive,
         lambda y, trials: chosen.forward(y),
         lambda y, trials, residual: -float(np.log(np.clip(np.var(np.log(y)), 1e-8, 1e2))),
-        dispersion="log shape: the variance is mu^2 / shape", kappa_edge=EDGE, make=gamma_family,
+        dispersion="log shape: the variance is mu^2 / shape", unit=unit_of(chosen),
+        kappa_range=(-np.inf, EDGE), make=gamma_family,
     )

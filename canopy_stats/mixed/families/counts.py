@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special, stats
 
 from canopy_stats.mixed.families.chain import through
-from canopy_stats.mixed.families.links import POSITIVE, Link, choose_link
+from canopy_stats.mixed.families.links import POSITIVE, Link, choose_link, unit_of
 from canopy_stats.mixed.families.record import Array, Density, Derivatives, Family, Maker, Others, Refusal
 from canopy_stats.mixed.families.rising import rising
 
@@ -132,8 +132,9 @@ def _family(
     return Family(
         name, link.name, lambda y, rest: through(link, density(y, rest.kappa)), mean,
         lambda eta, rest: variance(mean(eta, rest), rest.kappa), draw, cdf, whole, _start(link), start_kappa,
-        dispersion=dispersion, eta_range=(-EDGE, np.inf), kappa_edge=EDGE, counts=True,
-        make=make,
+        dispersion=dispersion, unit=unit_of(link), eta_range=(-EDGE if link.natural is None else -np.inf, np.inf),
+        kappa_range=(-np.inf, EDGE) if name == "nbinom2" else (-EDGE, np.inf), counts=True, make=make,
+        sharp="the counts vary as Poisson ones do, try that family.",
     )
 
 

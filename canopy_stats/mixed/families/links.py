@@ -119,3 +119,8 @@ def choose_link(family: str, link: str | None, known: dict[str, Link]) -> Link:
     if name not in known:
         raise UserError(f"family={family!r} has no link {name!r}; choose one of {', '.join(known)}.")
     return known[name]
+
+
+def unit_of(link: Link) -> Callable[[Array, Array], float]:
+    """What counts as one on the scale of eta of a positive mean: 1 on the log scale, else the response's spread."""
+    return lambda kappa, y: 1.0 if link.natural is None else float(np.std(y))

@@ -99,7 +99,7 @@ Refusal = tuple[Array, str]
 """Mask (n,) of the rows that a family cannot have, and the sentence about them with {name} and {rows} to fill in."""
 
 
-def _one(kappa: Array) -> float:
+def _one(kappa: Array, y: Array) -> float:
     return 1.0
 
 
@@ -109,13 +109,14 @@ class Family:
 
     ``bind`` fixes response and other predictors and gives the density; ``mean`` and ``variance`` are of the response
     (of successes over trials where there are trials), ``draw`` is on the response's scale, ``cdf`` gives P(Y < y) and
-    P(Y <= y). ``start`` guesses eta from the response alone (NaN for rows that tell nothing), ``start_kappa`` the log
-    dispersion from the response, its trials and the residuals of that guess, ``start_zeta`` the logit of the
-    probability of a zero. ``dispersion`` says in words what kappa is, and is empty where there is no dispersion.
-    ``unit`` is what counts as one on the scale of eta; predictors outside ``eta_range`` and log dispersions beyond
-    ``kappa_edge`` are suspicious. ``zero`` is "inflation" or "hurdle" where zeros have a predictor of their own.
-    ``make`` builds the family from link, ``facts`` (what ``learn`` took from the response) and ``labels`` of its
-    categories; ``wrap`` adds zero inflation.
+    P(Y <= y), ``probabilities`` those of ordered categories (n, K). ``start`` guesses eta from the response alone (NaN
+    for rows that tell nothing), ``start_kappa`` the log dispersion from the response, its trials and the residuals of
+    that guess, ``start_zeta`` the logit of the probability of a zero. ``dispersion`` says in words what kappa is, and
+    is empty where there is no dispersion. ``unit`` is what counts as one on the scale of eta, from kappa and the
+    response; predictors outside ``eta_range`` and log dispersions beyond ``kappa_range`` (``sharp`` says what that
+    means) are suspicious. ``zero`` is "inflation" or "hurdle" where zeros have a predictor of their own. ``make``
+    builds the family from link, ``facts`` (what ``learn`` took from the response) and ``labels`` of its categories;
+    ``wrap`` adds zero inflation.
     """
 
     name: str
@@ -130,9 +131,10 @@ class Family:
     start_kappa: Callable[[Array, Array, Array], float] | None = None
     start_zeta: Callable[[Array], float] | None = None
     dispersion: str = ""
-    unit: Callable[[Array], float] = _one
+    unit: Callable[[Array, Array], float] = _one
     eta_range: tuple[float, float] = (-np.inf, np.inf)
-    kappa_edge: float = np.inf
+    kappa_range: tuple[float, float] = (-np.inf, np.inf)
+    sharp: str = "their responses hardly vary."
     cuts: Cuts = NO_CUTS
     probabilities: Callable[[Array, Others], Array] | None = None
     counts: bool = False

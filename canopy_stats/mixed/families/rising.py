@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from canopy_stats.mixed.polygamma import polygammas, stirling_series
+from canopy_stats.mixed.families.polygamma import polygammas, stirling_series
 
 Array = np.ndarray
 FAR = 50.0

@@ -14,8 +14,8 @@ from scipy import special
 
 from canopy_stats.mixed.families.chain import through
 from canopy_stats.mixed.families.links import SHARES, Link, choose_link
-from canopy_stats.mixed.families.record import NO_CUTS, Array, Cuts, Density, Derivatives, Family, Others, Refusal
-from canopy_stats.mixed.polygamma import polygammas
+from canopy_stats.mixed.families.polygamma import polygammas
+from canopy_stats.mixed.families.record import Array, Cuts, Density, Derivatives, Family, Others, Refusal
 
 LARGEST_ETA = 30.0
 LARGEST_KAPPA = 25.0
@@ -36,7 +36,7 @@ def beta_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[str
         lambda eta, rest, rng: beta_draw(chosen.predictor(eta), rest.kappa, rng),
         lambda y, eta, rest: beta_cdf(y, chosen.predictor(eta), rest.kappa), _beta_refuse,
         lambda y, trials: _inner(y, chosen), _start_kappa, dispersion="log phi, the precision",
-        eta_range=(-EDGE, EDGE), kappa_edge=EDGE, make=beta_family,
+        eta_range=(-EDGE, EDGE), kappa_range=(-np.inf, EDGE), make=beta_family,
     )
 
 
@@ -146,7 +146,7 @@ def ordbeta_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[
         lambda eta, rest, rng: _draw(eta, rest.kappa, *shares(eta, rest), rng),
         lambda y, eta, rest: _cdf(y, eta, rest.kappa, *shares(eta, rest)), lambda y, trials: _ordbeta_refuse(y),
         lambda y, trials: _inner(y, SHARES["logit"]), _start_kappa, dispersion="log phi, the precision between 0 and 1",
-        eta_range=(-EDGE, EDGE), kappa_edge=EDGE, cuts=cuts, make=ordbeta_family,
+        eta_range=(-EDGE, EDGE), kappa_range=(-np.inf, EDGE), cuts=cuts, make=ordbeta_family,
         learn=learn_edges, facts=(zeros, ones),
     )
 
@@ -161,20 +161,18 @@ def _ordbeta_refuse(y: Array) -> Iterator[Refusal]:
 
 def edge_cuts(zeros: bool, ones: bool) -> Cuts:
     """Cutpoints of the ordered beta: both as (c1, log(c2 - c1)), one as itself, none."""
-    if not (zeros or ones):
-        return NO_CUTS
+    names = ("threshold", "gap of the thresholds") if zeros and ones else ("threshold",) if zeros or ones else ()
 
     def points(cut: Array) -> Array:
         if zeros and ones:
             return np.array([cut[0], cut[0] + np.exp(cut[1])])
-        return np.array([cut[0], np.inf]) if zeros else np.array([-np.inf, cut[0]])
+        return np.array([cut[0] if zeros else -np.inf, cut[0] if ones else np.inf])
 
     def jacobian(cut: Array) -> Array:
         if zeros and ones:
             return np.array([[1.0, 0.0], [1.0, float(np.exp(cut[1]))]])
-        return np.array([[float(zeros)], [float(ones)]])
+        return np.array([[float(zeros)], [float(ones)]])[:, : len(cut)]
 
-    names = ("threshold", "gap of the thresholds") if zeros and ones else ("threshold",)
     return Cuts(("zero", "one"), names, points, jacobian, lambda y, eta: _start_cuts(y, eta, zeros, ones))
 
 
@@ -187,7 +185,7 @@ def _start_cuts(y: Array, eta: Array, zeros: bool, ones: bool) -> Array:
     )
     if zeros and ones:
         return np.array([low, np.log(max(high - low, 0.1))])
-    return np.array([low] if zeros else [high])
+    return np.array([low] if zeros else [high] if ones else [])
 
 
 def ordbeta_density(y: Array, rest: Others, cuts: Cuts) -> Density:
@@ -195,7 +193,7 @@ def ordbeta_density(y: Array, rest: Others, cuts: Cuts) -> Density:
     zero, one = y <= 0, y >= 1
     inner = ~(zero | one)
     part = beta_density(y[inner], rest.kappa[inner])
-    first, second = cuts.points(rest.cut) if len(rest.cut) else (-np.inf, np.inf)
+    first, second = cuts.points(rest.cut)
     sign_low, sign_high = np.where(zero, -1.0, 1.0), np.where(one, 1.0, -1.0)
 
     def density(eta: Array, order: int) -> Derivatives:
@@ -241,8 +239,7 @@ def _ordbeta(
 
 def _edge_shares(eta: Array, points: Array) -> tuple[Array, Array]:
     """Probabilities (n,) of an exact 0 and of an exact 1."""
-    low, high = points if len(points) else (-np.inf, np.inf)
-    return special.expit(low - eta), special.expit(eta - high)
+    return special.expit(points[0] - eta), special.expit(eta - points[1])
 
 
 def _mean(eta: Array, zero: Array, one: Array) -> Array:

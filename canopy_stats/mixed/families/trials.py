@@ -129,5 +129,6 @@ def betabinomial_family(link: str | None, facts: tuple[Any, ...] = (), labels: t
         lambda eta, rest: special.expit(s(eta)), lambda eta, rest: _variance(s(eta), excess(rest), rest.trials), draw,
         cdf, _refuse, _start(chosen), lambda y, trials, residual: 2.0,
         dispersion="log phi: the binomial variance times (n + phi) / (1 + phi)", eta_range=(-EDGE, EDGE),
-        kappa_edge=EDGE, trials=True, make=betabinomial_family,
+        kappa_range=(-np.inf, EDGE), sharp="the counts vary as binomial ones do, try that family.",
+        trials=True, make=betabinomial_family,
     )

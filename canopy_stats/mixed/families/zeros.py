@@ -70,12 +70,17 @@ def inflated_density(y: Array, rest: Others, family: Family) -> Density:
         twist = bend * (other - r)
         joined = replace(compose((value, r, bend, twist), at), fisher=at.fisher * stay)
         if order < 3:
-            return joined
+            return _second_order(joined)
         return replace(
             joined, z1=other - p, zz=bend - p * stay, dz=-bend * at.d1, ddz=-(twist * at.d1**2 + bend * at.d2),
         )
 
     return density
+
+
+def _second_order(at: Derivatives) -> Derivatives:
+    """Without third derivatives, which tell that everything is there."""
+    return Derivatives(at.value, at.d1, at.d2, at.fisher)
 
 
 def hurdle_poisson_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[str, ...] = ()) -> Family:
@@ -152,8 +157,8 @@ def hurdle_density(y: Array, rest: Others, family: Family) -> Density:
         part = minus(plain(eta[above], order), compose(_log_complement(none.value), none))
         spread = _spread(part, above, len(y))
         nothing = np.zeros(len(y))
-        last = {} if order < 3 else {"z1": z1, "zz": zz, "dz": nothing, "ddz": nothing}
-        return replace(spread, value=spread.value + log_zero, **last)
+        both = replace(spread, value=spread.value + log_zero)
+        return _second_order(both) if order < 3 else replace(both, z1=z1, zz=zz, dz=nothing, ddz=nothing)
 
     return density
 

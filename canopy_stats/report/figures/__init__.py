@@ -15,11 +15,14 @@ from canopy_stats.report.figures.lengths import (
     within_prompt,
     within_variances,
 )
+from canopy_stats.report.figures.power import power_figure
 from canopy_stats.report.figures.residuals import residual_diagnostics
+from canopy_stats.report.figures.rho import rho_figure
 from canopy_stats.report.figures.slopes import slope_forest
-from canopy_stats.report.style import save
+from canopy_stats.report.figures.specifications import specification_figure
+from canopy_stats.report.figures.style import save
 
 __all__ = ["active_profile", "cap_curves", "cap_ticks", "cohort_profile", "cohorts", "common_support",
            "decomposition_bars", "diversity_against_rate", "entropy_profile", "fitted_line", "hazard_map", "hazards",
-           "length_densities", "length_edges", "length_histograms", "residual_diagnostics", "save", "slope_forest",
-           "within_prompt", "within_variances"]
+           "length_densities", "length_edges", "length_histograms", "power_figure", "residual_diagnostics",
+           "rho_figure", "save", "slope_forest", "specification_figure", "within_prompt", "within_variances"]

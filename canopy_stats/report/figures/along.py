@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from canopy_stats.figure_style import GREY, styled
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import GREY, Look, facets, legend, looks, shades, styled
+from canopy_stats.report.figures.style import Look, facets, legend, looks, shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from canopy_stats.figure_style import styled
 from canopy_stats.report.figures.shared import need
-from canopy_stats.report.style import facets, family_marks, in_order, legend, looks, name, styled, unit
+from canopy_stats.report.figures.style import facets, family_marks, in_order, legend, looks, name, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

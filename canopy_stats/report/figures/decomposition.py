@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from canopy_stats.figure_style import BLACK, GREEN, GREY, PAGE, SKY, VERMILLION, styled
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import BLACK, GREEN, GREY, PAGE, SKY, VERMILLION, facets, in_order, legend, looks, styled
+from canopy_stats.report.figures.style import facets, in_order, legend, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

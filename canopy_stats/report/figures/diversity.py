@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from canopy_stats.figure_style import styled
 from canopy_stats.report.figures.shared import distinct, left_label, need, of
-from canopy_stats.report.style import Look, facets, in_order, label, legend, looks, styled
+from canopy_stats.report.figures.style import Look, facets, in_order, label, legend, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from canopy_stats.figure_style import BLACK, GREY, PAGE, styled
 from canopy_stats.report.figures.shared import need, of
-from canopy_stats.report.style import BLACK, GREY, PAGE, label, legend, looks, styled
+from canopy_stats.report.figures.style import label, legend, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

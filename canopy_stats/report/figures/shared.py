@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from canopy_stats.report.style import Cells
+from canopy_stats.report.figures.style import Cells
 from canopy_stats.schema import UserError
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from canopy_stats.figure_style import BLACK, BLUE, GREY, ORANGE, VERMILLION, styled
 from canopy_stats.report.figures.shared import need
-from canopy_stats.report.style import BLACK, BLUE, GREY, ORANGE, VERMILLION, legend, styled
+from canopy_stats.report.figures.style import legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

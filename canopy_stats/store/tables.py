@@ -1,0 +1,139 @@
+"""The two tables of a shard, one row a rollout and one row a token, and their bytes as Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from canopy_stats.schema import (
+    LENGTH,
+    ROLLOUT_COLUMNS,
+    STEP_COLUMNS,
+    STEP_TERMS,
+    STOP,
+    Column,
+    Prompt,
+    Rollout,
+    UserError,
+)
+
+KINDS = ("rollouts", "steps")
+
+Decode = Callable[[Sequence[int]], str]
+
+_ARROW = {"string": pa.string(), "int32": pa.int32(), "float32": pa.float32(), "float64": pa.float64(),
+          "list<int32>": pa.list_(pa.int32())}
+_REPEATED = ("prompt_id", "prompt_uid", "finish_reason", "token_id", "token_ids.list.element")
+"""Columns whose values repeat: a dictionary makes them small. One of floats makes them larger and slower to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTables:
+    """A shard's tables with the columns of schema.ROLLOUT_COLUMNS and schema.STEP_COLUMNS, prompt by prompt."""
+
+    rollouts: pa.Table
+    steps: pa.Table
+
+
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of declared columns; unit and meaning travel as the fields' metadata."""
+    return pa.schema([pa.field(c.name, _ARROW[c.dtype], nullable=False, metadata={"unit": c.unit, "meaning": c.meaning})
+                      for c in columns])
+
+
+def shard_tables(prompts: Sequence[Prompt], drawn: Iterable[Rollout], task: str, decode: Decode) -> ShardTables:
+    """The tables of drawn rollouts, sorted by (prompt, rollout, step).
+
+    ``prompt_index`` of each rollout points into ``prompts``. Raises UserError where a stored term is not a number.
+    """
+    ordered = sorted(drawn, key=lambda r: (r.prompt_index, r.rollout))
+    _refuse_broken_terms(ordered, prompts)
+    return ShardTables(_rollout_table(ordered, prompts, task, decode), step_table(ordered, prompts))
+
+
+def _refuse_broken_terms(rollouts: Iterable[Rollout], prompts: Sequence[Prompt]) -> None:
+    for rollout in rollouts:
+        for name in STEP_TERMS:
+            bad = ~np.isfinite(rollout.steps[name])
+            if bad.any():
+                raise UserError(
+                    f"{name} is not a number at step {int(bad.argmax())} of rollout {rollout.rollout}, prompt "
+                    f"{prompts[rollout.prompt_index].prompt_id!r}: the model's logits are broken there. Try "
+                    "dtype='float32', and check the weights.")
+        if rollout.finish_reason not in (STOP, LENGTH) or len(rollout.token_ids) == 0:
+            raise ValueError(f"an engine must end a rollout with {STOP!r} or {LENGTH!r} after at least one token")
+
+
+def _rollout_table(rollouts: Sequence[Rollout], prompts: Sequence[Prompt], task: str, decode: Decode) -> pa.Table:
+    ids = [prompts[r.prompt_index].prompt_id for r in rollouts]
+    length = np.array([len(r.token_ids) for r in rollouts], dtype=np.int32)
+    entropy = _sums(rollouts, "entropy")
+    columns = {
+        "prompt_id": ids,
+        "prompt_uid": [f"{task}/{prompt_id}" for prompt_id in ids],
+        "rollout": [r.rollout for r in rollouts],
+        "length": length,
+        "finish_reason": [r.finish_reason for r in rollouts],
+        "entropy_sum": entropy,
+        "entropy_rate": entropy / np.maximum(length, 1),
+        "surprisal_sum": -_sums(rollouts, "logprob"),
+        "stop_hazard_sum": _sums(rollouts, "stop_probability"),
+        "surprisal_variance_sum": _sums(rollouts, "surprisal_variance"),
+        "stop_variance_sum": np.array([stop_variance(r.steps["stop_probability"]) for r in rollouts], np.float64),
+        "entropy_sum_full_offpolicy": _sums(rollouts, "entropy_full_offpolicy"),
+        "surprisal_sum_full_offpolicy": -_sums(rollouts, "logprob_full_offpolicy"),
+        "stop_hazard_sum_full_offpolicy": _sums(rollouts, "stop_probability_full_offpolicy"),
+        "token_ids": [np.asarray(r.token_ids, dtype=np.int32) for r in rollouts],
+        "text": [decode(r.token_ids.tolist()) for r in rollouts],
+    }
+    return pa.table(columns, schema=arrow_schema(ROLLOUT_COLUMNS))
+
+
+def stop_variance(p: np.ndarray) -> float:
+    """The variance of 1{stopped} - A that end-token probabilities p (N,) predict: the sum of p (1 - p)."""
+    wide = p.astype(np.float64)
+    return float(np.sum(wide * (1 - wide)))
+
+
+def _sums(rollouts: Sequence[Rollout], term: str) -> np.ndarray:
+    """(M,) float64: the term summed over each rollout's steps, in double precision."""
+    return np.array([np.sum(r.steps[term], dtype=np.float64) for r in rollouts], dtype=np.float64)
+
+
+def step_table(rollouts: Sequence[Rollout], prompts: Sequence[Prompt]) -> pa.Table:
+    """One row a token of the rollouts, in their order."""
+    length = np.array([len(r.token_ids) for r in rollouts], dtype=np.int64)
+    per_step = np.repeat(np.arange(len(rollouts)), length)
+    index = np.array([r.prompt_index for r in rollouts], dtype=np.int32)[per_step]
+    prompt_id = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array([p.prompt_id for p in prompts]))
+    columns: dict[str, Any] = {
+        "prompt_id": prompt_id.cast(pa.string()),
+        "rollout": np.array([r.rollout for r in rollouts], dtype=np.int32)[per_step],
+        "step": (np.arange(length.sum()) - (np.cumsum(length) - length)[per_step]).astype(np.int32),
+        "token_id": _concatenated([r.token_ids for r in rollouts], np.int32),
+    }
+    columns |= {term: _concatenated([r.steps[term] for r in rollouts], np.float32) for term in STEP_TERMS}
+    return pa.table(columns, schema=arrow_schema(STEP_COLUMNS))
+
+
+def _concatenated(parts: Sequence[Any], dtype: type) -> np.ndarray:
+    return np.concatenate([np.asarray(p, dtype=dtype) for p in parts]) if parts else np.empty(0, dtype)
+
+
+def parquet_bytes(table: pa.Table, rows: Sequence[int] = ()) -> bytes:
+    """A table as a Parquet file, with so many ``rows`` in each of its row groups; without any, all in one.
+
+    A shard has a row group for each prompt: a few rollouts are read without the rest of their shard.
+    """
+    sink, start = pa.BufferOutputStream(), 0
+    repeated = [name for name in _REPEATED if name.split(".")[0] in table.column_names]
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=repeated or False) as writer:
+        for count in rows or [table.num_rows]:
+            writer.write_table(table.slice(start, count), row_group_size=max(count, 1))
+            start += count
+    return sink.getvalue().to_pybytes()

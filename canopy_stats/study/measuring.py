@@ -1,0 +1,168 @@
+"""What is made of a part's runs: their check, embeddings, verdicts and panel, each with what it is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from canopy_stats import __version__, files
+from canopy_stats.schema import UserError
+from canopy_stats.study import worker
+from canopy_stats.study.parts import Part
+from canopy_stats.study.spec import Embedder, Study
+from canopy_stats.study.stamps import Key, code_hash, model_identity
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _with_contents(part: Part, **more: Any) -> dict[str, Any] | None:
+    return {"runs": part.contents, **more} if part.contents is not None else None
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
+    files.make_folder(path.parent)
+    files.write_atomic(path, frame.to_csv(index=False, lineterminator="\n").encode())
+    return path
+
+
+# --- check ------------------------------------------------------------------------------------------------------
+
+
+def check_key(part: Part) -> Key | None:
+    return _with_contents(part, **worker.check_key(part.study))
+
+
+def check(part: Part) -> list[Path]:
+    """The check of every run; checks.csv keeps every finding."""
+    import pandas as pd
+
+    found = [worker.checked(part.study, run, name).assign(run=name) for name, run in part.opened().items()]
+    return [_write_csv(pd.concat(found), part.home / "checks.csv")]
+
+
+# --- embeddings -------------------------------------------------------------------------------------------------
+
+
+def embed_key(part: Part) -> Key | None:
+    return _with_contents(part, embedder=_identity(part.study.embedder), think=part.study.think,
+                          code=code_hash("metrics/embed", "metrics/hashed", "metrics/texts"))
+
+
+def _identity(embedder: Embedder) -> dict[str, Any]:
+    """What decides an embedder: its settings, with the content of the model where it is on the disk."""
+    from canopy_stats.metrics.embed import BUILT_IN, resolve
+
+    settings = {"model": embedder.model, **({"prompt": embedder.prompt} if embedder.prompt else {})}
+    if embedder.model not in BUILT_IN and not Path(embedder.model).is_dir():
+        return settings
+    try:
+        content = dict(resolve(embedder.model).identity or {})
+    except UserError:  # its package is not here, and nothing can be embedded with it
+        content = {}
+    return {**settings, "model": Path(embedder.model).name, "content": content}
+
+
+def embed(part: Part) -> list[Path]:
+    """Embeds every run's texts, which their folders keep, and counts them."""
+    import pandas as pd
+
+    from canopy_stats.metrics.embed import embed as embed_run
+
+    rows = []
+    for name, run in part.opened().items():
+        made = embed_run(run, part.study.embedder.asked, think=part.study.think)
+        rows.append({"run": name, "embedder": made.label, "texts": len(made.vectors),
+                     "dimensions": made.vectors.shape[1], "longer than read": int(made.truncated.sum()),
+                     "empty": int(made.empty.sum())})
+    return [_write_csv(pd.DataFrame(rows), part.table("embeddings"))]
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------
+
+
+def judge_key(part: Part) -> Key | None:
+    spec = _judge(part.study)
+    own = Embedder(model=spec["embedder"]) if "embedder" in spec else part.study.embedder
+    return _with_contents(part, judge={**spec, "embedder": _identity(own)},
+                          code=code_hash("metrics/judge", "metrics/judging", "metrics/rse"))
+
+
+def _judge(study: Study) -> dict[str, Any]:
+    """What the judge is asked for; one that compares embeddings takes the study's unless it names its own."""
+    return {"think": study.think, **(study.judge.spec() if study.judge else {})}
+
+
+def judge(part: Part) -> list[Path]:
+    """Semantic entropy of every prompt, by the study's judge."""
+    import pandas as pd
+
+    from canopy_stats.metrics.judge import judge_run
+
+    spec = {"progress": False, **_judge(part.study)}
+    if spec["kind"] == "embedding":
+        spec.setdefault("embedder", part.study.embedder.asked)
+    rows = [judge_run(run, spec).assign(run=name, model_name=run.config.family, model_variant=run.config.variant)
+            for name, run in part.opened().items()]
+    return [_write_csv(pd.concat(rows), part.table("judged"))]
+
+
+_JUDGED = ["prompt_uid", "model_name", "model_variant"]
+
+
+def _with_verdicts(panel: pd.DataFrame, judged: Path) -> pd.DataFrame:
+    """The panel with the columns that a judge fills."""
+    import pandas as pd
+
+    found = pd.read_csv(judged, dtype=dict.fromkeys(_JUDGED, "str"), keep_default_na=False, na_values=[""])
+    return panel.merge(found[[*_JUDGED, "RSE", "RSE_cs", "rse_m"]], on=_JUDGED, how="left", validate="one_to_one")
+
+
+# --- panel ------------------------------------------------------------------------------------------------------
+
+
+def panel_key(part: Part) -> Key | None:
+    made: dict[str, Any] = {"embeddings": files.file_sha256(part.table("embeddings"))}
+    if _judges(part):
+        made |= {"verdicts": files.file_sha256(_verdicts(part)), "judge": judge_key(part.lender or part)}
+    if None in made.values():
+        return None
+    reward = part.study.reward
+    scored = {**reward.model_dump(), "model": model_identity(reward.model)} if reward else None
+    return _with_contents(part, **made, embedder=_identity(part.study.embedder), think=part.study.think, reward=scored,
+                          code=code_hash("metrics", "panel"))
+
+
+def _verdicts(part: Part) -> Path:
+    return (part.lender or part).table("judged")
+
+
+def _judges(part: Part) -> bool:
+    """Whether the panel gets verdicts: they are over all rollouts, and not those that a reward model left."""
+    return part.study.judge is not None and part.study.reward is None
+
+
+def _selection(study: Study) -> dict[str, Any]:
+    """The option of ``panel`` that keeps, of each prompt, the rollouts that a reward model likes best."""
+    if study.reward is None:
+        return {}
+    from canopy_stats.metrics.reward import best_rollouts
+
+    return {"rollouts": best_rollouts(study.reward.model, study.reward.keep, think=study.think, device=study.device,
+                                      progress=False)}
+
+
+def make_panel(part: Part) -> list[Path]:
+    """The panel of the part, with how it was made inside the file and beside it."""
+    from canopy_stats.panel import panel, write_panel
+
+    note = {"canopy_stats": __version__, "study": part.study.described(), **(panel_key(part) or {})}
+    made = panel(list(part.opened().values()), embedder=part.study.embedder.asked, think=part.study.think,
+                 **_selection(part.study))
+    if _judges(part):
+        made = _with_verdicts(made, _verdicts(part))
+    files.make_folder(part.panel_path.parent)
+    write_panel(made, part.panel_path, note)
+    beside = part.panel_path.with_suffix(".json")
+    files.write_json(beside, note)
+    return [part.panel_path, beside]
