@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel test test-lowest mutants quick browser lint clean
+.PHONY: demo demo-smollm demo-panel test test-lowest architectures mutants quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -30,7 +30,7 @@ demo-panel: .venv-demo/.ready
 	.venv-demo/bin/canopy-stats demo --full --out $(RUNS)/full
 
 test: .venv-test/.ready lint
-	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not architectures"
 
 # The report's tests in a browser skip themselves where there is none; this installs one on Debian and Ubuntu, as root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -40,7 +40,11 @@ browser:
 
 # Lint and the tests that are not marked slow: for every save.
 quick: .venv-test/.ready lint
-	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not slow and not architectures"
+
+# Every architecture of transformers that was tried, with random weights: shows what a new release breaks.
+architectures: .venv-test/.ready
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m architectures
 
 # The core's tests with the lowest versions that pyproject.toml declares: what it says there is true.
 .venv-lowest/.ready: pyproject.toml .ci/lowest.py

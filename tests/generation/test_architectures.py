@@ -41,7 +41,7 @@ def test_a_few_kinds(name):
     assert_exact(architectures.build(name, **architectures.ARCHITECTURES[name]))
 
 
-@pytest.mark.slow
+@pytest.mark.architectures
 @pytest.mark.parametrize("name", sorted(set(architectures.ARCHITECTURES) - set(FEW)))
 def test_all_architectures(name):
     assert_exact(architectures.build(name, **architectures.ARCHITECTURES[name]))

@@ -78,7 +78,7 @@ def test_mistakes_name_their_line(tmp_path, line, message):
 
 @pytest.mark.parametrize(("data", "message"), [
     (b"", "holds no prompts"), (b"\xef\xbb\xbf\n", "holds no prompts"),
-    (gzip.compress(b'{"prompt": "a"}'), "compressed with gzip.; unpack it first"),
+    (gzip.compress(b'{"prompt": "a"}', mtime=0), "compressed with gzip.; unpack it first"),
     ('{"prompt": "a"}'.encode("utf-16"), "can't be read; save it as UTF-8"),
 ])
 def test_files_that_hold_none(tmp_path, data, message):
