@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ COARSE = 0.1
 FLIPS = 1e-3
 """Largest share of tokens that may flip in a redraw, in float32; usual is a few in a million."""
 COARSE_FLIPS = 0.2
+DRIFT_ROLLOUTS = 8
+"""Rollouts on which a run in 16 bits is compared with float32."""
 _ROUNDING = 1e-6
 """Nats a token by which float32 terms may be off: a mean within it is no evidence."""
 
@@ -89,6 +92,8 @@ _HINTS = {
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
     return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.3g}"
 
 
@@ -111,11 +116,11 @@ def check(run: Run | str | Path, *, model: Any = None, tokenizer: Any = None, n_
     if n_sample < 1:
         raise UserError(f"n_sample is {n_sample}; at least one rollout must be scored.")
     findings = [*martingales(opened), *bookkeeping(opened)]
-    engine = _engine(opened, model, tokenizer)
-    if engine is None:
+    source = _at_hand(opened, model, tokenizer)
+    if source is None:
         return CheckReport(_name(opened), tuple(findings), "Prompts, scores and redraw were not looked at: the run was "
                            "drawn from a model object; pass it as model=.")
-    findings += _against_model(opened, engine, choose_some(opened, n_sample, seed))
+    findings += _against_model(opened, source, choose_some(opened, n_sample, seed))
     return CheckReport(_name(opened), tuple(findings))
 
 
@@ -163,11 +168,41 @@ def bookkeeping(run: Run) -> list[Finding]:
 # ------------------------------------------------------------------------------------------ what needs the model
 
 
-def _against_model(run: Run, engine: Any, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
-    """The findings of the second part; ``engine`` holds the model, its tokenizer, and how prompts are dressed."""
-    identity = _identity(run, engine)
+def _against_model(run: Run, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+    """The findings of the second part: scores by a model of another loader, redraws by the engine."""
+    from canopy_stats.generation.torch_engine import load_engine
+
+    engine: Any = load_engine(source)
     rebuilt, prompts = _rebuilt_prompts(run, engine.tokenizer, pairs)
-    return [identity, prompts, *_scores(run, engine, rebuilt, pairs), _redraw(run, engine, pairs)]
+    reference = _reference(engine, source)
+    return [_identity(run, engine), prompts, *_scores(run, engine, reference, rebuilt, pairs),
+            *_format_drift(run, source, reference, rebuilt, pairs), _redraw(run, engine, pairs)]
+
+
+def _reference(engine: Any, source: ModelSource) -> Any:
+    """The model by plain ``from_pretrained``, in the engine's number format; the engine's own where memory is short."""
+    from canopy_stats.generation.reference import fits_in_memory, load_reference
+
+    dtype = str(engine.model.dtype).removeprefix("torch.")
+    if not fits_in_memory(engine.model, dtype):
+        return engine.model
+    return load_reference(source, dtype=dtype, device=str(engine.model.device))
+
+
+def _format_drift(run: Run, source: ModelSource, reference: Any, rebuilt: Mapping[int, tuple[int, ...]],
+                  pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+    """What 16 bits cost: how far the model's laws are from those of float32, where that fits into memory."""
+    from canopy_stats.generation.reference import dtype_drift, fits_in_memory, load_reference
+
+    if not _coarse(run):
+        return []
+    if not fits_in_memory(reference):
+        return [Finding("drift from float32", float("nan"), None, None, "not measured: memory is short")]
+    wide = load_reference(source, dtype="float32", device=str(reference.device))
+    drawn = stored_rollouts(run, pairs[:DRIFT_ROLLOUTS])
+    drift = dtype_drift(reference, wide, [(rebuilt[p], old["token_id"]) for (p, _), old in drawn.items()])
+    return [Finding("drift from float32", drift.divergence, None, None, f"nats a step (mean divergence, {drift.steps} "
+                    f"laws); entropy within {drift.entropy:.2g}, log-probability within {drift.logprob:.2g}")]
 
 
 def _identity(run: Run, engine: Any) -> Finding:
@@ -198,7 +233,7 @@ def _rebuilt_prompts(run: Run, tokenizer: Any,
     return rebuilt, Finding("prompts rebuilt", len(different), 0, not different, detail)
 
 
-def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
+def _scores(run: Run, engine: Any, reference: Any, rebuilt: Mapping[int, tuple[int, ...]],
             pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """How far each stored term is from plain transformers.
 
@@ -208,12 +243,12 @@ def _scores(run: Run, engine: Any, rebuilt: Mapping[int, tuple[int, ...]],
     from canopy_stats.generation.plain import plain_end_ids, plain_logits
     from canopy_stats.generation.plain_law import law_terms
 
-    ends, law = plain_end_ids(engine.model, engine.tokenizer), run.config.policy
+    ends, law = plain_end_ids(reference, engine.tokenizer), run.config.policy
     pieces = token_bytes(engine.tokenizer, engine.model.config.get_text_config().vocab_size) if law.stop_strings else ()
     sizes: dict[str, list[np.ndarray]] = {name: [] for name in STEP_TERMS}
     near, total, misplaced = 0, 0, 0
     for (prompt, _), old in stored_rollouts(run, pairs).items():
-        raw = plain_logits(engine.model, rebuilt[prompt], old["token_id"], one_shot=engine.decoder.one_shot)
+        raw = plain_logits(reference, rebuilt[prompt], old["token_id"], one_shot=engine.decoder.one_shot)
         logits = raw.float().cpu().numpy()
         terms = law_terms(logits, old["token_id"], ends, law, prompt_ids=rebuilt[prompt], pieces=pieces)
         near, total = near + int(terms.near.sum()), total + len(terms.near)
@@ -262,17 +297,14 @@ def _coarse(run: Run) -> bool:
     return "16" in str(run.config.model.get("dtype", ""))
 
 
-def _engine(run: Run, model: Any, tokenizer: Any) -> Any:
+def _at_hand(run: Run, model: Any, tokenizer: Any) -> ModelSource | None:
     """The model with the prompts' dress that the manifest names; None where it says nothing of where the model is."""
-    origin = run.manifest["origin"]
-    if model is None and origin.get("model") is None:
+    if model is None and run.manifest["origin"].get("model") is None:
         return None
-    from canopy_stats.generation.torch_engine import load_engine
-
     source = _source(run)
     if model is not None:
-        return load_engine(replace(source, model=model, tokenizer=tokenizer, adapter=None, revision=None))
-    return load_engine(replace(source, tokenizer=tokenizer or source.tokenizer))
+        return replace(source, model=model, tokenizer=tokenizer, adapter=None, revision=None)
+    return replace(source, tokenizer=tokenizer or source.tokenizer)
 
 
 def _source(run: Run) -> ModelSource:

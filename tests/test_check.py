@@ -226,8 +226,25 @@ def test_sixteen_bits_are_judged_by_the_median(tiny, tmp_path):
     report = check(run)
     assert report.ok, str(report)
     assert "median difference in 16 bits" in str(report)
+    assert 0 < value(report, "drift from float32") < 0.01 and "entropy within" in str(report)
     hotter = check(falsify(run, tmp_path / "false", policy__temperature=1.5))
     assert {"entropy", "redraw flips"} <= found(hotter), str(hotter)
+
+
+def test_a_mistake_of_the_loader_does_not_repeat_itself(tiny, tmp_path, monkeypatch):
+    """The run and the engine of the check have the same wrong weights; the reference is loaded another way."""
+    from canopy_stats.generation import torch_engine
+
+    honest = torch_engine.load
+
+    def careless(source):
+        loaded = honest(source)
+        loaded.model.get_output_embeddings().weight.data.mul_(1.1)
+        return loaded
+
+    monkeypatch.setattr(torch_engine, "load", careless)
+    report = check(draw_tiny(tmp_path / "run", tiny))
+    assert {"entropy", "logprob"} <= found(report) and value(report, "redraw flips") == 0
 
 
 def test_moved_model_is_given(tiny_run, tiny, tmp_path):

@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,14 @@ from fake_engine import FakeEngine, make_config, make_prompts, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canopy_stats import files, open_run
+from canopy_stats import check, files, measure, open_run
 from canopy_stats.schema import ROLLOUT_COLUMNS, STEP_COLUMNS, STEP_TERMS, SamplingPolicy, UserError, names
-from canopy_stats.store import RunWriter, plan
+from canopy_stats.store import RunWriter, ShardTables, plan
+from canopy_stats.store.content import WrongRows
 from canopy_stats.store.identity import differences as config_differences
+from canopy_stats.store.shard_files import content_now
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 PROMPTS = make_prompts(7)
 
 
@@ -382,3 +387,176 @@ def test_no_table_where_it_is_absent_damaged_or_stale(run, tmp_path, config):
     for suffix in ("parquet", "json"):
         os.replace(other.path / "tables" / f"t.{suffix}", run.path / "tables" / f"t.{suffix}")
     assert run.read_table("t") is None
+
+
+# ----------------------------------------------------------------------------------------------- the first format
+
+FIRST = Path(__file__).parent / "golden" / "first_format"
+
+
+@pytest.fixture
+def first(tmp_path):
+    return Path(shutil.copytree(FIRST, tmp_path / "first"))
+
+
+def test_a_run_of_the_first_format_reads_as_it_did(first):
+    run, said = open_run(first), json.loads(FIRST.with_suffix(".json").read_text())
+    assert run.content_hash == run.manifest["content_hash"] == said["content_hash"]
+    assert run.rollouts().column_names == names(ROLLOUT_COLUMNS) and run.complete
+    np.testing.assert_allclose(measure(run)["CE"], said["CE"], rtol=1e-12)
+    z = {f.name: f.value for f in check(run).findings}
+    np.testing.assert_allclose([z[name] for name in said["z"]], list(said["z"].values()), rtol=1e-9)
+
+
+def test_a_run_of_the_first_format_grows(first, tmp_path):
+    prompts = make_prompts(41)
+    config = make_config(prompts, n_rollouts=21, policy=SamplingPolicy(max_new_tokens=6))
+    grown = write_run(first, prompts, config)
+    assert grown.content_hash == write_run(tmp_path / "whole", prompts, config).content_hash
+    assert open_run(first).rollouts().num_rows == 41 * 21
+
+
+# ------------------------------------------------------------------------------------------------ what was edited
+
+
+def edit_steps(run, renew):
+    """Change an entropy, and renew what the log says of the file."""
+    path = run.path / "steps" / "shard-00001.parquet"
+    table = pq.read_table(path)
+    wrong = table["entropy"].to_numpy().copy()
+    wrong[0] += 0.5
+    at = table.column_names.index("entropy")
+    pq.write_table(table.set_column(at, table.schema.field(at), [wrong]), path)
+    lines = [json.loads(line) for line in (run.path / "shards.jsonl").read_text().splitlines()]
+    lines[1]["steps"]["sha256"] = files.file_sha256(path)
+    if renew:
+        by_hash = {p.prompt_hash: p for p in PROMPTS}
+        lines[1]["content"] = content_now(run.path, lines[1], by_hash)
+    (run.path / "shards.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_edited_values_are_seen_though_the_hash_of_the_file_was_renewed(run):
+    edit_steps(run, renew=False)
+    with pytest.raises(UserError, match=r"damaged: 1 of 4 shards \(1\)"):
+        open_run(run.path)
+
+
+def test_edited_values_are_seen_though_the_whole_log_was_renewed(run, config):
+    edit_steps(run, renew=True)
+    for again in (lambda: open_run(run.path), lambda: write_run(run.path, PROMPTS, config)):
+        with pytest.raises(UserError, match="does not hold the content that it was finished with"):
+            again()
+
+
+def test_doubled_and_foreign_shards_do_not_count(run, tmp_path):
+    lines = (run.path / "shards.jsonl").read_text().splitlines()
+    (run.path / "shards.jsonl").write_text("\n".join([*lines[:3], lines[2]]) + "\n")
+    with pytest.raises(UserError, match="not complete: 672 of 700 rollouts"):
+        open_run(run.path)
+    doubled = {**json.loads(lines[2]), "number": 9}
+    (run.path / "shards.jsonl").write_text("\n".join([*lines[:3], json.dumps(doubled)]) + "\n")
+    with pytest.raises(UserError, match="damaged: 1 of 4 shards"):
+        open_run(run.path)
+
+
+def test_a_torn_last_line_is_a_shard_never_written(run, config):
+    log = run.path / "shards.jsonl"
+    log.write_bytes(log.read_bytes()[:-40])
+    assert len(open_run(run.path, allow_partial=True).shards) == 3
+    engine = FakeEngine()
+    assert write_run(run.path, PROMPTS, config, engine).content_hash == run.content_hash
+    assert len(engine.sampled) == 1 and open_run(run.path).complete
+
+
+def test_files_are_read_through_once_for_each_change(run, monkeypatch):
+    past = time.time_ns() + 10**9
+    monkeypatch.setattr("canopy_stats.store.verify.time.time_ns", lambda: past)  # as if written a second ago
+    assert open_run(run.path).complete
+    read = []
+    monkeypatch.setattr(files, "file_sha256", lambda path, real=files.file_sha256: read.append(path.name) or real(path))
+    assert open_run(run.path).complete and read == []
+    target = run.path / "steps" / "shard-00002.parquet"
+    about = target.stat()
+    alter(target)
+    os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))  # its size and time are as before
+    assert open_run(run.path, allow_partial=True).damaged == (2,)
+    assert read and set(read) <= {"shard-00002.parquet"}
+
+
+BROKEN = {
+    "no key": lambda m: m.pop("config"), "no law": lambda m: m["config"].pop("policy"),
+    "many prompts": lambda m: m.update(n_prompts=10**9), "wrong type": lambda m: m.update(n_prompts="seven"),
+    "law of a text": lambda m: m["config"].update(policy="hot"), "no number": lambda m: m["config"].update(seed={}),
+    "law of nonsense": lambda m: m["config"]["policy"].update(temperature=[1]),
+    "unknown law": lambda m: m["config"]["policy"].update(warmth=3), "model": lambda m: m["config"].update(model=3),
+    "many rollouts": lambda m: m["config"].update(n_rollouts=10**9), "drift": lambda m: m.update(drift=[1]),
+    "format": lambda m: m.update(format=7), "version": lambda m: m.update(schema_version="2"),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN.keys())
+def test_a_damaged_manifest_is_told_in_one_line(run, change):
+    path = run.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError) as caught:
+        open_run(run.path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "prompts.jsonl", "shards.jsonl"])
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"\xff\xfe", b"null", b'{"a": ' + b"9" * 5000 + b"}"],
+                         ids=["empty", "nested", "no text", "null", "long number"])
+def test_garbage_in_the_place_of_a_file(run, name, content):
+    (run.path / name).write_bytes(content)
+    with pytest.raises(UserError):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "prompts.jsonl", "shards.jsonl", "steps/shard-00000.parquet"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file(run, name, make):
+    (run.path / name).unlink()
+    make(run.path / name)
+    with pytest.raises(UserError):
+        open_run(run.path)
+
+
+# --------------------------------------------------------------------------------------------------- parts, tables
+
+
+def test_parts_are_exact_splits(run):
+    parts = list(run.parts())
+    assert pa.concat_tables([p.steps() for p in parts]).equals(run.steps())
+    assert pa.concat_tables([p.rollouts() for p in parts]).equals(run.rollouts())
+
+
+def test_a_few_rollouts_are_read_alone(run):
+    pairs = [(6, 99), (0, 3), (2, 40)]
+    found = run.stored_steps(pairs, ["token_id", "entropy"])
+    steps = run.steps().to_pandas()
+    for p, r in pairs:
+        rows = steps[(steps["prompt_id"] == f"p{p}") & (steps["rollout"] == r)]
+        assert found[p, r]["token_id"].tolist() == rows["token_id"].tolist()
+        assert found[p, r]["entropy"].tolist() == rows["entropy"].tolist()
+
+
+def test_tables_made_elsewhere_are_stored_if_they_are_the_shards(tmp_path, config, run):
+    with RunWriter(tmp_path / "other", config, PROMPTS) as writer:
+        shard = writer.missing[0]
+        with pytest.raises(WrongRows):
+            writer.write_tables(shard, ShardTables(run.rollouts(), run.steps()), batch_size=1)
+        entry = run.only([0])
+        writer.write_tables(shard, ShardTables(entry.rollouts(), entry.steps()), batch_size=1)
+        assert len(writer.missing) == 3
+
+
+def test_a_large_run_is_written_and_read_by_parts(tmp_path):
+    """The benchmark of large runs, on a small one: every step of it runs, and opening again reads next to nothing."""
+    from bench_scale import STEPS, Size, bench
+
+    said = []
+    found = bench(Size(24, 40, 8), tmp_path / "run", said.append)
+    assert found.keys() == STEPS.keys() and len(said) == 1 + len(STEPS) and "960 rollouts" in said[0]
+    assert found["open, again"][2] < found["open, first time"][2]

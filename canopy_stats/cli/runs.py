@@ -37,7 +37,8 @@ def _generate(options: argparse.Namespace) -> int:
         n_rollouts=options.rollouts, policy=policy, seed=options.seed, tokenizer=options.tokenizer, chat=options.chat,
         system=options.system, enable_thinking=options.thinking, template_kwargs=options.template_kwargs,
         adapter=options.adapter, revision=options.revision, dtype=options.dtype, device=options.device,
-        batch_size=options.batch_size, drift_tokens=options.drift_tokens, progress=not options.quiet)
+        batch_size=options.batch_size, drift_tokens=options.drift_tokens, strict=options.strict,
+        progress=not options.quiet)
     tell(_run_summary(run))
     return OK
 
@@ -68,6 +69,8 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     _model_options(command)
     add("--drift-tokens", type=whole_number(0), default=512, metavar="T",
         help="tokens drawn again at other batch sizes in the end, to measure flips; 0 skips it (default 512)")
+    add("--strict", action="store_true",
+        help="refuse to go on with a run begun on other hardware, threads, versions, batch size or code")
     add("--quiet", action="store_true", help="no progress on stderr")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from canopy_stats.metrics.pooling import pool, three_level
@@ -28,8 +27,12 @@ def cap_curve(run: Run, caps: Iterable[int] | None = None) -> pd.DataFrame:
     if not wanted or wanted[-1] > drawn:
         raise UserError(f"caps are {wanted}; give at least one, and none above {drawn}, the cap under which the "
                         "rollouts were drawn.")
-    steps = StepTerms.of(run)
-    return pd.DataFrame([{"cap": cap, **_pooled(steps.cut(cap))} for cap in wanted])
+    prompts: dict[int, list[dict[str, float]]] = {cap: [] for cap in wanted}
+    for part in run.parts():
+        steps = StepTerms.of(part)
+        for cap in wanted:
+            prompts[cap] += _of_prompts(steps.cut(cap))
+    return pd.DataFrame([{"cap": cap, **_pooled(pd.DataFrame(prompts[cap]))} for cap in wanted])
 
 
 def halvings(cap: int, smallest: int = 4) -> list[int]:
@@ -40,8 +43,12 @@ def halvings(cap: int, smallest: int = 4) -> list[int]:
     return halved[::-1]
 
 
-def _pooled(terms: RolloutTerms) -> dict[str, float]:
-    groups = terms.groups()
-    prompts = pd.DataFrame([tree_metrics(terms.length[rows], terms.entropy_sum[rows]) for rows in groups])
-    return {**pool(prompts, [len(rows) for rows in groups]), "cov_between": three_level(prompts)["cov_between"],
-            "truncation_rate": float(1 - np.mean(terms.stopped))}
+def _of_prompts(terms: RolloutTerms) -> list[dict[str, float]]:
+    return [{**tree_metrics(terms.length[rows], terms.entropy_sum[rows]), "rollouts": float(len(rows)),
+             "stopped": float(terms.stopped[rows].sum())} for rows in terms.groups()]
+
+
+def _pooled(prompts: pd.DataFrame) -> dict[str, float]:
+    count = prompts["rollouts"].to_numpy()
+    return {**pool(prompts, count), "cov_between": three_level(prompts)["cov_between"],
+            "truncation_rate": float(1 - prompts["stopped"].sum() / count.sum())}

@@ -81,7 +81,7 @@ def cut_terms(run: Run, cap: int) -> RolloutTerms:
     if isinstance(cap, (int, np.integer)) and cap > drawn:
         raise UserError(f"cap is {cap}, but the rollouts were drawn with a cap of {drawn} tokens: give at most that, "
                         "or generate again with a larger one.")
-    return StepTerms.of(run).cut(cap)
+    return RolloutTerms.joined([StepTerms.of(part).cut(cap) for part in run.parts()])
 
 
 def _refuse_single_rollouts(terms: RolloutTerms, run: Run) -> None:

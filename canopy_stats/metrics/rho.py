@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from canopy_stats.metrics.association import RHOS, pool_fisher, pool_kendall
 from canopy_stats.metrics.excess import Coefficients, coefficients
 from canopy_stats.metrics.profile import FOLDS, PromptSteps, folds_of, residual_rates
-from canopy_stats.metrics.rollouts import StepTerms, prompt_codes
+from canopy_stats.metrics.rollouts import entropy_of_prompts
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -67,14 +67,13 @@ def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resampl
     Pooling follows :func:`canopy_stats.metrics.pool` for raw and adjusted; the excess is a mean with the same weights.
     """
     _check_options(n_boot, resample, origin, level)
-    prompts = _prompts(source, origin)
-    drawn = _drawn_prompts(len(prompts), n_boot, resample, seed)
+    number, found = _prompts(source, origin)
+    drawn = _drawn_prompts(number, n_boot, resample, seed)
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):  # a prompt's matrices are small
-        values = np.stack([_stacked(prompt_coefficients(p.steps, folds=folds))[0] for p in prompts])
-        resampled = values[drawn] if resample == "prompts" else _resampled(prompts, drawn, seed, folds)
-    counts = np.array([len(p.length) for p in prompts], dtype=float)
+        prompts, values, resampled = _estimated(found, drawn, seed, folds, whole=resample == "prompts")
+    counts = np.array([p.rollouts for p in prompts], dtype=float)
     replicates = [pool_quantities(v, counts[d]) for v, d in zip(resampled, drawn, strict=True)]
     table = _pooled_table(values, counts, np.array(replicates).reshape(-1, len(QUANTITIES), len(RHOS)), level)
     return RhoResult(table, _prompt_table(prompts, values), _notes(values, prompts))
@@ -134,14 +133,19 @@ def _drawn_prompts(prompts: int, n_boot: int, resample: Resample, seed: int) -> 
     return _streams(seed, prompts)[0].integers(prompts, size=(n_boot, prompts))
 
 
-def _resampled(prompts: Sequence[_Prompt], drawn: NDArray[np.intp], seed: int, folds: int) -> Floats:
-    """Values (n_boot, prompts, 3, 3) of the drawn prompts, each time with its rollouts drawn anew."""
-    out = np.empty((*drawn.shape, 3, len(RHOS)))
-    for i, (prompt, rng) in enumerate(zip(prompts, _streams(seed, len(prompts))[1:], strict=True)):
+def _estimated(prompts: Iterable[_Prompt], drawn: NDArray[np.intp], seed: int, folds: int, *,
+               whole: bool) -> tuple[list[_Said], Floats, Floats]:
+    """What the tables say of each prompt, its values (P, 3, 3), and those of the replicates (n_boot, P, 3, 3): of the
+    drawn prompts as they are (``whole``), or each time with their rollouts drawn anew. The prompts come one by one."""
+    said, values = [], np.empty((drawn.shape[1], 3, len(RHOS)))
+    resampled = np.empty((0 if whole else len(drawn), *values.shape))
+    for i, (prompt, rng) in enumerate(zip(prompts, _streams(seed, len(values))[1:], strict=True)):
+        said.append(_Said(prompt.name, len(prompt.length), float(prompt.length.mean()), prompt.mean_rate))
+        values[i] = _stacked(prompt_coefficients(prompt.steps, folds=folds))[0]
         slots = np.nonzero(drawn == i)
-        if len(slots[0]):
-            out[slots] = _resampled_prompt(prompt.steps, len(slots[0]), rng, folds)
-    return out
+        if not whole and len(slots[0]):
+            resampled[slots] = _resampled_prompt(prompt.steps, len(slots[0]), rng, folds)
+    return said, values, values[drawn] if whole else resampled
 
 
 def _resampled_prompt(steps: PromptSteps, times: int, rng: np.random.Generator, folds: int) -> Floats:
@@ -176,9 +180,9 @@ def _pooled_table(values: Floats, counts: Floats, replicates: Floats, level: flo
     return pd.DataFrame(rows)
 
 
-def _prompt_table(prompts: Sequence[_Prompt], values: Floats) -> pd.DataFrame:
-    frame = pd.DataFrame({"prompt_id": [p.name for p in prompts], "M": [len(p.length) for p in prompts],
-                          "N_bar": [p.length.mean() for p in prompts], "R_bar": [p.mean_rate for p in prompts]})
+def _prompt_table(prompts: Sequence[_Said], values: Floats) -> pd.DataFrame:
+    frame = pd.DataFrame({"prompt_id": [p.name for p in prompts], "M": [p.rollouts for p in prompts],
+                          "N_bar": [p.mean_length for p in prompts], "R_bar": [p.mean_rate for p in prompts]})
     for k, name in enumerate(RHOS):
         raw, excess, adjusted = values[:, :, k].T
         frame = frame.assign(**{name: raw, f"{name}_position": raw - excess, f"{name}_excess": excess,
@@ -186,7 +190,7 @@ def _prompt_table(prompts: Sequence[_Prompt], values: Floats) -> pd.DataFrame:
     return frame
 
 
-def _notes(values: Floats, prompts: Sequence[_Prompt]) -> tuple[str, ...]:
+def _notes(values: Floats, prompts: Sequence[_Said]) -> tuple[str, ...]:
     without = [p.name for p, missing in zip(prompts, np.isnan(values[:, 0, 0]), strict=True) if missing]
     if not without:
         return ()
@@ -227,15 +231,22 @@ class _Prompt:
         return float(np.mean(np.add.reduceat(self.entropy, start) / self.length))
 
 
-def _prompts(source: Run | pd.DataFrame, origin: Origin) -> list[_Prompt]:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the tables say of a prompt beside its coefficients."""
+
+    name: str
+    rollouts: int
+    mean_length: float
+    mean_rate: float
+
+
+def _prompts(source: Run | pd.DataFrame, origin: Origin) -> tuple[int, Iterable[_Prompt]]:
+    """How many prompts there are, and one after the other; of a run one part is in memory at a time."""
     if isinstance(source, pd.DataFrame):
-        return _from_frame(source, origin)
-    terms = StepTerms.of(source)
-    names = prompt_codes(source.rollouts(["prompt_id"]))[1]
-    length = terms.whole.length.astype(np.intp)
-    parts = np.split(terms.entropy, terms.start[1:])
-    return [_Prompt(name, np.concatenate([parts[i] for i in rows]), length[rows], origin)
-            for name, rows in zip(names, terms.whole.groups(), strict=True)]
+        listed = _from_frame(source, origin)
+        return len(listed), listed
+    return source.prompts_held, (_Prompt(*values, origin) for values in entropy_of_prompts(source))
 
 
 def _from_frame(frame: pd.DataFrame, origin: Origin) -> list[_Prompt]:

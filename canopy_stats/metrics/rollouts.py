@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,14 @@ class RolloutTerms:
         """(R, 2): S − H and 1{stopped} − A, both of mean zero under the law that drew the tokens."""
         return np.column_stack([self.surprisal_sum - self.entropy_sum, self.stopped - self.stop_hazard_sum])
 
+    @classmethod
+    def joined(cls, parts: Sequence[RolloutTerms]) -> RolloutTerms:
+        """The terms of parts that share no prompt, one after the other."""
+        offsets = np.cumsum([0, *(part.prompt.max() + 1 for part in parts[:-1])])
+        prompt = np.concatenate([part.prompt + offset for part, offset in zip(parts, offsets, strict=True)])
+        rest = [np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)[1:]]
+        return cls(prompt, *rest)
+
     def take(self, kept: NDArray[np.bool_]) -> RolloutTerms:
         """Only the rollouts where ``kept`` (R,) holds, at least one of each prompt."""
         return RolloutTerms(*(getattr(self, f.name)[kept] for f in fields(self)))
@@ -73,6 +82,29 @@ def prompt_codes(table: pa.Table) -> tuple[Ints, list[str]]:
     return np.asarray(encoded.indices, dtype=np.intp), encoded.dictionary.to_pylist()
 
 
+def entropy_of_prompts(run: Run) -> Iterator[tuple[str, Floats, Ints]]:
+    """For each prompt its id, the entropies of all steps, rollout after rollout (sum of N,), and the lengths (M,).
+
+    One part of the run is in memory at a time.
+    """
+    for part in run.parts():
+        rows, entropy = part.rollouts(["prompt_id", "length"]), _numbers(part.steps(["entropy"]), "entropy")
+        length = rows["length"].to_numpy().astype(np.intp)
+        if len(entropy) != length.sum():
+            raise _too_few_steps(len(entropy), int(length.sum()))
+        code, ids = prompt_codes(rows)
+        first = np.searchsorted(code, np.arange(len(ids)))
+        ends = np.cumsum(length)
+        for name, n, of_prompt in zip(ids, np.split(length, first[1:]), np.split(entropy, ends[first[1:] - 1]),
+                                      strict=True):
+            yield name, of_prompt, n
+
+
+def _too_few_steps(steps: int, tokens: int) -> UserError:
+    return UserError(f"The run stores {steps} steps for rollouts of {tokens} tokens together: it is damaged. Generate "
+                     "it again.")
+
+
 def _numbers(table: pa.Table, name: str) -> Floats:
     return table[name].to_numpy().astype(np.float64)
 
@@ -92,8 +124,7 @@ class StepTerms:
         whole, steps = stored_terms(run), run.steps(["entropy", "logprob", "stop_probability"])
         length = whole.length.astype(np.intp)
         if steps.num_rows != length.sum():
-            raise UserError(f"The run stores {steps.num_rows} steps for rollouts of {length.sum()} tokens together: it "
-                            "is damaged. Generate it again.")
+            raise _too_few_steps(steps.num_rows, int(length.sum()))
         entropy, logprob, hazard = (steps[name].to_numpy().astype(np.float64) for name in steps.column_names)
         return cls(whole, np.cumsum(length) - length, entropy, -logprob, hazard)
 

@@ -65,6 +65,11 @@ class Run:
         """Rollouts that are stored."""
         return sum(s["n_rollouts"] for s in self.shards)
 
+    @property
+    def prompts_held(self) -> int:
+        """Prompts of which rollouts are stored."""
+        return len({h for s in self.shards for h in s["prompts"]})
+
     @cached_property
     def complete(self) -> bool:
         """Whether every prompt has all its rollouts, and nothing is damaged."""
@@ -246,7 +251,9 @@ def as_it_lies(path: Path, manifest: Manifest, prompts: Sequence[Prompt]) -> Run
     damaged = {*strange, *damaged_shards(path, own, {p.prompt_hash: p for p in prompts}, first=first)}
     intact = tuple(sorted((s for s in shards if s["number"] not in damaged), key=lambda s: s["number"]))
     told = {**manifest, "shards": [dict(s) for s in shards]}
-    return Run(path, config, told, intact, tuple(sorted(damaged)))
+    run = Run(path, config, told, intact, tuple(sorted(damaged)))
+    run.__dict__["_prompts"] = tuple(prompts)
+    return run
 
 
 def _refuse_partial(run: Run) -> None:

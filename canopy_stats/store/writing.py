@@ -90,6 +90,8 @@ class RunWriter:
         if stored is not None:
             rewrite_log(self.path, self._shards.values())
             write_manifest(self.path, self._manifest)
+            for name in self._orphans:
+                (self.path / name).unlink(missing_ok=True)
 
     def _restore_prompts(self) -> None:
         if files.file_sha256(self.path / PROMPTS) != self.config["prompts_hash"]:
@@ -100,10 +102,12 @@ class RunWriter:
         self._refuse_another(stored)
         run = as_it_lies(self.path, {**stored, "n_prompts": len(self._there)}, self._there)
         said = stored["content_hash"]
-        if not run.damaged and said is not None and said != content_of(stored, run.shards):
+        if run.complete and said is not None and said != run.content_hash:
             raise UserError(f"{self.path} does not hold the content that it was finished with: its files and their "
                             "hashes were edited together. Restore it, or generate into another folder.")
         self._shards = {s["number"]: s for s in run.shards}
+        lost = (s for s in run.manifest["shards"] if s["number"] in run.damaged)
+        self._orphans = _files_of(lost) - _files_of(run.shards)
         self._next = max((s["number"] + 1 for s in run.manifest["shards"]), default=0)
         same = (stored["config"]["n_rollouts"], stored["config"]["prompts_hash"]) == (
             self.config["n_rollouts"], self.config["prompts_hash"])
@@ -231,6 +235,10 @@ class RunWriter:
         shards = tuple(sorted(self._shards.values(), key=lambda s: s["number"]))
         told = json.loads(json.dumps({**self._manifest, "shards": shards}))
         return Run(self.path, read_config(self._manifest), told, shards)
+
+
+def _files_of(shards: Iterable[Shard]) -> set[str]:
+    return {plan.vouched(s, kind)["path"] for s in shards for kind in DECLARED}
 
 
 def drawn_where(shards: Iterable[Shard]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +82,8 @@ def measured(panel: pd.DataFrame) -> dict[tuple[str, str, str, str], str]:
 def cell(run: Run, sample: Sample, facts: Mapping[tuple[str, str, str, str], str]) -> Cell:
     """The chosen rollouts of a run with their tokens' texts and terms."""
     config, wanted = run.config, set(sample.prompts[run.config.task])
-    rows = run.rollouts(["prompt_id", "rollout", "length", "finish_reason", "token_ids", "text"])
-    kept = np.isin(rows["prompt_id"].to_numpy(zero_copy_only=False), list(wanted)) & (
-        rows["rollout"].to_numpy() < sample.rollouts)
-    length = rows["length"].to_numpy()
-    terms = run.steps(["entropy", "logprob", "stop_probability"]).filter(pa.array(np.repeat(kept, length)))
-    rows = rows.filter(pa.array(kept))
+    kept = [_kept(part, wanted, sample.rollouts) for part in run.parts()]
+    rows, terms = (pa.concat_tables(tables) for tables in zip(*kept, strict=True))
     reader = tokens.reader(run)
     names, special, token = indexed(rows["token_ids"].to_pylist(), reader)
     here = (config.task, config.family, config.variant)
@@ -96,6 +92,19 @@ def cell(run: Run, sample: Sample, facts: Mapping[tuple[str, str, str, str], str
                 stopped=rows["finish_reason"].to_numpy(zero_copy_only=False) == STOP,
                 texts=None if reader else tuple(rows["text"].to_pylist()),
                 **{name: terms[name].to_numpy() for name in terms.column_names})
+
+
+def _kept(part: Run, prompts: Collection[str], rollouts: int) -> tuple[pa.Table, pa.Table]:
+    """The rows and the terms of the first ``rollouts`` of these prompts in one part of a run."""
+    index = part.rollouts(["prompt_id", "rollout", "length"])
+    kept = np.isin(index["prompt_id"].to_numpy(zero_copy_only=False), list(prompts)) & (
+        index["rollout"].to_numpy() < rollouts)
+    read = part if kept.any() else part.only([])
+    rows, terms = read.rollouts(["prompt_id", "rollout", "length", "finish_reason", "token_ids", "text"]), read.steps(
+        ["entropy", "logprob", "stop_probability"])
+    if kept.any():
+        rows, terms = rows.filter(pa.array(kept)), terms.filter(pa.array(np.repeat(kept, index["length"].to_numpy())))
+    return rows, terms
 
 
 def _prompts(run: Run, rows: pa.Table, here: tuple[str, str, str],

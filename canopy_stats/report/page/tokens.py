@@ -56,7 +56,7 @@ def _shares(tokenizer: Any, ids: list[int]) -> list[str]:
 
 
 def _agrees(found: Reader, run: Run) -> bool:
-    rows = run.rollouts(["token_ids", "text"]).slice(0, PROBED).to_pylist()
+    rows = next(run.parts()).rollouts(["token_ids", "text"]).slice(0, PROBED).to_pylist()
     return all(text_of(found, row["token_ids"]) == row["text"] for row in rows)
 
 
