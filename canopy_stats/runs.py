@@ -32,7 +32,16 @@ from canopy_stats.schema import (
     SamplingPolicy,
     UserError,
 )
-from canopy_stats.store import Run, RunWriter, prompts_hash, step_table, stored_config
+from canopy_stats.store import (
+    Run,
+    RunWriter,
+    ShardPlan,
+    ShardTables,
+    prompts_hash,
+    shard_tables,
+    step_table,
+    stored_config,
+)
 
 DRIFT_TOKENS = 512
 BATCH_SIZE = 32
@@ -161,15 +170,25 @@ def _batch_size(asked: int | str, engine: Engine, prompts: Sequence[Prompt], pol
 
 
 def _draw_missing(writer: RunWriter, engine: Engine, config: RunConfig, show: bool) -> None:
-    key = RunKey(config.seed, config.family, config.variant)
     total, missing = len(writer.prompts) * config.n_rollouts, writer.missing
     stored = total - sum(len(shard.pairs) for shard in missing)
     with Progress(f"{config.family}/{config.variant}/{config.task}", total, stored, show=show) as bar:
         for shard in missing:
-            drawn = engine.sample(writer.shard_prompts(shard), shard.pairs, config.policy, key, config.batch_size)
-            rollouts = _all_of(shard.pairs, _counted(drawn, bar))
-            used = getattr(engine, "batch_size_used", None) or config.batch_size
-            writer.write_shard(shard, rollouts, engine.decode, batch_size=used)
+            tables, used = draw_shard(engine, writer.shard_prompts(shard), shard, config, bar)
+            writer.write_tables(shard, tables, batch_size=used)
+
+
+def draw_shard(engine: Engine, prompts: Sequence[Prompt], shard: ShardPlan, config: RunConfig,
+               bar: Progress | None = None) -> tuple[ShardTables, int]:
+    """One shard of a run, drawn here: its tables, for whoever holds the run's writer, and the batch size really used.
+
+    ``prompts`` are the shard's own. It depends on these arguments alone, and may be called in any process.
+    """
+    key = RunKey(config.seed, config.family, config.variant)
+    drawn = engine.sample(prompts, shard.pairs, config.policy, key, config.batch_size)
+    rollouts = _all_of(shard.pairs, drawn if bar is None else _counted(drawn, bar))
+    tables = shard_tables(prompts, rollouts, config.task, engine.decode)
+    return tables, getattr(engine, "batch_size_used", None) or config.batch_size
 
 
 def _counted(drawn: Iterator[Rollout], bar: Progress) -> Iterator[Rollout]:
