@@ -5,6 +5,12 @@
 
 The rollouts are numbers without a model: lengths are geometric, terms random. Prints a table, and the milliseconds
 that the first and the last tenth of the shards took to write.
+
+With ``--prompts 10000`` on two busy cores (1,000,000 rollouts, 98 million tokens, 5,000 shards, 3.9 GB): written in
+765 s, a shard in 76 ms in the end; opened in 121 s the first time and 1.4 s again (0.4 s on a quiet machine). Peak
+memory above the imports: opening 55 MB, the check's martingales 363 MB, 32 rollouts of a check 30 MB, measure 693 MB,
+cap curve 94 MB, rho 44 MB. The same in the first format, with all steps in memory: martingales 4,059 MB, cap curve
+5,391 MB, rho 5,317 MB.
 """
 
 from __future__ import annotations
