@@ -251,8 +251,7 @@ def test_several_tuned_variants_get_a_column_each():
     slopes = TABLES["slopes"].make(source)
     assert list(slopes["tuned"]) == 3 * ["instruct"] + 3 * ["rl"]
     assert list(TABLES["slopes"].shown(slopes).columns[:2]) == ["tuned", "model"]
-    with pytest.warns(UserWarning, match="the likelihood is flat along"):  # a hundred prompts of one task and family
-        found = TABLES["ablations"].make(source)
+    found = TABLES["ablations"].make(source)
     assert set(found["tuned"]) == {"instruct", "rl"}
     expected = cs.slope_change(more[more["model_variant"] != "instruct"], model="interaction")
     row = found.query("tuned == 'rl' and panel == 'all' and model == 'interaction'").iloc[0]
@@ -280,6 +279,9 @@ def test_the_paper_beta_models_curve_moves_the_standardised_rate():
     panel = cs.load_demo_panel().query("model_name == 'alder'").reset_index(drop=True)
     change = cs.slope_change(panel, model="paper_beta")
     own = change.curve("task", panel).query("task == 'math' and model_variant == 'instruct'")
+    # A cell without common support is left out of the fit, and has no row among its cells.
+    cells = pd.MultiIndex.from_frame(change.cells[["task", "model_name"]])
+    panel = panel[pd.MultiIndex.from_frame(panel[["task", "model_name"]]).isin(cells)]
     rows = change.fit.design.data[(panel["task"] == "math") & (panel["model_variant"] == "instruct")]
     at = rows.assign(R_sc=(own["R_bar"].iloc[3] - panel["R_bar"].mean()) / panel["R_bar"].std())
     assert own["D"].iloc[3] == pytest.approx(np.mean(change.fit.predict(at)))
@@ -295,6 +297,9 @@ def test_the_robust_models_curve_goes_through_its_own_fitted_means(robust):
     """Rows of one task and variant with rates near a point: their fitted means average to the curve's height there."""
     panel, change = robust
     own = change.curve("task", panel).query("task == 'math' and model_variant == 'instruct'")
+    # A cell without common support is left out of the fit, and has no row among its cells.
+    cells = pd.MultiIndex.from_frame(change.cells[["task", "model_name"]])
+    panel = panel[pd.MultiIndex.from_frame(panel[["task", "model_name"]]).isin(cells)]
     chosen = (panel["task"] == "math") & (panel["model_variant"] == "instruct")
     fitted = np.asarray(change.fit.predict())[chosen]
     near = np.abs(panel["R_bar"][chosen] - own["R_bar"].iloc[15]) < 0.02
