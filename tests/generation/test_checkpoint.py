@@ -197,7 +197,8 @@ def test_what_is_not_whole_is_refused_in_one_line(checkpoints, tmp_path, monkeyp
 @pytest.mark.parametrize("edit", [with_one_more("score.weight"), with_one_more("v_head.summary.weight"),
                                   in_shards(lambda folder: None),
                                   with_one_more("model.layers.0.self_attn.rotary_emb.inv_freq"), as_pickle(None),
-                                  without()], ids=["one head", "another", "shards", "old buffer", "pickled", "unchanged"])
+                                  without()],
+                         ids=["one head", "another", "shards", "old buffer", "pickled", "unchanged"])
 @torch.no_grad()
 def test_heads_old_buffers_shards_and_pickled_tensors_are_fine(checkpoints, tmp_path, edit):
     folder = shutil.copytree(checkpoints["llama"], tmp_path / "fine")
