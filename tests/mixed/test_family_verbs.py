@@ -136,7 +136,10 @@ def test_bootstraps(name, fits):
     drawn = bootstrap(fits(name), 6, seed=4)
     assert drawn.n_failed == 0 and list(drawn.estimates.columns) == list(drawn.observed.index)
     assert 0.2 < drawn.std_errors()["x"] / fits(name).bse["x"] < 2.5
-    assert bootstrap(fits(name), 3, seed=4, cluster="g").n_failed == 0
+    clusters = bootstrap(fits(name), 3, seed=4, cluster="g")
+    # A resample of groups may hold too few zeros for a zero part of its own: that replicate is kept as a failure.
+    assert clusters.n_failed <= name.startswith("inflated")
+    assert all("flat along: zero" in why for why in clusters.failures.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

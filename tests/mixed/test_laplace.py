@@ -62,7 +62,8 @@ def test_gradient(family, formula, seed):
     if found is None:
         return
     value = lambda x: laplace.evaluate(problem, x).value  # noqa: E731
-    expected = np.array([slope(value, omega, i, 1e-4) for i in range(len(omega))])
+    # Near a point without an inner maximum, as zero parts have them, a step of 1e-4 bends the difference by 1e-4.
+    expected = np.array([slope(value, omega, i, 2e-5) for i in range(len(omega))])
     np.testing.assert_allclose(found.gradient, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
