@@ -10,6 +10,7 @@ import pandas as pd
 
 from canopy_stats.mixed.expressions import formula_variables
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.frames import with_columns
 from canopy_stats.mixed.levels import is_categorical
 from canopy_stats.mixed.predict import Scale, check_choice, encode, to_scale
 from canopy_stats.schema import UserError
@@ -55,7 +56,7 @@ def to_marginaleffects(fit: Fit, *, scale: Scale = "response") -> Any:
 def _model_data(fit: Fit) -> pd.DataFrame:
     """The fitted columns, factors as categories with their reference first."""
     data, levels = fit.design.data.reset_index(drop=True), fit.design.fixed.levels
-    return data.assign(**{
+    return with_columns(data, {
         name: pd.Categorical(data[name].astype(str), list(levels[name]) if name in levels else None)
         for name in data.columns if is_categorical(data[name]) or name in levels
     })

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import linalg
 
 from canopy_stats.mixed.border import Border, Cells, DenseBorder, Pattern, Tail, level_products, thin_gram
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 from canopy_stats.schema import UserError
 
 Array = np.ndarray

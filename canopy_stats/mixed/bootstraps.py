@@ -14,7 +14,7 @@ from scipy import stats
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.fit import Fit, make_fit
-from canopy_stats.mixed.formula import group_codes
+from canopy_stats.mixed.grouping import group_codes
 from canopy_stats.mixed.model_frame import take
 from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.mixed.simulation import simulate

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import linalg
 
 from canopy_stats.mixed.blocks import templates
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.schema import UserError
 

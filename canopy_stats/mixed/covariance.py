@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from canopy_stats.mixed.blocks import Array, templates
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 
 
 def canonical_theta(factors: Sequence[Factor], theta: Array, zero: Array) -> Array:

@@ -13,6 +13,7 @@ from canopy_stats.figure_style import BLACK, BLUE, GREEN, GREY, ORANGE, PAGE, PU
 from canopy_stats.mixed.contrasts import estimates_table
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.fixed import NotEstimableWarning
+from canopy_stats.mixed.frames import with_columns
 from canopy_stats.mixed.grid import Grid, reference_grid
 from canopy_stats.mixed.margins import at_typical, means
 from canopy_stats.mixed.predict import Scale
@@ -60,9 +61,9 @@ def _along(fit: Fit, x: str, by: str | None, scale: Scale) -> pd.DataFrame:
     parts = []
     for value in np.linspace(values.min(), values.max(), POINTS):
         grid = reference_grid(fit, [] if by is None else [by])
-        there = Grid(grid.frame.assign(**{x: value}), grid.cells, grid.weights)
+        there = Grid(with_columns(grid.frame, {x: value}), grid.cells, grid.weights)
         table = pd.concat([grid.cells, estimates_table(at_typical(fit, there, scale))], axis=1)
-        parts.append(table.assign(**{x: value}))
+        parts.append(with_columns(table, {x: value}))
     return pd.concat(parts, ignore_index=True)
 
 

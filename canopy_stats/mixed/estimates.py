@@ -11,7 +11,8 @@ from canopy_stats.mixed import blocks
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.families import Others
-from canopy_stats.mixed.formula import Design, FixedPart
+from canopy_stats.mixed.fixed import FixedPart
+from canopy_stats.mixed.formula import Design
 from canopy_stats.mixed.model_frame import ModelFrame
 
 VarianceRow = tuple[str, str, str | None, float, float]

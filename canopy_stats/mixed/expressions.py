@@ -16,6 +16,7 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from formulaic.transforms import TRANSFORMS
 from scipy import special
 
+from canopy_stats.mixed.frames import with_columns
 from canopy_stats.mixed.levels import is_categorical, label, sorted_levels
 from canopy_stats.mixed.scan import call, split_at
 from canopy_stats.mixed.spline import ns
@@ -87,13 +88,14 @@ def _use(expression: str, method: str) -> Use:
 
 
 def _python_columns(expression: str) -> tuple[str, ...]:
-    """Names in Python code that are no function, module or constant of the context."""
+    """Names in Python code that are not called, and no module or constant of the context: ``log(scale)`` reads the
+    column ``scale``."""
     quoted = list(dict.fromkeys(re.findall(r"`([^`]*)`", expression)))
     code = re.sub(r"`([^`]*)`", lambda found: f"{_MARK}{quoted.index(found.group(1))}", expression)
     nodes = list(ast.walk(ast.parse(code.strip(), mode="eval")))
     called = [node.func for node in nodes if isinstance(node, ast.Call)]
     names = [node.id for node in nodes if isinstance(node, ast.Name) and node not in called]
-    known = {*CONTEXT, *TRANSFORMS, "contr"}
+    known = {"contr", *(name for name, value in {**TRANSFORMS, **CONTEXT}.items() if not callable(value))}
     real = [quoted[int(n.removeprefix(_MARK))] if n.startswith(_MARK) else n for n in names if n not in known]
     return tuple(dict.fromkeys(real))
 
@@ -160,8 +162,8 @@ def encode(spec: formulaic.ModelSpec, data: pd.DataFrame) -> Array:
 
 def numbers(data: pd.DataFrame) -> pd.DataFrame:
     """Numeric columns as float64, as R computes: powers of whole numbers neither overflow nor round."""
-    return data.assign(**{
-        str(name): data[name].to_numpy(dtype=float) for name in data.columns if not is_categorical(data[name])
+    return with_columns(data, {
+        name: data[name].to_numpy(dtype=float) for name in data.columns if not is_categorical(data[name])
     })
 
 
@@ -177,7 +179,10 @@ def values_of(expression: str, data: pd.DataFrame) -> Array:
 
 
 def expression_columns(expression: str) -> list[str]:
-    """Data columns in one expression (a name, or Python code)."""
+    """Data columns in one expression (a name, or Python code). A bare name is a column, also where a function or a
+    constant has it."""
+    if expression.strip().isidentifier():
+        return [expression.strip()]
     try:
         return list(_python_columns(expression)) if not expression.startswith("`") else [expression.strip("`")]
     except SyntaxError as error:

@@ -12,18 +12,14 @@ import pandas as pd
 
 from canopy_stats.mixed import checks
 from canopy_stats.mixed.expressions import expression_columns, formula_variables, values_of
-from canopy_stats.mixed.fixed import AliasedWarning, FixedPart, encode_fixed, fixed_part
+from canopy_stats.mixed.fixed import FixedPart, fixed_part
 from canopy_stats.mixed.frames import as_pandas
-from canopy_stats.mixed.grouping import Factor, encode_groups, group_codes, grouping_factors
+from canopy_stats.mixed.grouping import Factor, grouping_factors
 from canopy_stats.mixed.levels import check_reference, is_categorical, level_codes, sorted_levels
 from canopy_stats.mixed.parse import Parsed, join_terms, parse, split_terms
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
-
-__all__ = ["AliasedWarning", "Design", "Factor", "FixedPart", "build_design", "encode_fixed", "encode_groups",
-           "fixed_part", "formula_variables", "group_codes", "offset_values"]
-
 
 @dataclass(frozen=True)
 class Design:

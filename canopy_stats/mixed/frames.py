@@ -81,3 +81,11 @@ def _aligned(series: pd.Series, data: pd.DataFrame, name: str) -> pd.Series:
             f" which value belongs to which row; pass {name}.to_numpy() if they are in the order of the rows."
         )
     return series.reindex(data.index)
+
+
+def with_columns(data: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with some columns replaced or added, whatever they are called: ``assign`` knows no column ``self``."""
+    frame = data.copy(deep=False)
+    for name, values in columns.items():
+        frame[name] = values
+    return frame

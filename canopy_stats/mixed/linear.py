@@ -17,7 +17,7 @@ from canopy_stats.mixed.curvature import Curvature, make_curvature
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.evidence import flat_direction, positive_definite
 from canopy_stats.mixed.families import Family, get_family
-from canopy_stats.mixed.formula import fixed_part
+from canopy_stats.mixed.fixed import fixed_part
 from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.mixed.modes import Problem
 from canopy_stats.mixed.optimise import positive_inverse

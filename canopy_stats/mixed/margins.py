@@ -21,6 +21,7 @@ from canopy_stats.mixed.contrasts import (
 )
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.fixed import NotEstimableWarning, encode_all, estimable
+from canopy_stats.mixed.frames import with_columns
 from canopy_stats.mixed.grid import Grid, crossed, reference_grid
 from canopy_stats.mixed.levels import label, shown
 from canopy_stats.mixed.predict import Scale, check_choice, encode
@@ -162,7 +163,7 @@ def _derivatives(fit: Fit, data: pd.DataFrame, x: str, cells: pd.DataFrame, scal
     """Average derivative (k,) in x over the rows of ``data`` with each cell's levels, and its Jacobian (k, p)."""
     step, fixed = 1e-4 * float(data[x].std()) or 1e-4, fit.design.fixed
     levels = [dict(zip(cells.columns, row, strict=True)) for row in cells.itertuples(index=False)]
-    moved = [[encode_all(fixed, data.assign(**level, **{x: data[x] + sign * step})) for sign in (1, -1)]
+    moved = [[encode_all(fixed, with_columns(data, {**level, x: data[x] + sign * step})) for sign in (1, -1)]
              for level in levels or [{}]]
     everything = np.stack([(ahead - behind).mean(axis=0) / (2 * step) for ahead, behind in moved])
     if scale == "link":

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed import checks
+from canopy_stats.mixed.expressions import formula_variables
 from canopy_stats.mixed.families import Family
-from canopy_stats.mixed.fixed import without_intercept
-from canopy_stats.mixed.formula import Design, Factor, FixedPart, build_design, fixed_part, formula_variables
+from canopy_stats.mixed.fixed import FixedPart, fixed_part, without_intercept
+from canopy_stats.mixed.formula import Design, build_design
 from canopy_stats.mixed.frames import as_pandas, row_vector
+from canopy_stats.mixed.grouping import Factor
 from canopy_stats.mixed.parse import parse_right
 from canopy_stats.schema import UserError
 

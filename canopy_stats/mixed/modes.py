@@ -14,7 +14,7 @@ import numpy as np
 from canopy_stats.mixed import blocks
 from canopy_stats.mixed.blocks import Array, Factorised, Layout
 from canopy_stats.mixed.families import Density, Derivatives, Family, Others
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 
 NEWTON_TOLERANCE = 1e-18
 NEARLY = 1e-5

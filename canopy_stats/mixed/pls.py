@@ -16,7 +16,7 @@ from scipy import linalg
 
 from canopy_stats.mixed import blocks
 from canopy_stats.mixed.blocks import Array, Blocks, Factorised, Layout
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import blocks, checks, formula
+from canopy_stats.mixed import blocks, checks, fixed, formula, grouping
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.frames import as_pandas
@@ -90,8 +90,8 @@ def encode(fit: Estimates, data: pd.DataFrame | None, mode: Mode) -> Rows:
         frame, factors = fit.frame, design.factors
         return Rows(design.fixed.matrix, frame.dispersion_matrix, frame.zero_matrix, frame.trials, frame.offset_values,
                     [f.codes for f in factors], [f.columns for f in factors])
-    x = formula.encode_fixed(design.fixed, data)
-    w, g = (np.zeros((len(data), 0)) if part is None else formula.encode_fixed(part, data)
+    x = fixed.encode_fixed(design.fixed, data)
+    w, g = (np.zeros((len(data), 0)) if part is None else fixed.encode_fixed(part, data)
             for part in (fit.dispersion, fit.frame.zero_inflation))
     pairs = [] if mode == "population" else [_groups(f, data, mode) for f in design.factors]
     return Rows(x, w, g, np.ones(len(data)), _new_offset(fit, data), [codes for codes, _ in pairs],
@@ -109,8 +109,8 @@ def _new_offset(fit: Estimates, data: pd.DataFrame) -> Array:
     return total
 
 
-def _groups(factor: formula.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Array, Array]:
-    codes, columns = formula.encode_groups(factor, data)
+def _groups(factor: grouping.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Array, Array]:
+    codes, columns = grouping.encode_groups(factor, data)
     if mode == "conditional" and np.any(codes < 0):
         raise UserError(
             f"{factor.name} has levels the fit has not seen; predict with mode='new_levels' (their effect is zero)"

@@ -14,7 +14,7 @@ from scipy import special
 
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.families import Derivatives
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 from canopy_stats.mixed.modes import Mode, Parts, Problem, fixed_eta, other_gradients, weighted
 from canopy_stats.schema import UserError
 

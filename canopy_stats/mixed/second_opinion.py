@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from canopy_stats.mixed.coordinates import Coordinates, lower_root
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 from canopy_stats.mixed.theta_search import Search
 from canopy_stats.schema import UserError
 

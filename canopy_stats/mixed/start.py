@@ -10,7 +10,7 @@ from canopy_stats.mixed import blocks, laplace
 from canopy_stats.mixed.blocks import Array
 from canopy_stats.mixed.certificate import LAPLACE
 from canopy_stats.mixed.covariance import expected_information
-from canopy_stats.mixed.formula import Factor
+from canopy_stats.mixed.grouping import Factor
 from canopy_stats.mixed.laplace import Evaluation, Problem
 from canopy_stats.mixed.optimise import Limit, make_positive, minimise, newton_step
 

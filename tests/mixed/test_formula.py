@@ -251,3 +251,27 @@ def test_without_an_intercept_factors_keep_their_reference(data):
     np.testing.assert_array_equal(encode_fixed(left, data), part.matrix[:, 1:])
     constant = without_intercept(build_design("y ~ 1", data).fixed)
     assert constant.matrix.shape == (60, 0) and encode_fixed(constant, data).shape == (60, 0)
+
+
+FUNCTION_NAMES = ["c", "C", "I", "Q", "ns", "bs", "cs", "cc", "cr", "poly", "log", "exp", "scale", "center", "lag",
+                  "np", "contr", "factor", "pi", "TRUE", "self", "data", "max", "offset"]
+
+
+@pytest.mark.parametrize("name", FUNCTION_NAMES)
+@pytest.mark.parametrize("role", ["y", "x", "g", "o"])
+def test_a_column_may_be_called_like_a_function(name, role):
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"y": rng.normal(size=60), "x": rng.normal(size=60), "g": np.arange(60) % 7,
+                         "o": rng.normal(size=60)})
+    plain = build_design("y ~ x + offset(o) + (x|g)", data)
+    names = {key: name if key == role else key for key in "yxgo"}
+    called = build_design("{y} ~ {x} + offset({o}) + ({x}|{g})".format(**names), data.rename(columns={role: name}))
+    np.testing.assert_array_equal(called.y, plain.y)
+    np.testing.assert_array_equal(called.fixed.matrix, plain.fixed.matrix)
+    np.testing.assert_array_equal(called.factors[0].codes, plain.factors[0].codes)
+
+
+def test_a_function_reads_a_column_that_another_function_is_called_like():
+    data = pd.DataFrame({"y": np.arange(1.0, 9.0), "scale": np.arange(2.0, 10.0), "g": np.arange(8) % 3})
+    np.testing.assert_allclose(build_design("log(y) ~ log(scale) + (1|g)", data).fixed.matrix[:, 1],
+                               np.log(data["scale"]))
