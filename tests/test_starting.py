@@ -119,7 +119,7 @@ def test_local_models_of_the_hub_cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("typed", "says"), [("scrutinize", "did you mean 'scrutinise'?"),
                                              ("zzzz", "the commands are generate,"),
-                                             ("\x1b[31mplan", "did you mean 'plan'?")])
+                                             ("\x1b[31mplan", "there is no command")])
 def test_an_unknown_command_names_the_nearest(capsys, typed, says):
     with pytest.raises(SystemExit) as stop:
         cli.main([typed])

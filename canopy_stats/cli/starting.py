@@ -133,7 +133,7 @@ def _no_options(command: argparse.ArgumentParser) -> None:
 
 
 DOCTOR = Command(
-    "doctor", reads="this installation", gives="what works here, what each extra would add",
+    "doctor", reads="this machine", gives="what works here, what each extra would add",
     summary="what is installed, which devices and models are here", run=_doctor, add_options=_no_options,
     teaching="""
     One line for the core and each extra, with what is missing and how to install it; the devices; the models that
