@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel test test-lowest architectures mutants quick browser lint clean
+.PHONY: demo demo-smollm demo-panel docs test test-lowest architectures mutants quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -64,9 +64,19 @@ mutants: .venv-test/.ready
 	.venv-test/bin/pip install $(PIP_FLAGS) mutmut
 	.venv-test/bin/python analysis/mutants.py
 
+# The documentation in docs/_build/html; every cell runs, every warning is an error.
+.venv-docs/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install $(PIP_FLAGS) -e '.[docs]'
+	touch $@
+
+docs: .venv-docs/.ready
+	OMP_NUM_THREADS=1 .venv-docs/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check .
 	.venv-test/bin/mypy
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-lowest .venv-docs docs/_build build dist .pytest_cache .mypy_cache .ruff_cache

@@ -76,11 +76,14 @@ def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", 
 
     Parameters
     ----------
-    model : folder or hub name of a sequence-classification model with one output, or a loaded one with its
-        ``tokenizer``
-    think : "keep" or "drop" the ``<think>`` part of the rollouts
-    max_length : tokens that the model is given; None takes what its tokenizer and configuration allow
-    batch_size : texts per forward pass; 1 where the model's configuration has no padding token
+    model : folder, hub name or loaded model
+        Of a sequence classification with one output; a loaded one comes with its ``tokenizer``.
+    think : "keep" or "drop"
+        What becomes of the ``<think>`` part of the rollouts.
+    max_length : int, optional
+        Tokens that the model is given; None takes what its tokenizer and configuration allow.
+    batch_size : int
+        Texts per forward pass; 1 where the model's configuration has no padding token.
 
     The model reads the prompt and the rollout's stripped text as a conversation in its tokenizer's chat template, or,
     without one, as the tokenizer's pair of texts. Equal texts are scored once, so that they tie exactly. The table is

@@ -64,10 +64,13 @@ def template_factorial(panel: pd.DataFrame, *, weights: Levels, template: Levels
 
     Parameters
     ----------
-    weights, template : a column of the panel, or a mapping from each model_variant to its level, such as
-        ``weights={"base": "base", "base-chat": "base", "instruct-raw": "tuned", "instruct": "tuned"}``
-    model : which of the paper's models gives the slopes (one for each cell, in one joint fit)
-    reference : the levels that the effects start from
+    weights, template : column of the panel, or mapping
+        A mapping has the level of each model_variant, such as ``weights={"base": "base", "base-chat": "base",
+        "instruct-raw": "tuned", "instruct": "tuned"}``.
+    model : str
+        Which of the paper's models gives the slopes (one for each cell, in one joint fit).
+    reference : pair
+        The levels that the effects start from.
 
     The slope's effects come from the joint model; those on the mean of D from ``D ~ cell + task + model_name +
     (1|prompt_uid)``, at whatever rates and lengths each cell has. The share's interval is Fieller's; its p-value tests

@@ -51,8 +51,11 @@ class FewShot(Record):
     """
 
     pool: FilePath
+    """JSON lines with `prompt`, `answer` and an optional `task`"""
     shots: Count
+    """examples before each prompt"""
     seed: Seed = 0
+    """of their choice"""
 
     def described(self) -> dict[str, Any]:
         """Plain values for provenance; of the pool's path the last part."""
@@ -63,8 +66,11 @@ class Embedder(Record):
     """A built-in embedder, a sentence-transformers folder or hub name, with a prompt before each text."""
 
     model: ModelName
+    """`minilm`, `tfidf`, or a sentence-transformers folder or hub name"""
     prompt: str | None = None
+    """text before each text"""
     name: Name | None = None
+    """of its panel"""
 
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo) -> Self:
@@ -94,7 +100,9 @@ class Reward(Record):
     """A reward model, and the share of each prompt's rollouts that are kept: those that it likes best."""
 
     model: ModelName
+    """hub name or folder of a reward model"""
     keep: float = Field(default=0.7, gt=0, le=1)
+    """share of each prompt's rollouts that is kept"""
 
     def described(self) -> dict[str, Any]:
         """Plain values for provenance."""
@@ -104,15 +112,23 @@ class Reward(Record):
 class Judge(Record):
     """Who says which rollouts mean the same: what :func:`canopy_stats.metrics.judge.judge_run` takes."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
     kind: Literal["embedding", "openai"]
+    """an embedding threshold, or a model behind an OpenAI-compatible endpoint"""
     threshold: float | None = Field(default=None, gt=-1, le=1)
+    """cosine from which two texts mean the same (embedding)"""
     m: int | None = Field(default=None, ge=2)
+    """rollouts of each prompt that are compared"""
     seed: Seed | None = None
+    """of their choice"""
     embedder: ModelName | None = None
+    """of the embedding judge"""
     base_url: str | None = None
+    """of the endpoint, such as https://host/v1 (openai)"""
     model: str | None = None
+    """that the endpoint shall use (openai)"""
     max_failed: float | None = Field(default=None, ge=0, le=1)
+    """share of verdicts that may fail"""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -47,15 +47,25 @@ class Checkpoint(Record):
     """
 
     model: Annotated[Any, BeforeValidator(model_or_object)]
+    """hub name, folder or GGUF file; in Python also a loaded model"""
     variant: Name | None = None
+    """name of the arm; the first is `base`"""
     chat: bool | Literal["rendered-text"] | None = None
+    """`true`: the chat template; `false`: the raw prompt; `rendered-text`: rendered, then tokenised again, as the paper ran it"""
     adapter: ModelName | None = None
+    """folder or hub name of a peft adapter, merged in float32"""
     revision: str | None = None
+    """commit, tag or branch on the hub"""
     tokenizer: ModelName | None = None
+    """another tokenizer than the model's"""
     system: str | None = None
+    """system message of the chat template"""
     enable_thinking: bool | None = None
+    """for templates that know it (Qwen3)"""
     template_kwargs: dict[str, Any] = {}
+    """further arguments of the chat template"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: the checkpoint's own"""
 
     def settled(self, variant: str) -> Checkpoint:
         """With its variant, and with the chat template's use said outright."""
@@ -83,9 +93,13 @@ class ModelFamily(Record):
     """The checkpoints that are compared with each other: ``base`` and ``tuned``, or a list; one is the variant base."""
 
     name: Name
+    """what tables and figures call it"""
     base: CheckpointOrName | None = None
+    """the base model"""
     tuned: CheckpointOrName | None = None
+    """what was made of it"""
     checkpoints: list[CheckpointOrName] = []
+    """instead of base and tuned: a list of two and more, each with a `variant`"""
 
     @model_validator(mode="after")
     def _variants(self) -> Self:
@@ -123,10 +137,15 @@ class Ablation(Record):
     """
 
     name: Name
+    """of its panel, and of its row in the table"""
     law: LawKeys | None = None
+    """keys of the law that change; the others stay"""
     embedder: EmbedderOrName | None = None
+    """another embedder"""
     few_shot: FewShot | None = None
+    """worked examples before the prompts"""
     reward: RewardOrName | None = None
+    """only the rollouts that a reward model likes best"""
 
     @model_validator(mode="after")
     def _changes(self) -> Self:
@@ -170,26 +189,47 @@ class Study(Record):
     """
 
     title: str
+    """of the report"""
     contrast: str = ""
+    """in words, what differs between base and tuned"""
     families: list[ModelFamily] = Field(min_length=1)
+    """the models that are compared"""
     tasks: dict[Name, FilePath] = Field(min_length=1)
+    """name to prompt file (JSON lines with `prompt` and an optional `id`)"""
     prompts_per_task: Count | None = None
+    """the first so many of each file; without it all"""
     few_shot: FewShot | None = None
+    """worked examples before every prompt"""
     law: LawKeys = Field(default_factory=Law)
+    """the sampling law"""
     rollouts: int = Field(default=100, ge=2, le=10**9)
+    """of each prompt"""
     seed: Seed = 0
+    """of every draw"""
     engine: Annotated[Any, BeforeValidator(engine_or_object)] = "torch"
+    """`torch` or `vllm`; in Python also an object of your own"""
     batch_size: Annotated[Any, BeforeValidator(whole_or_auto)] = "auto"
+    """rows at a time; `auto` fits the memory"""
     device: Annotated[str, AfterValidator(device_name)] = "auto"
+    """`auto`, `cpu`, `mps`, `cuda` or `cuda:1`"""
     workers: Count | None = None
+    """processes of one thread each that draw; without it this one, with all threads"""
     drift_tokens: int = Field(default=512, ge=0, le=10**12)
+    """tokens of each run that are drawn again at other batch sizes"""
     check_sample: Count = 32
+    """rollouts of each run that are scored again"""
     embedders: list[EmbedderOrName] = Field(default=[Embedder(model="minilm")], min_length=1)
+    """the first makes the panel, each further one a panel of its own"""
     think: Literal["keep", "drop"] = "keep"
+    """what becomes of a `<think>` part before texts are embedded"""
     judge: Judge | None = None
+    """who says which rollouts mean the same"""
     reward: RewardOrName | None = None
+    """keep only the rollouts that a reward model likes best"""
     ablations: list[Ablation] = []
+    """the study once more with something else in it"""
     out: Text | None = None
+    """where everything is stored; without it runs/<name of the file>"""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

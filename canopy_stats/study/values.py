@@ -21,7 +21,8 @@ _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu|hpu|npu)(:\d+)?")
 class Record(BaseModel):
     """Unknown fields are refused, values keep their types, and nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True,
+                              use_attribute_docstrings=True)
 
 
 # --- kinds of values --------------------------------------------------------------------------------------------
