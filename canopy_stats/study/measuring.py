@@ -154,7 +154,7 @@ def _selection(study: Study) -> dict[str, Any]:
 
 def make_panel(part: Part) -> list[Path]:
     """The panel of the part, with how it was made inside the file and beside it."""
-    from canopy_stats.panel import panel, write_panel
+    from canopy_stats.panels import panel, write_panel
 
     note = {"canopy_stats": __version__, "study": part.study.described(), **(panel_key(part) or {})}
     made = panel(list(part.opened().values()), embedder=part.study.embedder.asked, think=part.study.think,
