@@ -10,5 +10,5 @@ def test_the_page_is_made_of_its_assets_too():
 
 def test_modules_and_folders_count_once_each():
     names = [path.name for path in sources("panel", "metrics/judge", "metrics/judging")]
-    assert names.count("panel.py") == names.count("judge.py") == 1 and "openai.py" in names
+    assert names.count("panels.py") == names.count("judge.py") == 1 and "openai.py" in names
     assert code_hash("panel") == code_hash("panel", "panel") != code_hash("panel", "store")
