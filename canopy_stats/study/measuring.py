@@ -130,7 +130,7 @@ def panel_key(part: Part) -> Key | None:
     reward = part.study.reward
     scored = {**reward.model_dump(), "model": model_identity(reward.model)} if reward else None
     return _with_contents(part, **made, embedder=_identity(part.study.embedder), think=part.study.think, reward=scored,
-                          code=code_hash("metrics", "panel"))
+                          code=code_hash("metrics", "panels"))
 
 
 def _verdicts(part: Part) -> Path:
