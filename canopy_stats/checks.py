@@ -13,6 +13,7 @@ import numpy as np
 
 from canopy_stats.drift import choose_some, measure_drift, stored_rollouts
 from canopy_stats.files import canonical_json
+from canopy_stats.notebook import Shown
 from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, Engine, ModelSource, UserError
 from canopy_stats.store import Run, open_run
 
@@ -46,7 +47,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Shown):
     """What the check of one run found."""
 
     run: str
@@ -73,6 +74,9 @@ class CheckReport:
         import pandas as pd
 
         return pd.DataFrame([asdict(f) for f in self.findings])
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        return f"Check of {self.run}", [self.verdict, self.to_frame()]
 
     def __str__(self) -> str:
         width = max(len(f.name) for f in self.findings)

@@ -57,8 +57,8 @@ def draw(table: pd.DataFrame, steps: pd.DataFrame) -> plt.Figure:
     figure.colorbar(points, ax=axes, label="entropy of the next token (nats)", pad=0.02)
     ce, n, r = table.entropy_sum.mean(), table.length.mean(), table.entropy_rate.mean()
     sign = "+" if ce >= n * r else "\N{MINUS SIGN}"
-    axes.set_title(f"CE* = mean(N) · mean(r) + Cov(N, r) = {n:.2f} × {r:.2f} {sign} {abs(ce - n * r):.2f} = {ce:.2f} nats",
-                   fontsize=9, loc="left")
+    axes.set_title("CE* = mean(N) · mean(r) + Cov(N, r) = "
+                   f"{n:.2f} × {r:.2f} {sign} {abs(ce - n * r):.2f} = {ce:.2f} nats", fontsize=9, loc="left")
     axes.set(xlabel="step", yticks=[], xlim=(-0.5, CAP + 12), xticks=range(0, CAP + 1, 5))
     axes.spines["left"].set_visible(False)
     return figure

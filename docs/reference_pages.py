@@ -38,10 +38,10 @@ def write(folder: Path) -> None:
 
 def commands() -> str:
     """Every command's help, as the terminal shows it."""
-    lines = ["# Commands", "", "What `canopy-stats COMMAND --help` prints. `python -m canopy_stats` is the same program.", ""]
+    lines = ["# Commands", "", "What `canopy-stats COMMAND --help` prints. `python -m canopy_stats` is the same.", ""]
     built = parser.build_parser()
-    own = next(action for action in built._actions if hasattr(action, "choices") and isinstance(action.choices, Mapping))
-    for name, command in typing.cast(Mapping[str, typing.Any], own.choices).items():
+    own = next(action.choices for action in built._actions if isinstance(action.choices, Mapping))
+    for name, command in own.items():
         command.formatter_class = lambda prog: parser.argparse.RawDescriptionHelpFormatter(prog, width=100)
         lines += [f"## {name}", "", f"{parser.COMMANDS[name].summary[0].upper()}{parser.COMMANDS[name].summary[1:]}.",
                   "", "```text", command.format_help().rstrip(), "```", ""]
@@ -54,7 +54,8 @@ def commands() -> str:
 def study_file() -> str:
     """Every key with what it may hold, its default and its meaning."""
     lines = ["# The study file", "", "YAML. `canopy-stats init` writes one with comments; `analysis/studies` holds the "
-             "demo's and the paper's. Unknown keys are refused, and the nearest known one is named. Paths are relative to the file.", ""]
+             "demo's and the paper's. Unknown keys are refused, and the nearest known one is named. Paths are relative "
+             "to the file.", ""]
     for title, record in RECORDS.items():
         lines += [f"## {title if title == 'The file' else f'`{title}`'}", "", _first_sentence(record), "",
                   "| key | holds | default | meaning |", "|---|---|---|---|"]
@@ -75,7 +76,8 @@ def _row(name: str, field: FieldInfo, record: type[BaseModel]) -> str:
 
 def policy_meanings() -> dict[str, str]:
     """What SamplingPolicy's docstring says of each field."""
-    found = re.findall(r"^    (\w+) : [^\n]*\n((?:        [^\n]*\n)+)", schema.SamplingPolicy.__doc__ or "", re.MULTILINE)
+    text = schema.SamplingPolicy.__doc__ or ""
+    found = re.findall(r"^    (\w+) : [^\n]*\n((?:        [^\n]*\n)+)", text, re.MULTILINE)
     return {name: " ".join(text.split()).replace("``", "`") for name, text in found}
 
 

@@ -13,11 +13,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "canopy_stats"
 # The floors from the ground up; a module imports only from floors below its own. Rooms of one floor stand in order.
-FLOORS = [["schema"], ["files", "progress", "figure_style", "panel_rows"], ["mixed"], ["generation"],
+FLOORS = [["schema"], ["files", "progress", "figure_style", "notebook", "panel_rows"], ["mixed"], ["generation"],
           ["oracle", "store"], ["slope"], ["metrics"], ["drift", "runs", "checks", "panels", "installation"],
           ["doors"], ["report"], ["study"], ["cli"]]
 ORDER = list(chain.from_iterable(FLOORS))
-MIXED_MAY = {"schema", "files", "progress", "figure_style"}  # mixed models know nothing of language models
+MIXED_MAY = {"schema", "files", "progress", "figure_style", "notebook"}  # mixed models know nothing of language models
 TORCH_ALLOWED = ("generation/", "metrics/embed.py",
                  "metrics/reward.py")  # a reward model scores texts, as an embedding model does
 # The public names are loaded on first use: the one place where a module is imported by its name.

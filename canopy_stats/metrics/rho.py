@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from canopy_stats.metrics.association import RHOS, pool_fisher, pool_kendall
 from canopy_stats.metrics.excess import Coefficients, coefficients
 from canopy_stats.metrics.profile import FOLDS, PromptSteps, folds_of, residual_rates
 from canopy_stats.metrics.rollouts import entropy_of_prompts
+from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class RhoResult:
+class RhoResult(Shown):
     """Correlations of length and rate with their position-profile null.
 
     ``table``: a row for each coefficient and quantity (:data:`QUANTITIES`) pooled over prompts, with ``estimate``,
@@ -40,6 +41,9 @@ class RhoResult:
     table: pd.DataFrame
     prompts: pd.DataFrame
     notes: tuple[str, ...]
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        return "Length and entropy rate, beyond position", [self.table, *self.notes]
 
 
 def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resample: Resample = "nested",

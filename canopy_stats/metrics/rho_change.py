@@ -21,6 +21,7 @@ from canopy_stats.metrics.association import RHOS
 from canopy_stats.metrics.measures import measure
 from canopy_stats.metrics.rho import rho
 from canopy_stats.metrics.rho_change_words import verdict
+from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 from canopy_stats.slope.combine import CellGrid, Combined, combine
 from canopy_stats.slope.estimates import LEVEL, estimate
@@ -40,7 +41,7 @@ KEY = [*CELL, "prompt_uid"]
 
 
 @dataclass(frozen=True)
-class RhoChange:
+class RhoChange(Shown):
     """Change of rho(N, r) by fine-tuning.
 
     ``table``, a row for each coefficient and quantity (and one for log CE*): coefficient, quantity, primary,
@@ -60,6 +61,9 @@ class RhoChange:
 
     def __str__(self) -> str:
         return self.verdict
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        return "Change of rho(N, r) by fine-tuning", [self.verdict, self.table, *self.notes]
 
 
 def rho_change(runs_or_panel: pd.DataFrame | Iterable[Run] | Run, *, margin: float = 0.1) -> RhoChange:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from canopy_stats.mixed import Fit
+from canopy_stats.notebook import Shown
 from canopy_stats.slope.estimates import (
     Estimate,
     Interval,
@@ -29,7 +30,7 @@ ROW = ("model", "base_slope", "base_std_error", "tuned_slope", "tuned_std_error"
 
 
 @dataclass(frozen=True, repr=False)
-class SlopeChange:
+class SlopeChange(Shown):
     """Slope of diversity on entropy rate in the base and the fine-tuned variant, their difference and ratio.
 
     ``unit`` says what the slopes are per. ``response`` has the slopes on the response scale where the model is not
@@ -69,6 +70,10 @@ class SlopeChange:
 
     def __str__(self) -> str:
         return "\n".join([repr(self)[1:-1], self.verdict])
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        slopes = pd.DataFrame([{"quantity": name, **getattr(self, name).row()} for name in QUANTITIES])
+        return f"Change of slope, {self.model}", [self.verdict, f"Slopes are {self.unit}.", slopes, *self.notes]
 
     def row(self) -> dict[str, float | str]:
         """One row of a table, columns :data:`ROW`: the difference as estimate, std_error, df, statistic, p_value,

@@ -14,6 +14,7 @@ from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm
 from canopy_stats.mixed.inference.parallel import fork_map
+from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import covariance, degrees_of_freedom, names
@@ -37,7 +38,7 @@ _FAILURES = (ValueError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
 
 
 @dataclass(frozen=True)
-class SpecificationCurve:
+class SpecificationCurve(Shown):
     """Estimates of the slope's change, tuned minus base, under every specification of a grid.
 
     ``table`` has one row per specification, in the order of the grid: its number ``spec``, a column for each choice,
@@ -63,6 +64,9 @@ class SpecificationCurve:
     def agreement(self) -> pd.DataFrame:
         """How many specifications agree in sign and in significance, over all and by choice (see ``agreement``)."""
         return agreement(self.table, self.level)
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        return f"Specification curve, {len(self.table)} specifications", [self.words, self.agreement]
 
     @property
     def words(self) -> str:

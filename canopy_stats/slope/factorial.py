@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed import Fit, lmm
+from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import combined, names
@@ -43,7 +44,7 @@ CAVEAT = ("Families and tasks are taken as they are: where effects differ betwee
 
 
 @dataclass(frozen=True)
-class TemplateFactorial:
+class TemplateFactorial(Shown):
     """Main effects of weights and template, their interaction, the total change and the template's share of it.
 
     ``table``: quantity ("slope", or "mean D"), effect (:data:`EFFECTS` and the share), estimate, std_error, df,
@@ -56,6 +57,9 @@ class TemplateFactorial:
     verdict: str
     notes: tuple[str, ...]
     fits: tuple[Fit, Fit]
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        return "Weights and template", [self.verdict, self.table, self.cells, *self.notes]
 
 
 def template_factorial(panel: pd.DataFrame, *, weights: Levels, template: Levels, model: FactorialModel = "interaction",

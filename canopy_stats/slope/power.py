@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed.inference.parallel import fork_map
+from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.closed_form import expected_interaction
@@ -38,7 +39,7 @@ _FAILURES = (ValueError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
 
 
 @dataclass(frozen=True)
-class SlopePower:
+class SlopePower(Shown):
     """Simulated power, one row of ``table`` per size of the study and effect.
 
     Columns: ``prompts`` (of each task), ``rollouts``, ``families``, ``effect`` (difference of slopes, logit per
@@ -65,6 +66,10 @@ class SlopePower:
     def kept_level(self) -> bool:
         """Whether the model kept its level wherever effect zero was simulated."""
         return bool(self.level["kept"].all())
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        shown = ["prompts", "rollouts", "families", "effect", "power", "mc_error", "replicates", "tokens"]
+        return f"Power, {self.model}", [self.words, self.table[shown], *self.notes]
 
     @property
     def words(self) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
 from canopy_stats.mixed.formulas.formula import build_design
+from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 from canopy_stats.slope.cells import SURFACE
 from canopy_stats.slope.prepare import prepare
@@ -37,7 +39,7 @@ SIMPLER = ("length", "rate", "total entropy")
 
 
 @dataclass(frozen=True)
-class SlopeRivals:
+class SlopeRivals(Shown):
     """Explanations by their error on held-out prompts.
 
     ``table``, a row for each explanation and what the variant has of its own: explanation, variant, parameters, rmse
@@ -53,6 +55,9 @@ class SlopeRivals:
 
     def __str__(self) -> str:
         return self.verdict
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        return "Rival laws of diversity, on held-out prompts", [self.verdict, self.table]
 
 
 def slope_rivals(panel: pd.DataFrame, *, folds: int = FOLDS, seed: int = 0) -> SlopeRivals:

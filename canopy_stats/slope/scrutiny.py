@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from canopy_stats.notebook import Shown
 from canopy_stats.slope import scrutiny_words as words
 from canopy_stats.slope.change import SlopeChange
 from canopy_stats.slope.front import slope_change
@@ -15,7 +16,7 @@ from canopy_stats.slope.models import AnyModel
 
 
 @dataclass(frozen=True)
-class Scrutiny:
+class Scrutiny(Shown):
     """Two answers to one question. ``agree`` is None where the robust slope is not identified.
 
     They agree when both find a difference of the same sign, or neither finds one. ``verdict`` is a paragraph;
@@ -32,6 +33,10 @@ class Scrutiny:
 
     def __str__(self) -> str:
         return self.verdict
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        claims = self.claims.drop(columns=["df", "statistic"])
+        return "The slope, scrutinised", [self.verdict, "The difference of slopes, in every version:", claims]
 
     @property
     def claims(self) -> pd.DataFrame:

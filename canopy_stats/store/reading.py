@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from canopy_stats import files
+from canopy_stats.notebook import Shown
 from canopy_stats.schema import Prompt, RunConfig, UserError, names
 from canopy_stats.store import plan
 from canopy_stats.store.content import first_run_content, run_content
@@ -37,7 +38,7 @@ from canopy_stats.store.verify import damaged_shards
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """A run as it lies on the disk.
 
     ``shards`` are the intact ones; ``damaged`` are the numbers of those whose files do not hold what the run's log
@@ -54,6 +55,13 @@ class Run:
     def run_id(self) -> str:
         """16 digits that name what decides the law; see :mod:`canopy_stats.store.identity`."""
         return str(self.manifest["run_id"])
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        of = self.config
+        state = "complete" if self.complete else "incomplete"
+        return (f"Run {of.family}/{of.variant}/{of.task}",
+                [f"{self.prompts_held:,} prompts, {self.n_stored:,} rollouts, {self.n_tokens:,} tokens, {state}; "
+                 f"{of.policy.label()}; engine {of.engine}", str(self.path)])
 
     @property
     def n_tokens(self) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from canopy_stats import files
+from canopy_stats.notebook import Shown
 from canopy_stats.report import summary
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.missing import missing
@@ -27,7 +28,7 @@ TIMES = "times.json"
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class StudyResult(Shown):
     """What a study found and where it lies.
 
     ``runs`` by name, ``changes`` one for each slope model (and tuned variant), ``verdicts`` what the scrutiny of the
@@ -48,6 +49,10 @@ class StudyResult:
     report: list[Path] = field(repr=False)
     seconds: dict[str, float] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        made = f"{len(self.runs)} runs, {len(self.panel):,} rows of panel; {', '.join(map(str, self.report))}"
+        return self.study.title, [made, *self.verdicts.values(), self.slopes, *self.missing]
 
 
 def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyResult:

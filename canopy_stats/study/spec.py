@@ -51,7 +51,7 @@ class Checkpoint(Record):
     variant: Name | None = None
     """name of the arm; the first is `base`"""
     chat: bool | Literal["rendered-text"] | None = None
-    """`true`: the chat template; `false`: the raw prompt; `rendered-text`: rendered, then tokenised again, as the paper ran it"""
+    """`true`: the chat template; `false`: the raw prompt; `rendered-text`: tokenised again, as the paper ran it"""
     adapter: ModelName | None = None
     """folder or hub name of a peft adapter, merged in float32"""
     revision: str | None = None

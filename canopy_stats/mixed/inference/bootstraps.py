@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,14 @@ from canopy_stats.mixed.formulas.grouping import group_codes
 from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.mixed.model_frame import take
 from canopy_stats.mixed.results.simulation import simulate
+from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
 Kind = Literal["percentile", "basic", "normal"]
 
 
 @dataclass(frozen=True)
-class Bootstrap:
+class Bootstrap(Shown):
     """Estimates (replicates x parameters; NaN rows where the refit failed), the fit's own, and what went wrong.
 
     ``failures`` maps the number of a failed replicate to its message. Random-effect parameters are standard deviations
@@ -36,6 +37,13 @@ class Bootstrap:
     failures: dict[int, str]
     seed: int
     cluster: str | None = None
+
+    def _shown(self) -> tuple[str, list[Any]]:
+        table = self.conf_int().assign(estimate=self.observed, std_error=self.std_errors())
+        columns = ["parameter", "estimate", "std_error", "conf_low", "conf_high"]
+        failed = f"{self.n_failed} of {len(self.estimates)} replicates failed." if self.n_failed else ""
+        return (f"Bootstrap, {len(self.estimates)} replicates, 95% percentile intervals",
+                [table.rename_axis("parameter").reset_index()[columns], failed])
 
     @property
     def n_failed(self) -> int:

@@ -13,7 +13,7 @@ from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.results.predict import expected
 from canopy_stats.mixed.results.simulation import simulate
-from canopy_stats.mixed.results.views import table_html
+from canopy_stats.notebook import table_html
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:

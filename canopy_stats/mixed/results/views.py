@@ -8,11 +8,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed.certificate import Certificate
-
-
-def table_html(table: pd.DataFrame, *, index: bool = False) -> str:
-    """A table of results with four significant digits; whatever stands in it is escaped."""
-    return str(table.to_html(index=index, border=0, na_rep="", float_format=lambda v: f"{v:.4g}", escape=True))
+from canopy_stats.notebook import table_html
 
 
 def fit_html(title: str, facts: dict[str, str], random: pd.DataFrame, coefficients: pd.DataFrame,
