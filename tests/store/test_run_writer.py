@@ -21,7 +21,7 @@ def config_of(prompts=PROMPTS, **changes):
 
 def contents(path):
     return {str(p.relative_to(path)): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(path.rglob("*"))
-            if p.is_file() and p.name != ".lock"}
+            if p.is_file() and not p.name.startswith(".")}
 
 
 @pytest.fixture
