@@ -85,12 +85,12 @@ def test_without_variance_all_three_correlations_are_nan(length, entropy):
 
 
 @pytest.mark.parametrize("length, entropy, message", [
-    ([1, 2], [1.0], r"^length has shape \(2,\) and entropy_sum \(1,\); give two arrays of one shape \(M,\), one value per "
-                    r"rollout of a single prompt\.$"),
+    ([1, 2], [1.0], r"^length has shape \(2,\) and entropy_sum \(1,\); give two arrays of one shape \(M,\), one value "
+                    r"per rollout of a single prompt\.$"),
     ([], [], "one value per rollout"),
     ([[1, 2]], [[1.0, 2.0]], "one value per rollout"),
-    ([1, *7 * [0]], [1.0] * 8, r"^length cannot be used at 7 rollout\(s\), position 1, 2, 3, 4, 5: each rollout draws at "
-                               r"least one token\. Look for failed or unfinished rollouts there\.$"),
+    ([1, *7 * [0]], [1.0] * 8, r"^length cannot be used at 7 rollout\(s\), position 1, 2, 3, 4, 5: each rollout draws "
+                               r"at least one token\. Look for failed or unfinished rollouts there\.$"),
     ([1, 2], [np.nan, 1.0], r"^entropy_sum cannot be used at 1 rollout\(s\), position 0: entropy sums are finite"),
     ([np.inf, 2], [1.0, 1.0], r"length cannot be used .* position 0"),
     ([1, 2], [-1.0, 1.0], "finite and not negative"),

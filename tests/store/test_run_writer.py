@@ -129,22 +129,22 @@ def test_another_law_is_refused_by_its_fields(run):
     before = contents(run.path)
     asked = config_of(seed=9, policy=SamplingPolicy(temperature=0.7, max_new_tokens=6))
     with pytest.raises(UserError, match=r"another configuration; nothing was changed\. Differing: policy\.temperature: "
-                                        r"stored 1\.0, asked 0\.7; seed: stored 1, asked 9\. Ask for the stored values, "
-                                        r"or choose another folder\.$"):
+                                        r"stored 1\.0, asked 0\.7; seed: stored 1, asked 9\. Ask for the stored "
+                                        r"values, or choose another folder\.$"):
         write_run(run.path, PROMPTS, asked)
     assert contents(run.path) == before
 
 
 def test_fewer_rollouts_than_are_stored_are_refused(run):
-    with pytest.raises(UserError, match=r"another configuration; .* n_rollouts: stored 3, asked 2\. Ask for at least as "
-                                        r"many rollouts as are stored, or choose another folder\.$"):
+    with pytest.raises(UserError, match=r"another configuration; .* n_rollouts: stored 3, asked 2\. Ask for at least "
+                                        r"as many rollouts as are stored, or choose another folder\.$"):
         write_run(run.path, PROMPTS, config_of(n_rollouts=2))
 
 
 def test_prompts_may_be_added_and_not_changed(run):
     other = make_prompts(3)[1:]
-    with pytest.raises(UserError, match=r"holds a run with other prompts; .*Differing: prompt 'p0' is no longer there\. "
-                                        r"Prompts may be added and not changed: ask for the stored ones too, or choose "
+    with pytest.raises(UserError, match=r"holds a run with other prompts; .*Differing: prompt 'p0' is no longer there\."
+                                        r" Prompts may be added and not changed: ask for the stored ones too, or choose "
                                         r"another folder\.$"):
         write_run(run.path, other, config_of(other))
     many = make_prompts(30)
@@ -156,8 +156,8 @@ def test_prompts_may_be_added_and_not_changed(run):
 def test_lost_prompts_are_restored_from_the_same_and_from_no_others(run):
     (run.path / "prompts.jsonl").unlink()
     more = make_prompts(3)
-    with pytest.raises(UserError, match=r"prompts\.jsonl is missing or was altered, and other prompts are asked for\. Ask "
-                                        r"for the prompts that the run was drawn with: that restores it\.$"):
+    with pytest.raises(UserError, match=r"prompts\.jsonl is missing or was altered, and other prompts are asked for\. "
+                                        r"Ask for the prompts that the run was drawn with: that restores it\.$"):
         write_run(run.path, more, config_of(more))
     write_run(run.path, PROMPTS, config_of(), FakeEngine(fail_after=0))
     assert open_run(run.path).prompts() == PROMPTS
@@ -174,8 +174,8 @@ def test_damaged_shards_are_drawn_again_under_new_numbers_and_their_files_go(run
 def test_a_run_whose_files_and_hashes_were_edited_together_is_refused(run):
     manifest = json.loads((run.path / "manifest.json").read_text())
     (run.path / "manifest.json").write_text(json.dumps({**manifest, "content_hash": "0" * 64}))
-    with pytest.raises(UserError, match=r"does not hold the content that it was finished with: its files and their hashes "
-                                        r"were edited together\. Restore it, or generate into another folder\.$"):
+    with pytest.raises(UserError, match=r"does not hold the content that it was finished with: its files and their "
+                                        r"hashes were edited together\. Restore it, or generate into another folder\.$"):
         write_run(run.path, PROMPTS, config_of())
 
 
