@@ -96,6 +96,7 @@ def surviving(folder: Path, module: str, chosen: Iterable[str]) -> dict[str, lis
 
 def examine(module: str, sample: int, seed: int, again: Iterable[str] = ()) -> Found:
     """Sampled, killed and surviving mutants of one module; of those ``again`` alone, where there are any."""
+    text = text_of(module)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_of_the_tree(folder, module)
@@ -104,7 +105,7 @@ def examine(module: str, sample: int, seed: int, again: Iterable[str] = ()) -> F
         chosen = sorted(random.Random(f"{seed}/{module}").sample(every, min(sample, len(every))))
         lives = surviving(folder, module, list(again) or chosen)
     return {"mutants": len(every), "sampled": len(chosen), "killed": len(chosen) - len(lives), "seed": seed,
-            "of": text_of(module), "survivors": {key: {"change": change} for key, change in lives.items()}}
+            "of": text, "survivors": {key: {"change": change} for key, change in lives.items()}}
 
 
 def text_of(module: str) -> str:

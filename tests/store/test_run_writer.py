@@ -144,8 +144,8 @@ def test_fewer_rollouts_than_are_stored_are_refused(run):
 def test_prompts_may_be_added_and_not_changed(run):
     other = make_prompts(3)[1:]
     with pytest.raises(UserError, match=r"holds a run with other prompts; .*Differing: prompt 'p0' is no longer "
-                                        r"there\. Prompts may be added and not changed: ask for the stored ones too, or "
-                                        r"choose another folder\.$"):
+                                        r"there\. Prompts may be added and not changed: ask for the stored ones too, "
+                                        r"or choose another folder\.$"):
         write_run(run.path, other, config_of(other))
     many = make_prompts(30)
     write_run(run.path.parent / "many", many, config_of(many, n_rollouts=1))
