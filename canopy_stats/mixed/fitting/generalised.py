@@ -238,8 +238,8 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
     inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
     return Estimates(
         frame=frame, beta=parts.beta, delta=parts.delta, zero=parts.zero, cut=parts.cutpoints,
-        covariance=with_cutpoints(problem.family.cuts, parts.cutpoints, full[:first, :first]), theta=parts.theta, sigma=1.0,
-        modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
+        covariance=with_cutpoints(problem.family.cuts, parts.cutpoints, full[:first, :first]), theta=parts.theta,
+        sigma=1.0, modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
         mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
         llf=found.value, reml=False, engine="laplace", nodes=problem.quadrature,
         singular=bool(vanished(problem.factors, parts.theta, zero_theta(problem, parts.delta))),

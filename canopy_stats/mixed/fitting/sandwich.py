@@ -87,10 +87,10 @@ class Adjusted:
             return np.asarray((a - shared).sum(axis=1) ** 2 / squares)
 
     def wishart_df(self, contrasts: Array) -> float:
-        """eta of Hotelling's T^2 for natural contrasts (q, p) jointly (Pustejovsky & Tipton 2018, HTZ; q = 1: the above).
+        """eta of Hotelling's T^2 for natural contrasts (q, p) jointly (Pustejovsky & Tipton 2018, HTZ).
 
-        q (q + 1) over the summed variances of the entries of the sandwich, in units of its expectation under the working
-        model. Per cluster the whitened sums have covariances P_ij = [i = j] S_j - R_i R_j'.
+        q (q + 1) over the summed variances of the sandwich's entries, in units of its expectation under the working
+        model; for q = 1 as above. Per cluster the whitened sums have covariances P_ij = [i = j] S_j - R_i R_j'.
         """
         own = contrasts @ self.back @ self.bread
         spread = np.einsum("sx,jxy,ty->jst", own, self.spreads, own, optimize=True)

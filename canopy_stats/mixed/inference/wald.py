@@ -57,7 +57,7 @@ def joint_test(fit: Fit, contrasts: Array, values: Array | None = None) -> Joint
 
 
 def _hotelling(squares: Array, eta: float) -> Joint:
-    """F test of a Wald statistic whose covariance is Wishart with eta degrees of freedom; NaN where they are too few."""
+    """F test of a Wald statistic whose covariance is Wishart with eta degrees of freedom; NaN where too few."""
     q, den = len(squares), eta - len(squares) + 1
     if den <= 0:
         return Joint(q, float("nan"), float("nan"), float("nan"))
