@@ -2,6 +2,8 @@
 
 from . import metrics as metrics, mixed as mixed, oracle as oracle, report as report, slope as slope
 from .checks import check as check
+from .doors.compare import compare as compare
+from .doors.scores import read_inspect as read_inspect, read_lm_eval as read_lm_eval
 from .metrics import measure as measure, paired_bootstrap as paired_bootstrap
 from .metrics.embed import embed as embed
 from .metrics.judge import add_rse as add_rse, judge as judge
