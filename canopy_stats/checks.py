@@ -116,7 +116,7 @@ def check(run: Run | str | Path, *, model: Any = None, tokenizer: Any = None, n_
     if n_sample < 1:
         raise UserError(f"n_sample is {n_sample}; at least one rollout must be scored.")
     findings = [*martingales(opened), *bookkeeping(opened)]
-    source = _at_hand(opened, model, tokenizer)
+    source = at_hand(opened, model, tokenizer)
     if source is None:
         return CheckReport(_name(opened), tuple(findings), "Prompts, scores and redraw were not looked at: the run was "
                            "drawn from a model object; pass it as model=.")
@@ -297,7 +297,7 @@ def _coarse(run: Run) -> bool:
     return "16" in str(run.config.model.get("dtype", ""))
 
 
-def _at_hand(run: Run, model: Any, tokenizer: Any) -> ModelSource | None:
+def at_hand(run: Run, model: Any, tokenizer: Any) -> ModelSource | None:
     """The model with the prompts' dress that the manifest names; None where it says nothing of where the model is."""
     if model is None and run.manifest["origin"].get("model") is None:
         return None

@@ -314,6 +314,17 @@ def the_kept_embedding(run: Run) -> Embeddings | None:
     return kept[0] if kept else None
 
 
+def kept_as(run: Run, label: str) -> Embeddings:
+    """The embeddings that the run's folder keeps under a label such as a panel's ``embedder``."""
+    found = {path.stem for path in (run.path / "tables").glob(f"{_PREFIX}*.parquet")}
+    kept = [e for name in sorted(found) if (e := _read(run, name)) is not None and e.label == label]
+    if len(kept) != 1:
+        there = "keeps none" if not kept else "keeps several, of texts with and without their thinking part,"
+        raise UserError(f"{run.path} {there} by the panel's embedder {label}: embed the run again with `canopy-stats "
+                        "embed`, or measure it by itself.")
+    return kept[0]
+
+
 def _table_name(key: Mapping[str, Any]) -> str:
     """One table for each embedder and option, so that several can be kept side by side."""
     return _PREFIX + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
