@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, expit, logit
 
-from canopy_stats.mixed.fixed import encode_fixed
+from canopy_stats.mixed.formulas.fixed import encode_fixed
 from canopy_stats.slope.columns import BASE
 from canopy_stats.slope.pilot import JACKKNIFE, LEAST, Pilot
 from canopy_stats.slope.prepare import SQUEEZE

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from canopy_stats.mixed.formula import build_design
+from canopy_stats.mixed.formulas.formula import build_design
 from canopy_stats.schema import UserError
 from canopy_stats.slope.cells import SURFACE
 from canopy_stats.slope.prepare import prepare
