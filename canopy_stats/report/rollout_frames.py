@@ -27,9 +27,9 @@ def length_diversity(source: Source) -> pd.DataFrame:
     for run in source.opened.values():
         found = measure(run, embedder=kept_as(run, embedder), extra=["length_diversity", "length_thirds"])
         pooled = pool_length_diversity(found, found["M"].to_numpy())
+        means = {name: float(found[name].mean()) for name in ("D", *THIRDS)}
         rows.append({**identity(run), "prompts": len(found), **{name: pooled[name] for name in _OWN},
-                     "left_out": pooled["rho_ND_pearson_left_out"],
-                     **found[["D", *THIRDS]].mean().to_dict()})
+                     "left_out": pooled["rho_ND_pearson_left_out"], **means})
     table = pd.DataFrame(rows)
     table.attrs["notes"] = [
         "N: tokens of a rollout; d: 1 − its mean cosine to the prompt's other rollouts, whose mean is D. Correlations "
