@@ -11,6 +11,7 @@ from .metrics.judge import (
     add_rse as add_rse,
     judge as judge,
 )
+from .metrics.people import correct_judge as correct_judge
 from .metrics.rho import rho as rho
 from .metrics.rho_change import rho_change as rho_change
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward

@@ -22,9 +22,9 @@ from canopy_stats.schema import UserError
 LINEAR, BETA, ROBUST = ("main", "interaction", "quadratic"), ("paper_beta", "paper_vendi", "paper_rse"), "robust"
 """The slope models by kind."""
 
-Needs = Literal["panel", "runs", "checks", "ablations"]
+Needs = Literal["panel", "runs", "checks", "findings", "ablations"]
 _HOW = {"panel": "a panel", "runs": "rollouts, which a panel alone does not have", "checks": "the check of the runs",
-        "ablations": "panels of ablations"}
+        "findings": "the check of the runs", "ablations": "panels of ablations"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ TABLES: Mapping[str, Entry] = {
                          shown=views.side_by_side),
     "regressions_beta": Entry("Beta mixed models of semantic diversity, Vendi score and semantic entropy",
                               frames.coefficient_table(BETA), shown=views.side_by_side),
+    "quadratic": Entry("The paper's check of linearity: what a parabola changes, in standard errors", frames.quadratic,
+                       shown=_with_notes(views.quadratic)),
     "scrutiny": Entry("The paper's slope and the robust one", frames.scrutiny, shown=_with_notes(views.scrutiny)),
     "ablations": Entry("Slopes on parts of the panel and under other choices", frames.ablations,
                        shown=views.printed_changes),
@@ -72,6 +74,8 @@ TABLES: Mapping[str, Entry] = {
                      lambda source: frames.length_thirds(source.panel)),
     "length_diversity": Entry("Length against each rollout's own diversity, and D by thirds of a prompt's rollouts",
                               rollout_frames.length_diversity, "runs", rollout_frames.shown_length_diversity),
+    "rendered_text": Entry("The same prompts by chat template and by rendered text", rollout_frames.rendered_text,
+                           "findings"),
     "checks": Entry("Check of the runs", lambda source: source.checks, needs="checks"),
 }
 FIGURES: Mapping[str, Entry] = {

@@ -93,7 +93,20 @@ def _refuse_empty(panel: pd.DataFrame) -> None:
 
 def slopes(source: Source) -> pd.DataFrame:
     """The slope table, for each tuned variant."""
-    made = {variant: source.fitter.slope_table(source.pair(variant)) for variant in source.variants}
+    return _for_each_variant(source, source.fitter.slope_table)
+
+
+def quadratic(source: Source) -> pd.DataFrame:
+    """How far a parabola moves the base slope (beta) and its change (eta), for each tuned variant."""
+    table = _for_each_variant(source, source.fitter.quadratic_check)
+    table.attrs["notes"] = ["Interaction and quadratic model by maximum likelihood, slopes at the mean rate; moved: "
+                            "quadratic − linear, also in standard errors of the linear one (the paper asks for at most "
+                            "one). LRT of both quadratic terms on 2 df.", *table.attrs.get("notes", [])]
+    return table
+
+
+def _for_each_variant(source: Source, table_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    made = {variant: table_of(source.pair(variant)) for variant in source.variants}
     if len(made) == 1:
         return next(iter(made.values()))
     table = pd.concat([one.assign(tuned=variant) for variant, one in made.items()], ignore_index=True)
