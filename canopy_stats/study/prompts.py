@@ -95,12 +95,11 @@ def with_examples(lines: Sequence[str], few_shot: FewShot, task: str) -> list[st
 def _with_examples(record: Mapping[str, Any], place: int, pool: Sequence[Mapping[str, Any]], few_shot: FewShot,
                    task: str) -> str:
     prompt = record["prompt"]
-    others = [e for e in pool if e["prompt"] != prompt]
-    if not 1 <= few_shot.shots <= len(others):
-        raise UserError(f"few_shot.shots is {few_shot.shots}, but {Path(few_shot.pool).name} has {len(others)} "
-                        f"examples for {task}: ask for 1 to {len(others)}, or add some.")
+    choices = pool if few_shot.same else [e for e in pool if e["prompt"] != prompt]
+    if not 1 <= few_shot.shots <= len(choices):
+        raise UserError(f"few_shot.shots is {few_shot.shots}, but {Path(few_shot.pool).name} has {len(choices)} "
+                        f"examples for {task}: ask for 1 to {len(choices)}, or add some.")
     key = files.sha256(files.canonical_json([few_shot.seed, task, *([] if few_shot.same else [prompt])]))
-    choices = pool if few_shot.same else others
     places = np.random.default_rng(int(key, 16)).choice(len(choices), few_shot.shots, replace=False)
     drawn = [choices[i] for i in places]
     if any(e["prompt"] == prompt for e in drawn):
