@@ -69,4 +69,4 @@ def _rewards(run: Run, reward: Any) -> Floats:
     if found.isna().any():
         raise UserError(f"{int(found.isna().sum())} rollout(s) of {run.path} have no reward: score this run with "
                         "canopy_stats.reward.")
-    return found.to_numpy(np.float64)
+    return np.asarray(found, np.float64)

@@ -71,7 +71,7 @@ def _log_ratio(called: Flags, errors: Errors, rng: np.random.Generator) -> NDArr
     """How much likelier each verdict (k, k) is of one cluster than of two, in nats, for drawn s and c."""
     s = np.clip(rng.beta(1 + errors.hit, 1 + errors.miss), 1e-12, 1 - 1e-12)
     c = np.clip(rng.beta(1 + errors.right, 1 + errors.false), 1e-12, 1 - 1e-12)
-    ratio = np.where(called, np.log(s / (1 - c)), np.log((1 - s) / c))
+    ratio: NDArray[np.float64] = np.where(called, np.log(s / (1 - c)), np.log((1 - s) / c))
     np.fill_diagonal(ratio, 0.0)
     return ratio
 

@@ -81,7 +81,8 @@ class Fit(Estimates):
     @property
     def resid(self) -> Array:
         """Responses minus fitted values."""
-        return self.design.y / self.frame.trials - self.fittedvalues
+        residuals: Array = self.design.y / self.frame.trials - self.fittedvalues
+        return residuals
 
     def simulate(self, n: int = 1, *, rng: np.random.Generator) -> Array:
         """Responses (rows, n) from the fitted model with new random effects."""

@@ -149,8 +149,8 @@ def sum_by_group(factor: Factor, values: Array) -> Array:
 def rows_of(factor: Factor, effects: Array) -> Array:
     """Z b: contribution (n,) of effects (L, q) to each row."""
     if effects.shape[1] == 1:
-        return factor.columns[:, 0] * effects[factor.codes, 0]
-    return np.einsum("na,na->n", factor.columns, effects[factor.codes])
+        return np.asarray(factor.columns[:, 0] * effects[factor.codes, 0])
+    return np.asarray(np.einsum("na,na->n", factor.columns, effects[factor.codes]))
 
 
 def gram(layout: Layout, weights: Array | None = None) -> Blocks:
@@ -367,5 +367,5 @@ def solve_rows(layout: Layout, h: Factorised, rows: list[Array], codes: list[Arr
 def _times(matrices: Array, vectors: Array) -> Array:
     """Products (n, q) of matrices (n, q, q) and vectors (n, q)."""
     if vectors.shape[1] == 1:
-        return matrices[:, :, 0] * vectors
-    return np.einsum("nab,nb->na", matrices, vectors)
+        return np.asarray(matrices[:, :, 0] * vectors)
+    return np.asarray(np.einsum("nab,nb->na", matrices, vectors))

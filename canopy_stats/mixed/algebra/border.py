@@ -188,7 +188,8 @@ class Pattern:
     def flat_pairs(self) -> Array:
         """Place in the (m, m) Schur complement of each pair of links."""
         first, second = self.pairs
-        return self.places[first] * self.m + self.places[second]
+        flat: Array = self.places[first] * self.m + self.places[second]
+        return flat
 
     @cached_property
     def sorted_links(self) -> tuple[Array, Array]:
@@ -274,7 +275,7 @@ class ThinBorder:
         keys, order = self.pattern.sorted_links
         wanted = levels * self.pattern.m + places
         found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        out = self.values[order[found]]
+        out: Array = self.values[order[found]]
         absent = np.flatnonzero(keys[found] != wanted)
         if len(absent):
             assert isinstance(bridge, ThinBorder)

@@ -64,7 +64,7 @@ class Coordinates:
     def log_likelihood(self, deviance: float, *, reml: bool) -> float:
         """Natural (restricted) log-likelihood from the deviance in these coordinates."""
         n, p = self.x.shape
-        df = n - p if reml else n
+        df: int = n - p if reml else n
         basis = float(np.linalg.slogdet(self.back)[1]) if reml else 0.0
         return -0.5 * deviance - df * float(np.log(self.scale)) + basis + self.half_log_weights
 

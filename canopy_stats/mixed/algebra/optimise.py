@@ -123,7 +123,8 @@ def positive_inverse(matrix: Array, tolerance: float = 1e-8) -> Array:
     scale = np.sqrt(np.maximum(np.abs(np.diag(matrix)), 1e-300))
     values, vectors = np.linalg.eigh(matrix / np.outer(scale, scale))
     good = values > tolerance * max(values.max(), tolerance)
-    return np.asarray((vectors[:, good] / values[good]) @ vectors[:, good].T) / np.outer(scale, scale)
+    inverse: Array = (vectors[:, good] / values[good]) @ vectors[:, good].T / np.outer(scale, scale)
+    return inverse
 
 
 def leave_saddle(objective: Objective, optimum: Optimum) -> Array:

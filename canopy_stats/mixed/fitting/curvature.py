@@ -60,4 +60,5 @@ def _differences(products: Products, theta: Array, variance: float, *, reml: boo
         up, down = (pls.gradient(side, reml=reml, variance=variance) for side in (ahead, behind))
         columns.append((up - down) / (2 * step))
     out = np.stack(columns, axis=1)
-    return (out + out.T) / 2
+    symmetric: Array = (out + out.T) / 2
+    return symmetric

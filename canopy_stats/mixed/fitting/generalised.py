@@ -212,7 +212,8 @@ def _hessian(objective: Objective, optimum: Optimum) -> Array:
     found = objective.evaluate(optimum.x)
     objective.count += 1 + len(steps)
     hessian = -laplace.hessian(problem, optimum.x, found, steps)
-    return (hessian + hessian.T) / 2
+    symmetric: Array = (hessian + hessian.T) / 2
+    return symmetric
 
 
 def covariance_of(hessian: Array) -> Array:

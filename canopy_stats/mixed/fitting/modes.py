@@ -104,7 +104,8 @@ def split(problem: Problem, omega: Array) -> Parts:
 def fixed_eta(problem: Problem, parts: Parts) -> Array:
     """X beta + offset (n,)."""
     eta = problem.x @ parts.beta
-    return eta if problem.offset is None else eta + problem.offset
+    total: Array = eta if problem.offset is None else eta + problem.offset
+    return total
 
 
 def find_mode(problem: Problem, parts: Parts, start: list[Array] | None = None) -> Mode | None:

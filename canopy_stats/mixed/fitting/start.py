@@ -175,4 +175,5 @@ def _joint(problem: Problem, found: Evaluation) -> Array:
         ]
         pulled = blocks.solve(problem.layout, mode.h, right)
         out -= sum(np.tensordot(r, s, axes=([0, 1], [0, 1])) for r, s in zip(right, pulled, strict=True))
-    return (out + out.T) / 2
+    symmetric: Array = (out + out.T) / 2
+    return symmetric

@@ -59,7 +59,8 @@ def _check_complete(data: pd.DataFrame) -> None:
 def _infinite(column: pd.Series) -> np.ndarray:
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return np.zeros(len(column), dtype=bool)
-    return np.isinf(column.to_numpy(dtype=float, na_value=np.nan))
+    infinite: np.ndarray = np.isinf(column.to_numpy(dtype=float, na_value=np.nan))
+    return infinite
 
 
 def check_response(y: np.ndarray, name: str) -> None:

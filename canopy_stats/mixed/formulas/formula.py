@@ -157,4 +157,5 @@ def offset_values(offsets: Sequence[str], data: pd.DataFrame) -> Array | None:
     if not offsets:
         return None
     frame = checks.used_columns(data, [name for text in offsets for name in expression_columns(text)])
-    return np.sum([values_of(text, frame) for text in offsets], axis=0)
+    total: Array = np.sum([values_of(text, frame) for text in offsets], axis=0)
+    return total

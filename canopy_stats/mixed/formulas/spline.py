@@ -39,7 +39,8 @@ def natural_basis(x: Array, knots: Array) -> Array:
     spline = BSpline(padded, np.eye(len(padded) - 4), 3)
     curvature = spline.derivative(2)(knots[[0, -1]])[:, 1:]
     rotation = np.linalg.qr(curvature.T, mode="complete")[0][:, 2:]
-    return _linear_outside(spline, x, knots)[:, 1:] @ rotation
+    basis: Array = _linear_outside(spline, x, knots)[:, 1:] @ rotation
+    return basis
 
 
 def _linear_outside(spline: BSpline, x: Array, knots: Array) -> Array:

@@ -145,7 +145,8 @@ def _names(term: object) -> list[str]:
 
 
 def _row_products(a: Array, b: Array) -> Array:
-    return (a[:, :, None] * b[:, None, :]).reshape(len(a), -1)
+    products: Array = (a[:, :, None] * b[:, None, :]).reshape(len(a), -1)
+    return products
 
 
 def _quoted(expression: str, data: pd.DataFrame) -> str:

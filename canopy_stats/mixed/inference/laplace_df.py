@@ -34,7 +34,9 @@ def _slope(fit: Fit, contrasts: Array, place: int, step: float) -> Array:
     """Derivative (k,) of the contrasts' variances in one entry of omega."""
     move = np.zeros(len(fit.omega))
     move[place] = step
-    return (_variances(fit, fit.omega + move, contrasts) - _variances(fit, fit.omega - move, contrasts)) / (2 * step)
+    above, below = (_variances(fit, fit.omega + way * move, contrasts) for way in (1, -1))
+    slope: Array = (above - below) / (2 * step)
+    return slope
 
 
 def _variances(fit: Fit, omega: Array, contrasts: Array) -> Array:
@@ -45,4 +47,5 @@ def _variances(fit: Fit, omega: Array, contrasts: Array) -> Array:
         return np.full(len(contrasts), np.nan)
     p, d = len(fit.beta), len(fit.delta)
     covariance = positive_inverse(first_hessian(problem, omega, found)[: p + d, : p + d], 1e-14)[:p, :p]
-    return np.einsum("ka,ab,kb->k", contrasts, covariance, contrasts)
+    variances: Array = np.einsum("ka,ab,kb->k", contrasts, covariance, contrasts)
+    return variances
