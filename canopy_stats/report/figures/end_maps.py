@@ -87,6 +87,8 @@ def _maps(maps: Sequence[EndMap], draw: Any, title: str) -> Figure:
             axes[0].set_title(task)
         several = len(families) > 1
         left_label(cells, *(f"{f}\n{v}" if several else v for f, v in order), "rollouts\nrunning")
+        for ax in (ax for axes in cells.values() for ax in axes[:-1]):
+            ax.yaxis.label.set(rotation=0, ha="right", va="center")  # upright, long names of neighbours overlap
         legend(figure, [axes[-1] for axes in cells.values()], title=title)
         if image is not None:
             bar = figure.colorbar(image, ax=[ax for axes in cells.values() for ax in axes[:-1]], aspect=40, pad=0.02,

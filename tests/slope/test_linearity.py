@@ -7,7 +7,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from canopy_stats.slope.quadratic_check import quadratic_check
+from canopy_stats.slope.linearity import quadratic_check
 
 PANEL = Path(__file__).parents[1] / "golden" / "panels" / "panel_a.csv.gz"
 
