@@ -83,7 +83,8 @@ def prompts(folder: Path, rng: random.Random) -> None:
     """A prompt file of a mutated line between good ones."""
     prompt = rng.choice(["x", [1, 2], [{"role": "user", "content": "x"}]])
     line = json.dumps(mutated({"id": "a", "prompt": prompt}, rng)).encode()
-    (folder / "p.jsonl").write_bytes(b'{"prompt": "good"}\n' + (line if rng.random() < 0.8 else torn(line, rng)) + b"\n")
+    line = line if rng.random() < 0.8 else torn(line, rng)
+    (folder / "p.jsonl").write_bytes(b'{"prompt": "good"}\n' + line + b"\n")
     read_prompts(folder / "p.jsonl")
 
 
@@ -205,8 +206,8 @@ def _other_table(table: pa.Table, rng: random.Random) -> pa.Table:
 
 
 _REPLY = {"id": "1", "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "SAME"}}]}
-_HEADERS = [None, "3", "nan", "-inf", "1e400", "Wed, 21 Oct 2099 07:28:00 GMT", "Mon, 1 Jan " + "9" * 20 + " 00:00:00 GMT",
-            "Mon, 1 Jan 0001 00:00:00 +2359", "\ud800", "9" * 5000]
+_HEADERS = [None, "3", "nan", "-inf", "1e400", "Wed, 21 Oct 2099 07:28:00 GMT",
+            "Mon, 1 Jan " + "9" * 20 + " 00:00:00 GMT", "Mon, 1 Jan 0001 00:00:00 +2359", "\ud800", "9" * 5000]
 
 
 def reply(folder: Path, rng: random.Random) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 STRANGE: list[Any] = [None, True, -1, 0, 1e308, float("nan"), float("inf"), 10**30, "", "x" * 300, "\x1b[2J", "a\0b",
                       "../x", "/", ".", "$frac{a", "\ud800", [], {}, [[]], {"a": {}}, "org/x", "auto",
                       "torch", "nan", "=1+1"]
-TEXTS = ["", " ", "-1", "0", "1", "2", "1.5", "nan", "inf", "1e400", "9" * 5000, "²", "auto", "/", ".", "..", "a/b", "\x1b[2J",
-         "a,b", "3,4", "x" * 300, "\ud800", "{}", '{"a": 1}', "[" * 5000, "cpu", "cuda:99999", "tfidf", "R_bar", "=1",
-         "choice=x", "slope model=main", "-", "--", "None", "1_0", "０", "a\tb", "a\nb", "<b>|", "$x$"]
+TEXTS = ["", " ", "-1", "0", "1", "2", "1.5", "nan", "inf", "1e400", "9" * 5000, "²", "auto", "/", ".", "..", "a/b",
+         "\x1b[2J", "a,b", "3,4", "x" * 300, "\ud800", "{}", '{"a": 1}', "[" * 5000, "cpu", "cuda:99999", "tfidf",
+         "R_bar", "=1", "choice=x", "slope model=main", "-", "--", "None", "1_0", "０", "a\tb", "a\nb", "<b>|", "$x$"]
 
 
 def mutated(value: Any, rng: random.Random, strange: float = 0.5) -> Any:
@@ -58,4 +58,5 @@ def torn(data: bytes, rng: random.Random) -> bytes:
         return data[:place]
     if action < 0.6:
         return data[:place] + bytes([rng.randrange(256)]) + data[place + 1:]
-    return data + data if action < 0.7 else data[:place] + rng.choice([b"\0", b"\xff", b"\n", b"[" * 3000]) + data[place:]
+    more = rng.choice([b"\0", b"\xff", b"\n", b"[" * 3000])
+    return data + data if action < 0.7 else data[:place] + more + data[place:]

@@ -16,11 +16,11 @@ def test_strange_inputs_are_refused_in_words(monkeypatch):
     monkeypatch.delitem(sys.modules, "fuzz", raising=False)
     from fuzz import fuzz
 
-    counts = fuzz(400)
+    counts = fuzz(200)
     assert {name: count["failed"] for name, count in counts.items() if count["failed"]} == {}
     past = {name: count["accepted"] + count["refused_later"] for name, count in counts.items()}
-    assert all(count["refused"] + past[name] == 40 for name, count in counts.items())
-    assert min(past.values()) >= 12  # three in ten get past the parser
+    assert all(count["refused"] + past[name] == 20 for name, count in counts.items())
+    assert min(past.values()) >= 6  # three in ten get past the parser
 
 
 def test_what_an_endpoint_and_a_verdict_file_may_hold(tmp_path):
@@ -70,3 +70,27 @@ def test_a_shard_with_columns_that_no_run_has_is_damaged(tmp_path):
     pq.write_table(table.set_column(table.column_names.index("logprob"), "logprob", pa.nulls(table.num_rows)), path)
     log.write_text(json.dumps(entry | {"steps": entry["steps"] | {"sha256": files.file_sha256(path)}}) + "\n")
     assert cs.open_run(tmp_path / "run", allow_partial=True).damaged == (0,)
+
+
+@pytest.mark.parametrize(("name", "data", "words"), [
+    ("p.csv", b"task,D\n\xf3,1\n", "is no CSV table in UTF-8"), ("p.csv", b"", "is no CSV table in UTF-8"),
+    ("p.csv", b"a,b\n1,2,3,4\n1,2\n", "lacks"), ("p.csv", b"task,D\nx,1\n", "lacks"),
+    ("p.parquet", b"PAR1", "is not a readable Parquet file")])
+def test_what_is_no_panel_is_refused_in_words(tmp_path, name, data, words):
+    from canopy_stats.panel import read_panel
+    from canopy_stats.schema import UserError
+
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=words):
+        read_panel(tmp_path / name)
+
+
+def test_a_panel_whose_note_is_damaged(tmp_path):
+    import canopy_stats as cs
+    from canopy_stats.panel import read_panel, write_panel
+    from canopy_stats.schema import UserError
+
+    write_panel(cs.load_demo_panel().head(4), tmp_path / "p.csv")
+    (tmp_path / "p.csv.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="p.csv.json is damaged"):
+        read_panel(tmp_path / "p.csv")
