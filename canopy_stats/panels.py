@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -248,14 +246,3 @@ def read_cells(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} is no CSV table in UTF-8 ({str(error).splitlines()[0]}). Correct it, or write the "
                         "panel again.") from None
     return cells
-
-
-class _CallableModule(ModuleType):
-    """``canopy_stats.panel`` is a function for users and a module for imports: whoever imports the module first, the
-    call works."""
-
-    def __call__(self, *args: Any, **options: Any) -> pd.DataFrame:
-        return panel(*args, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule
