@@ -40,7 +40,7 @@ from canopy_stats.cli.parser import COMMANDS, build_parser
 from canopy_stats.generation.prompt_file import read_prompts
 from canopy_stats.metrics.judging.reply import NoVerdict, Refused, Reply, Transient, read_reply
 from canopy_stats.metrics.judging.verdict_file import VerdictFile
-from canopy_stats.panel import read_panel, validate
+from canopy_stats.panels import read_panel, validate
 from canopy_stats.schema import UserError
 from canopy_stats.store.identity import run_id
 from canopy_stats.study import plan, read_study, stamps

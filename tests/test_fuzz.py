@@ -77,7 +77,7 @@ def test_a_shard_with_columns_that_no_run_has_is_damaged(tmp_path):
     ("p.csv", b"a,b\n1,2,3,4\n1,2\n", "lacks"), ("p.csv", b"task,D\nx,1\n", "lacks"),
     ("p.parquet", b"PAR1", "is not a readable Parquet file")])
 def test_what_is_no_panel_is_refused_in_words(tmp_path, name, data, words):
-    from canopy_stats.panel import read_panel
+    from canopy_stats.panels import read_panel
     from canopy_stats.schema import UserError
 
     (tmp_path / name).write_bytes(data)
@@ -87,7 +87,7 @@ def test_what_is_no_panel_is_refused_in_words(tmp_path, name, data, words):
 
 def test_a_panel_whose_note_is_damaged(tmp_path):
     import canopy_stats as cs
-    from canopy_stats.panel import read_panel, write_panel
+    from canopy_stats.panels import read_panel, write_panel
     from canopy_stats.schema import UserError
 
     write_panel(cs.load_demo_panel().head(4), tmp_path / "p.csv")
