@@ -32,7 +32,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from fuzz_mutants import STRANGE, TEXTS, mutated, torn
+from fuzz_mutants import STRANGE, TEXTS, mutated, torn  # type: ignore[import-not-found]  # beside this file
 
 import canopy_stats as cs
 from canopy_stats import files
@@ -280,8 +280,8 @@ def _more(name: str, folder: Path, rng: random.Random) -> list[str]:
             continue
         found.append(action.option_strings[0])
         if action.nargs != 0:
-            fits = action.choices and rng.random() < 0.6
-            found.append(str(rng.choice(list(action.choices)) if fits else rng.choice(TEXTS)))
+            choices = list(action.choices or ()) if rng.random() < 0.6 else []
+            found.append(str(rng.choice(choices or TEXTS)))
     places = {"--csv": "made/t.csv", "--figure": "made/f", "--out": "made/o.csv"}
     keep = rng.random() < 0.7
     return [str(folder / places[before]) if keep and before in places else word
