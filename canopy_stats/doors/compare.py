@@ -81,7 +81,7 @@ def compare(scores: Any, by: str = "model", *, score: str = "score", item: str =
     found = pd.DataFrame([_paired(data, a, b, level) for a, b in pairs])
     modelled = _modelled(fit, pairs)
     table = pd.concat([found, modelled], axis=1)
-    table.insert(table.columns.get_loc("conf_low"), "p_adjusted", _adjusted(table["p_value"], adjust))
+    table.insert(list(table.columns).index("conf_low"), "p_adjusted", _adjusted(table["p_value"], adjust))
     table["model_p_adjusted"] = _adjusted(table.pop("model_p_value"), adjust)
     table["agree"] = _agree(table, 1 - level)
     table["items_for_2_points"] = table.pop("needed")
@@ -210,7 +210,8 @@ def _agree(table: pd.DataFrame, alpha: float) -> pd.Series:
     """Whether both analyses find a difference of the same sign, or neither finds one."""
     first, second = table["p_adjusted"] < alpha, table["model_p_adjusted"] < alpha
     same = np.sign(table["estimate"]) == np.sign(table["model_estimate"])
-    return (first == second) & (same | ~first)
+    agree: pd.Series = (first == second) & (same | ~first)
+    return agree
 
 
 def _verdict(table: pd.DataFrame, by: str, metric: str, level: float) -> str:
@@ -226,7 +227,7 @@ def _verdict(table: pd.DataFrame, by: str, metric: str, level: float) -> str:
 
 
 def _notes(data: pd.DataFrame, table: pd.DataFrame, kind: str) -> tuple[str, ...]:
-    worst = table.loc[table["items_for_2_points"].idxmax()]
+    worst = table.iloc[int(table["items_for_2_points"].to_numpy().argmax())]
     notes = [f"To see 2 points at 80% you need about {table['items_for_2_points'].max():,.0f} items "
              f"({worst['contrast']}); there are {worst['items']:,}.",
              f"The model is {kind} with random items; its differences are of means over all items."]

@@ -184,8 +184,9 @@ class Study(Record):
     ``contrast`` says in words what differs between base and tuned. ``prompts_per_task`` None takes all of a file;
     ``drift_tokens`` are drawn again at other batch sizes for each run, and ``check_sample`` rollouts scored again.
     ``workers`` processes of one thread each draw the rollouts; None draws them here, with all threads. ``engine`` is a
-    name or an object with the methods of ``schema.Engine``, ``think`` what becomes of a ``<think>`` part before texts
-    are embedded. The first embedder makes the panel, each further one a panel of its own.
+    name or an object with the methods of ``schema.Engine``, ``engine_options`` go to vLLM, ``think`` is what becomes
+    of a ``<think>`` part before texts are embedded. The first embedder makes the panel, each further one a panel of its
+    own.
     """
 
     title: str
@@ -208,6 +209,8 @@ class Study(Record):
     """of every draw"""
     engine: Annotated[Any, BeforeValidator(engine_or_object)] = "torch"
     """`torch` or `vllm`; in Python also an object of your own"""
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    """of the engine, such as `tensor_parallel` of vLLM"""
     batch_size: Annotated[Any, BeforeValidator(whole_or_auto)] = "auto"
     """rows at a time; `auto` fits the memory"""
     device: Annotated[str, AfterValidator(device_name)] = "auto"
@@ -252,6 +255,11 @@ class Study(Record):
     def embedder(self) -> Embedder:
         """The embedder of the panel."""
         return self.embedders[0]
+
+    @property
+    def asked_judge(self) -> Judge | None:
+        """The judge, unless it is optional and not at hand."""
+        return self.judge if self.judge is not None and self.judge.at_hand else None
 
     @cached_property
     def runs(self) -> dict[str, PlannedRun]:

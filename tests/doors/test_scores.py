@@ -99,8 +99,8 @@ metric_list: [{{metric: acc}}]
 """)
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={BIRCH}", "--include_path",
-         ".", "--tasks", "even", "--device", "cpu", "--output_path", "out", "--log_samples"],
+        [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={BIRCH}",
+         "--include_path", ".", "--tasks", "even", "--device", "cpu", "--output_path", "out", "--log_samples"],
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **offline})
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
