@@ -4,12 +4,9 @@ from . import metrics as metrics, mixed as mixed, oracle as oracle, report as re
 from .checks import check as check
 from .metrics import measure as measure, paired_bootstrap as paired_bootstrap
 from .metrics.embed import embed as embed
-from .metrics.judge import (
-    EmbeddingJudge as EmbeddingJudge,
-    OpenAIJudge as OpenAIJudge,
-    add_rse as add_rse,
-    judge as judge,
-)
+from .metrics.judge import add_rse as add_rse, judge as judge
+from .metrics.judging.local import EmbeddingJudge as EmbeddingJudge
+from .metrics.judging.openai import OpenAIJudge as OpenAIJudge
 from .metrics.rho import rho as rho
 from .metrics.rho_change import rho_change as rho_change
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward
@@ -29,7 +26,7 @@ from .mixed import (
     to_marginaleffects as to_marginaleffects,
     variance_shares as variance_shares,
 )
-from .panel import load_demo_panel as load_demo_panel, panel as panel
+from .panels import load_demo_panel as load_demo_panel, panel as panel
 from .runs import generate as generate, rescore as rescore
 from .schema import SamplingPolicy as SamplingPolicy, UserError as UserError
 from .slope import (

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import blocks
-from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.algebra import blocks
+from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.families import Others
-from canopy_stats.mixed.fixed import FixedPart
-from canopy_stats.mixed.formula import Design
+from canopy_stats.mixed.formulas.fixed import FixedPart
+from canopy_stats.mixed.formulas.formula import Design
 from canopy_stats.mixed.model_frame import ModelFrame
 
 VarianceRow = tuple[str, str, str | None, float, float]
@@ -28,7 +28,8 @@ class Estimates:
     random effects, in units of ``sigma`` (1 where the model has no residual scale of its own), integrated with
     ``nodes`` points; ``modes`` the random effects b_k (L_k, q_k) and ``mode_covariances`` their conditional covariances
     (L_k, q_k, q_k). ``full_covariance`` also spans theta, in the parameters of ``omega`` (none where sigma is profiled
-    out). ``evidence`` is the certificate where the search left one.
+    out). ``evidence`` is the certificate where the search left one; ``errors`` says how covariances were made where
+    they are not the model's own.
     """
 
     frame: ModelFrame
@@ -51,6 +52,7 @@ class Estimates:
     evaluations: int = 0
     full_covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
     evidence: Certificate | None = None
+    errors: str = ""
 
     @property
     def family(self) -> str:

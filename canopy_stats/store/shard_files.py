@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from canopy_stats.store.plan import Shard, vouched
 from canopy_stats.store.tables import ShardTables, arrow_schema
 
 DECLARED: Mapping[str, Sequence[Column]] = {"rollouts": ROLLOUT_COLUMNS, "steps": STEP_COLUMNS}
-_DERIVED = {"surprisal_variance_sum": ("surprisal_variance", lambda x: x),
-            "stop_variance_sum": ("stop_probability", lambda p: p * (1 - p))}
+_DERIVED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "surprisal_variance_sum": ("surprisal_variance", lambda x: x),
+    "stop_variance_sum": ("stop_probability", lambda p: p * (1 - p))}
 """Columns of the rollouts that the first format left to be summed from the steps."""
 
 
@@ -81,7 +82,8 @@ def prompt_rows(path: Path, shard: Shard, kind: str) -> list[int]:
         if file.num_row_groups == len(shard["prompts"]):
             return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     length = read_table(path, shard, "rollouts", ["length"])["length"].to_numpy().astype(np.int64)
-    return length.reshape(-1, n_each).sum(axis=1).tolist()
+    rows: list[int] = length.reshape(-1, n_each).sum(axis=1).tolist()
+    return rows
 
 
 def read_rollout(path: Path, shard: Shard, prompt: str, columns: Sequence[str],
