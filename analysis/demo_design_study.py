@@ -17,17 +17,18 @@ import argparse
 import json
 import warnings
 from pathlib import Path
+from typing import cast
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from canopy_stats.mixed.fixed import encode_fixed
+from canopy_stats.mixed.parallel import fork_map
 from scipy import stats
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 import canopy_stats as cs
-from canopy_stats.mixed.fixed import encode_fixed
-from canopy_stats.mixed.parallel import fork_map
 from canopy_stats.slope.cells import SURFACE
 from canopy_stats.slope.prepare import prepare
 from canopy_stats.slope.reliability import CELL, calibrated
@@ -70,7 +71,8 @@ class Design:
         reliability = table.set_index(keys)[["reliability_R", "reliability_N"]]
         where, spread = np.empty((len(observed), 2)), np.empty((len(observed), 2, 2))
         for key, rows in self.panel.groupby(keys, observed=True).indices.items():
-            sd = np.sqrt(observed[rows].var(axis=0) * reliability.loc[tuple(map(str, key))].to_numpy())
+            share = reliability.loc[tuple(map(str, cast(tuple[object, ...], key)))].to_numpy(dtype=float)
+            sd = np.sqrt(observed[rows].var(axis=0) * share)
             r = np.corrcoef(self.data[["log_R", "log_N"]].to_numpy()[rows].T)[0, 1]
             where[rows] = observed[rows].mean(axis=0)
             spread[rows] = np.linalg.cholesky(np.outer(sd, sd) * np.array([[1, 0.9 * r], [0.9 * r, 1]]))

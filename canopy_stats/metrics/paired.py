@@ -230,7 +230,8 @@ def skewness(jackknifed: Floats) -> Floats:
     variation."""
     part = jackknifed.mean(axis=0) - jackknifed
     spread = (part**2).mean(axis=0) ** 1.5
-    return np.divide((part**3).mean(axis=0), spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    found = np.divide((part**3).mean(axis=0), spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    return np.asarray(found)
 
 
 def without_skewness(t: Floats, skew: Floats, n: int) -> Floats:
