@@ -1,4 +1,4 @@
-"""How long the paired bootstrap takes: 2,000 replicates of 24 cells x 7 measures x 100 prompts, BCa intervals and all.
+"""How long the paired bootstrap takes: 2,000 replicates of 24 cells x 7 measures x 100 prompts, intervals and all.
 
 Run it with ``python analysis/bench_paired.py``. The panel is the demo panel twice, its families renamed. Prints seconds
 of the whole table, and the ratio to a plain loop (rows of a resample chosen by index, ``metrics.pool`` on each), timed

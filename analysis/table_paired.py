@@ -1,5 +1,5 @@
 """Base against tuned on the same prompts: change of GenPPL, BF, CE*, covariance and correlations by family and
-task, with BCa and percentile intervals over 2,000 resamples of prompts, p-values and false-discovery rates.
+task, with intervals, p-values and false-discovery rates.
 
 Runs in seconds on the demo panel in the package, on another panel (--panel FILE), or on a study (--study FOLDER).
 """

@@ -97,15 +97,15 @@ def tolerance(table: pd.DataFrame, stored: pd.DataFrame, column: str) -> np.ndar
     size = stored[column].abs().to_numpy(float)
     if column.startswith("ratio_"):
         return 2e-2 * size
-    if column in ("estimate", "low", "high") and "std_error" in stored:
+    if column in ("estimate", "conf_low", "conf_high") and "std_error" in stored:
         return np.asarray(1e-3 * size + 5e-3 * stored["std_error"].abs().fillna(0).to_numpy(float))
-    if column in ("low", "high", "percentile_low", "percentile_high") and "se" in stored:
-        return np.asarray(0.3 * stored["se"].to_numpy(float))
+    if column.startswith(("bca_", "percentile_")):
+        return np.asarray(0.3 * stored["std_error"].to_numpy(float))
     if column in ("percent_low", "percent_high"):
         return np.asarray(0.3 * (stored["percent_high"] - stored["percent_low"]).to_numpy(float) / 3.92)
-    if column in ("se", "std_error"):
-        return (0.08 if column == "se" else 0.01) * size
-    if column in ("p", "q", "p_value", "lrt_p"):
+    if column == "std_error":
+        return 0.01 * size
+    if column in ("p_value", "q_value", "lrt_p"):
         return 1e-2 * size + 1e-6
     return 1e-3 * size + 1e-7
 

@@ -36,8 +36,9 @@ def _paired_row(row: Mapping[Any, Any], several: bool) -> dict[str, str]:
     return {"family": row["model_name"], "task": row["task"]} | ({"tuned": row["tuned_variant"]} if several else {}) | {
         "measure": _MEASURE_NAMES[row["measure"]], "base": number(row["base"], form),
         "tuned value" if several else "tuned": number(row["tuned"], form),
-        "change": number(row["change"], form), "95% BCa interval": interval(row["low"], row["high"], form),
-        "change in %": number(percent, "{:.1f}"), "p": p_value(row["p"]), "q": p_value(row["q"]),
+        "change": number(row["estimate"], form),
+        "95% interval": interval(row["conf_low"], row["conf_high"], form),
+        "change in %": number(percent, "{:.1f}"), "p": p_value(row["p_value"]), "q": p_value(row["q_value"]),
         "pairs": str(row["pairs"])}
 
 

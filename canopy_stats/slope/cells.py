@@ -4,7 +4,8 @@ A mixed model of diversity in which base and tuned share one smooth surface over
 additive curves and their interaction; every family × task cell has its own level and its own straight-line deviation in
 the rate for each variant. The surface can bend in any way that both variants share, so that neither curvature nor a law
 of rate and length together (total entropy, their product, is one) looks like a change of slope, while the difference of
-slopes is free in every cell. Beta, or ordered beta (Kubinec 2023) where diversity is exactly 0 or 1.
+slopes is free in every cell. Where a cell's variants share no lengths, its slope may change with the length in a way of
+its own. Beta, or ordered beta (Kubinec 2023) where diversity is exactly 0 or 1.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ LENGTH_DF = 3
 SURFACE = "ns(log_R, 2):ns(log_N, 2)"
 """Interaction of rate and length, the smallest that keeps the level under several laws (analysis/rival_study.py);
 three degrees in the rate widen intervals by a fifth where the rates of base and tuned lie far apart."""
+OWN = "cell:x_own"
+"""Where a cell's variants share no lengths, what the rate does at another length is the cell's own to say: the shared
+surface would bridge the gap by what other cells do, with an error that no interval counts."""
 STEP = 1e-4
 PARTS = ("base", "tuned", "difference")
 
@@ -61,17 +65,27 @@ def curve_df(tasks: int) -> int:
     return int(np.clip(2 * tasks, 4, 8))
 
 
-def with_terms(data: pd.DataFrame, centre: float, scale: float) -> pd.DataFrame:
-    """Columns of the joint model beside ``tun``: cell, x (the rate in SDs of the observed one), x_tun."""
+def with_terms(data: pd.DataFrame, centre: float, scale: float, apart: Array | None = None) -> pd.DataFrame:
+    """Columns of the joint model beside ``tun``: cell, x (the rate in SDs of the observed one), x_tun; and N_apart and
+    x_own, the centred log length and its product with the centred rate in the rows ``apart`` (n,), zero elsewhere."""
     x = (data["R_cal"] - centre) / scale
     cell = data["task"].astype(str) + " / " + data["model_name"].astype(str)
-    return data.assign(cell=cell, x=x, x_tun=x * data["tun"])
+    there = np.zeros(len(data)) if apart is None else apart.astype(float)
+    found = data.assign(cell=cell, x_mid=x.groupby(cell).transform("mean"),
+                        N_apart=there * (data["log_N"] - data["log_N"].mean()))
+    return _with_rate(found, x)
+
+
+def _with_rate(data: pd.DataFrame, x: pd.Series) -> pd.DataFrame:
+    """The columns that follow from the rate."""
+    return data.assign(x=x, x_tun=x * data["tun"], x_own=(x - data["x_mid"]) * data["N_apart"])
 
 
 def fit_cells(data: pd.DataFrame) -> Fit:
     """The joint model on rows with the columns of :func:`with_terms`, log_R, log_N and D_cal."""
     mean = ["0 + cell", "cell:tun", f"ns(log_R, {curve_df(data['task'].nunique())})", "cell:x", "cell:x_tun",
-            f"ns(log_N, {LENGTH_DF})", f"ns(log_N, {LENGTH_DF}):tun", SURFACE]
+            f"ns(log_N, {LENGTH_DF})", f"ns(log_N, {LENGTH_DF}):tun", SURFACE,
+            *([OWN] if (data["N_apart"] != 0).any() else [])]
     dispersion = "~ tun*task" if data["task"].nunique() > 1 else "~ tun"
     dispersion += " + model_name" * (data["model_name"].nunique() > 1) + " + x + x_tun"
     extreme = bool(((data["D_cal"] <= 0) | (data["D_cal"] >= 1)).any())
@@ -80,6 +94,11 @@ def fit_cells(data: pd.DataFrame) -> Fit:
         warnings.simplefilter("ignore", AliasedWarning)
         return glmm(f"D_cal ~ {' + '.join(mean)} + (1|prompt_uid)", data, family=family, dispersion=dispersion,
                     squeeze=squeeze)
+
+
+def own_interactions(fit: Fit, cells: pd.Series) -> Array:
+    """What each of K cells has of its own in the slope's change with the log length (K,); zero where it has nothing."""
+    return np.nan_to_num([float(fit.params.get(f"cell[{cell}]:x_own", 0.0)) for cell in cells])
 
 
 def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float) -> tuple[CellSlopes, CellSlopes]:
@@ -117,9 +136,8 @@ def _averaged(fit: Fit, names: pd.DataFrame, average: Array, designs: list[tuple
 def _as_variant(rows: pd.DataFrame, tun: float, centre: float, scale: float, move: float) -> pd.DataFrame:
     """The rows as base (0) or tuned (1), their rates moved by ``move`` standard deviations."""
     rate = rows["R_cal"] + move * scale
-    x = (rate - centre) / scale
     log_r = rows["log_R"] + np.log(rate / rows["R_cal"])
-    return rows.assign(tun=tun, x=x, x_tun=x * tun, log_R=log_r)
+    return _with_rate(rows.assign(tun=tun, log_R=log_r), (rate - centre) / scale)
 
 
 def _derivative(x: Array, dx: Array, beta: Array, cutpoints: Array, response: bool) -> tuple[Array, Array]:

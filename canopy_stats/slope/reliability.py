@@ -24,15 +24,17 @@ COLUMNS = ("se_R", "se_N", "cov_DR", "cov_DN", "cov_RN")
 LEAST_RELIABILITY = 0.2
 """A cell's true variance is taken as at least this share of the observed one: below it the share is mostly noise."""
 CELL = ["model_name", "model_variant"]
-TABLE = ["task", *CELL, "reliability_R", "reliability_R_std_error", "reliability_N", "clamped"]
+TABLE = ["task", *CELL, "reliability_R", "reliability_R_std_error", "reliability_N", "reliability_N_std_error",
+         "clamped", "clamped_N"]
 
 
 @dataclass(frozen=True)
 class Calibrated:
     """``data`` with D_cal, log_R, R_cal (nats/token) and log_N.
 
-    ``table``, a row for each task, family and variant: reliability_R and reliability_N of the logarithms,
-    reliability_R_std_error, and whether the rate's is ``clamped`` (held at :data:`LEAST_RELIABILITY`).
+    ``table``, a row for each task, family and variant: reliability_R and reliability_N of the logarithms, with their
+    _std_error, and whether they are held at :data:`LEAST_RELIABILITY`: ``clamped`` the rate's, ``clamped_N`` the
+    length's.
     """
 
     data: pd.DataFrame
@@ -88,9 +90,12 @@ def _calibrate_task(rows: pd.DataFrame, w: Array) -> tuple[Array, pd.DataFrame]:
         log_r, log_n = (truth + centre[cell[at]]).T
         out[at] = np.column_stack([log_r, log_n, d[at] - error, np.exp(log_r + variance / 2)])
     names = rows.groupby(CELL, observed=True).size().reset_index()[CELL].astype(str)
-    error = np.array([_reliability_error(own[cell == c], w[cell == c, 0]) for c in range(cell.max() + 1)])
-    return out, names.assign(reliability_R=moments.reliability[:, 0], reliability_N=moments.reliability[:, 1],
-                             reliability_R_std_error=error, clamped=moments.clamped)
+    error = np.array([[_reliability_error(own[cell == c, k], w[cell == c, k]) for k in range(2)]
+                      for c in range(cell.max() + 1)])
+    columns = {"reliability_R": moments.reliability[:, 0], "reliability_N": moments.reliability[:, 1],
+               "reliability_R_std_error": error[:, 0], "reliability_N_std_error": error[:, 1],
+               "clamped": moments.clamped[:, 0], "clamped_N": moments.clamped[:, 1]}
+    return out, names.assign(**columns)
 
 
 def _reliability_error(error: Array, deviation: Array) -> float:
@@ -103,7 +108,7 @@ def _reliability_error(error: Array, deviation: Array) -> float:
 
 def _errors(rows: pd.DataFrame, w: Array, cell: Array) -> tuple[Array, Array, Array]:
     """Error covariances (n, 2, 2) of (log R, log N), and (n, 2) with logit D: a cell's mean for one rollout, over M;
-    and each row's own error variance (n,) of log R.
+    and each row's own error variances (n, 2) of log R and log N.
 
     On the logit scale, where D is modelled, an error of D counts 1 / D(1 - D): by the mean of D(1 - D) in the cell.
     """
@@ -115,13 +120,13 @@ def _errors(rows: pd.DataFrame, w: Array, cell: Array) -> tuple[Array, Array, Ar
     one = np.column_stack([rows["se_R"] ** 2 / rate**2, rows["cov_RN"] / (rate * length), rows["se_N"] ** 2 / length**2,
                            rows["cov_DR"] / (rate * spread), rows["cov_DN"] / (length * spread)]) * m[:, None]
     mean = np.stack([one[cell == c].mean(axis=0) for c in cells])[cell] / m[:, None]
-    return mean[:, [0, 1, 1, 2]].reshape(-1, 2, 2), mean[:, 3:], one[:, 0] / m
+    return mean[:, [0, 1, 1, 2]].reshape(-1, 2, 2), mean[:, 3:], one[:, [0, 2]] / m[:, None]
 
 
 @dataclass(frozen=True)
 class Moments:
     """Covariance of the truth: ``shared`` (2, 2) of a prompt's part in all cells, ``own`` (C, 2, 2) of a cell's;
-    ``reliability`` (C, 2), and whether that of the rate is ``clamped`` (C,)."""
+    ``reliability`` (C, 2) of rate and length, and whether it is ``clamped`` (C, 2)."""
 
     shared: Array
     own: Array
@@ -141,7 +146,7 @@ def _moments(w: Array, noise: Array, cell: Array, prompt: Array) -> Moments:
     # A prompt's part cannot vary more than a cell's whole truth.
     share = min(1.0, float(np.min(np.einsum("cii->ci", total) / np.maximum(np.diag(shared), 1e-300))))
     own = np.stack([_positive(t - share * shared, 1e-9 * np.diag(t)) for t in total])
-    clamped = observed[:, 0, 0] - error[:, 0, 0] < least[:, 0]
+    clamped = np.einsum("cii->ci", observed - error) < least
     return Moments(share * shared, own, np.einsum("cii->ci", total) / np.einsum("cii->ci", observed), clamped)
 
 

@@ -2,11 +2,13 @@
 
 - Curvature, and rate and length acting together: base and tuned share one smooth surface of both
   (:mod:`canopy_stats.slope.cells`), and slopes are averaged over the rates and lengths that both reach within a cell
-  (:mod:`canopy_stats.slope.support`).
+  (:mod:`canopy_stats.slope.support`). Where they reach no common lengths, the cell has an interaction of its own, whose
+  error widens the interval.
 - Slopes that vary: every family × task cell has its own, and they are combined as a sample of families and tasks
   (:mod:`canopy_stats.slope.combine`).
 - Prompts that react alike: they are clusters (:mod:`canopy_stats.slope.clusters`).
-- Measurement error: :mod:`canopy_stats.slope.reliability`.
+- Measurement error: :mod:`canopy_stats.slope.reliability`, and what its own errors add:
+  :mod:`canopy_stats.slope.correction`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from canopy_stats.slope.change import SlopeChange
 from canopy_stats.slope.claims import claims, grid_of, left_out
 from canopy_stats.slope.coefficients import uncertified
 from canopy_stats.slope.combine import Combined, combine
+from canopy_stats.slope.correction import with_correction_errors
 from canopy_stats.slope.estimates import Estimate, estimate, missing, ratio_of
 from canopy_stats.slope.models import logit_unit
 from canopy_stats.slope.prepare import PreparedPanel, prepare
@@ -46,7 +49,7 @@ def robust_change(panel: pd.DataFrame, *, correct: bool | None = None) -> SlopeC
     if why := words.not_identified(support):
         return _unidentified(prepared, support, why, notes)
     corrected = _calibration(data[support.usable], correct)
-    slopes = _fit(corrected, support.inside[support.usable], float(data["R_bar"].mean()), float(data["R_bar"].std()))
+    slopes = _fit(corrected, support, float(data["R_bar"].mean()), float(data["R_bar"].std()))
     return _answer(prepared, support, corrected, slopes, (*notes, *words.correction_notes(corrected.table, correct)))
 
 
@@ -74,28 +77,13 @@ def _calibration(data: pd.DataFrame, correct: bool | None) -> Calibrated:
     return calibrated(data) if correct or (correct is None and can_correct(data)) else uncorrected(data)
 
 
-def _fit(corrected: Calibrated, inside: np.ndarray, centre: float, scale: float) -> _Slopes:
-    """The joint model on the cells with common support, and their slopes over the rows ``inside`` (n,)."""
-    terms = with_terms(corrected.data, centre, scale)
+def _fit(corrected: Calibrated, support: Support, centre: float, scale: float) -> _Slopes:
+    """The joint model on the cells with common support, and their slopes over the rows that may be compared."""
+    terms = with_terms(corrected.data, centre, scale, support.apart[support.usable])
     fit = fit_cells(terms)
-    link, response = cell_slopes(fit, terms[inside], centre, scale)
-    error = _relative_errors(link.names, corrected.table)
-    return _Slopes(fit, link.plus(error * np.abs(link.values)), response.plus(error * np.abs(response.values)))
-
-
-def _relative_errors(names: pd.DataFrame, reliabilities: pd.DataFrame) -> np.ndarray:
-    """Relative standard errors (2K,) that the estimated reliabilities bring into base's and tuned's slopes, which are
-    divided by them."""
-    if reliabilities.empty:
-        return np.zeros(2 * len(names))
-    relative = reliabilities["reliability_R_std_error"] / reliabilities["reliability_R"]
-    is_base = reliabilities["model_variant"] == "base"
-    parts = []
-    for mask in (is_base, ~is_base):
-        by_cell = pd.Series(relative[mask].to_numpy(), pd.MultiIndex.from_frame(
-            reliabilities.loc[mask, ["task", "model_name"]]))
-        parts.append(by_cell.reindex(pd.MultiIndex.from_frame(names[["task", "model_name"]])).to_numpy())
-    return np.concatenate(parts)
+    rows = terms[support.inside[support.usable]]
+    link, response = cell_slopes(fit, rows, centre, scale)
+    return _Slopes(fit, *with_correction_errors(link, response, fit, rows, corrected.table))
 
 
 def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, slopes: _Slopes,
@@ -106,8 +94,9 @@ def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, sl
     cells = _cell_table(slopes.link, combined["difference"])
     notes = (*notes, *words.support_notes(support), *words.weight_notes(cells),
              *words.fit_notes(slopes.fit), *words.extreme_notes(slopes.fit), *uncertified(slopes.fit))
+    verdict = words.verdict(change, ratio, combined["difference"], support, notes)
     return SlopeChange(
-        "robust", base, tuned, change, ratio, True, words.verdict(change, ratio, combined["difference"], notes),
+        "robust", base, tuned, change, ratio, True, verdict,
         words.estimand(support), notes, slopes.fit, unit=logit_unit(prepared.rate_sd), response=response, cells=cells,
         support=support.table, calibration=corrected.table if len(corrected.table) else None,
         claims=claims(slopes.link, change), left_out=left_out(slopes.link), panel=prepared.data)

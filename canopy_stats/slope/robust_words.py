@@ -58,12 +58,12 @@ def estimand(support: Support) -> str:
         f"prompt; tuned = base + difference. {sample}")
 
 
-def verdict(change: Estimate, ratio: Estimate, combined: Combined, notes: tuple[str, ...]) -> str:
+def verdict(change: Estimate, ratio: Estimate, combined: Combined, support: Support, notes: tuple[str, ...]) -> str:
     """Whether the slopes differ, how much that varies, and what is not taken care of."""
     word = "differ" if change.pvalue < ALPHA else "are not shown to differ"
-    text = (f"At matched rates, with one surface of rate and length shared by both variants, the slopes {word} "
-            f"(difference {change.estimate:.3g}, 95% interval {change.interval[0]:.3g} to {change.interval[1]:.3g}, "
-            f"p = {change.pvalue:.3g}, {change.df:.1f} degrees of freedom).")
+    text = (f"At matched rates, with one surface of rate and length shared by both variants, the slopes {word}"
+            f"{beyond_lengths(support)} (difference {change.estimate:.3g}, 95% interval {change.interval[0]:.3g} to "
+            f"{change.interval[1]:.3g}, p = {change.pvalue:.3g}, {change.df:.1f} degrees of freedom).")
     spread = [f"{sd:.2g} by {source}" for source, sd in combined.spread.items() if sd > 0.005]
     if spread:
         text += f" The difference varies with standard deviation {', '.join(spread)}."
@@ -71,6 +71,12 @@ def verdict(change: Estimate, ratio: Estimate, combined: Combined, notes: tuple[
         text += " The base slope is too uncertain for a bounded interval of the ratio; report the difference."
     uncorrected = [note for note in notes if note in (SWITCHED_OFF, NO_COLUMNS)]
     return " ".join([text, *uncorrected])
+
+
+def beyond_lengths(support: Support) -> str:
+    """Words where base and tuned share lengths in fewer than half of the compared cells, else nothing."""
+    kept, apart = len(support.kept), int((~support.kept["matched"].astype(bool)).sum())
+    return f" at equal length, which is beyond what they share in {apart} of {kept} cells" if 2 * apart > kept else ""
 
 
 # --- notes ------------------------------------------------------------------------------------------------------
@@ -85,6 +91,10 @@ def correction_notes(reliabilities: pd.DataFrame, asked: bool | None) -> tuple[s
     if low.any():
         notes.append(f"The rate's reliability is below {LOW} in {low.sum()} of {len(low)} cells (lowest "
                      f"{reliabilities['reliability_R'].min():.2f}): more rollouts would tell most there.")
+    lengths = reliabilities["clamped_N"].astype(bool)
+    if lengths.any():
+        notes.append("Lengths differ hardly more than by their error, and their reliability is held at its least: "
+                     f"{_names(reliabilities[lengths], variant=True)}.")
     if clamped.any():
         notes.append("Where the rate's spread is hardly more than its error, the reliability is held at its least, and "
                      f"the slope corrected too little: {_names(reliabilities[clamped], variant=True)}.")
@@ -97,8 +107,8 @@ def support_notes(support: Support) -> tuple[str, ...]:
     notes += [f"Left out: {text}." for text in _left_out(support)]
     unmatched = support.kept[~support.kept["matched"].astype(bool)]
     if len(unmatched):
-        notes.append("Lengths hardly overlap, so that slopes at equal length rest on the shared surface, in: "
-                     f"{_names(unmatched)}.")
+        notes.append("Lengths hardly overlap, so that slopes at equal length rest on how the cell's own slope changes "
+                     f"with length within each variant, carried over the gap between them, in: {_names(unmatched)}.")
     return tuple(notes)
 
 
@@ -106,7 +116,7 @@ def weight_notes(cells: pd.DataFrame) -> tuple[str, ...]:
     """Cells that carry much of the answer, or weigh less than nothing."""
     heavy = cells[cells["weight"] > HEAVY]
     notes = [f"{_name(row)} carries {row['weight']:.0%} of the weight." for _, row in heavy.iterrows()]
-    if cells["weight"].min() < 0:
+    if cells["weight"].min() < -0.005:
         notes.append("Some cells weigh less than nothing: their errors go with those of better known cells, and "
                      "generalised least squares takes that off.")
     return tuple(notes)

@@ -115,12 +115,17 @@ def _of_leaning(robust: SlopeChange) -> str:
     text = f"{'; '.join(found).capitalize()}." if found else ""
     heavy = [f"{row.task} / {row.model_name} carries {row.weight:.0%} of the weight."
              for row in heavy_cells(robust).itertuples()]
+    apart, kept = _apart(robust)
+    lengths = (f"In {apart} of {kept} cells base and tuned hardly share lengths: equal length there is carried over "
+               "the gap by how each cell's own slope changes with length.") if apart else ""
+    return " ".join(filter(None, [text, *heavy, lengths]))
+
+
+def _apart(robust: SlopeChange) -> tuple[int, int]:
+    """Compared cells whose variants hardly share lengths, and all compared cells."""
     assert robust.support is not None
     kept = robust.support[robust.support["kept"].astype(bool)]
-    apart = int((~kept["matched"].astype(bool)).sum())
-    lengths = (f"In {apart} of {len(kept)} cells base and tuned hardly share lengths, so that equal length there rests "
-               "on the shared surface.") if apart else ""
-    return " ".join(filter(None, [text, *heavy, lengths]))
+    return int((~kept["matched"].astype(bool)).sum()), len(kept)
 
 
 # --- conclusion -------------------------------------------------------------------------------------------------
@@ -156,5 +161,7 @@ def _hint(paper: SlopeChange, robust: SlopeChange) -> str:
     low, high = robust.difference.interval
     start = f"The paper's {paper.difference.estimate:.3g} lies"
     if low <= paper.difference.estimate <= high:
-        return f"{start} inside the robust interval: more families, tasks or prompts would decide."
+        apart, kept = _apart(robust)
+        wanted = "prompts that both answer at like lengths" if 2 * apart > kept else "more families, tasks or prompts"
+        return f"{start} inside the robust interval: {wanted} would decide."
     return f"{start} outside the robust interval."

@@ -26,13 +26,14 @@ class Support:
     and tuned_share (of the variant's rows within them), length_low and length_high (tokens, the shared lengths),
     matched (whether enough rows lie within both), kept, and why a cell is not. ``usable`` (n,): all rows of kept
     cells; ``near`` (n,): those within the rates that their cell shares; ``inside`` (n,): where the cell is matched,
-    within the lengths as well.
+    within the lengths as well; ``apart`` (n,): rows of kept cells that are not matched.
     """
 
     table: pd.DataFrame
     inside: np.ndarray
     near: np.ndarray
     usable: np.ndarray
+    apart: np.ndarray
 
     @property
     def kept(self) -> pd.DataFrame:
@@ -52,13 +53,14 @@ class Support:
 
 def common_support(data: pd.DataFrame) -> Support:
     """Shared rates and lengths by cell, from R_bar, N_bar and ``tun`` (0 or 1)."""
-    rows, (inside, near, usable) = [], np.zeros((3, len(data)), dtype=bool)
+    rows, (inside, near, usable, apart) = [], np.zeros((4, len(data)), dtype=bool)
     rate, length, tuned = (data[name].to_numpy(dtype=float) for name in ("R_bar", "N_bar", "tun"))
     for _, places in data.groupby([data[name].astype(str) for name in CELL], sort=True).indices.items():
         row, shared, at_rates = _shared(rate[places], length[places], tuned[places] > 0)
         rows.append({name: str(data[name].iloc[places[0]]) for name in CELL} | row)
         usable[places], near[places], inside[places] = row["kept"], at_rates & row["kept"], shared & row["kept"]
-    return Support(pd.DataFrame(rows), inside, near, usable)
+        apart[places] = row["kept"] and not row["matched"]
+    return Support(pd.DataFrame(rows), inside, near, usable, apart)
 
 
 def _shared(rate: np.ndarray, length: np.ndarray,

@@ -132,7 +132,7 @@ def test_paired_table_prints_the_bootstraps_numbers(bootstrapped):
     row, numbers = shown.iloc[2], bootstrapped.iloc[2]
     assert row["measure"] == "CE*"
     assert float(row["base"]) == pytest.approx(numbers["base"], abs=0.005)
-    assert row["95% BCa interval"] == f"[{numbers['low']:.2f}, {numbers['high']:.2f}]"
+    assert row["95% interval"] == f"[{numbers['conf_low']:.2f}, {numbers['conf_high']:.2f}]"
     assert row["change in %"] == f"{numbers['percent']:.1f}"
     assert shown[shown["measure"] == "Kendall"]["change in %"].eq("–").all()
     assert "false-discovery" in printed.console(shown)

@@ -92,13 +92,17 @@ def test_error_of_a_reliability_is_the_spread_over_samples():
     found = [calibrated(one_cell(n=150, seed=seed)[0]).table.iloc[0] for seed in range(200)]
     spread = np.std([row["reliability_R"] for row in found])
     assert np.mean([row["reliability_R_std_error"] for row in found]) == pytest.approx(spread, rel=0.2)
+    assert all(row["reliability_N_std_error"] == pytest.approx(0.0, abs=1e-12) for row in found)  # no errors of lengths
     assert not any(row["clamped"] for row in found)
 
 
 def test_a_rate_that_is_mostly_error_is_clamped():
     frame, _ = one_cell(n=300, error=0.6, spread=0.05)
     row = calibrated(frame).table.iloc[0]
-    assert row["clamped"] and row["reliability_R"] == pytest.approx(0.2)
+    assert row["clamped"] and row["reliability_R"] == pytest.approx(0.2) and not row["clamped_N"]
+    turned = frame.rename(columns={"R_bar": "N_bar", "N_bar": "R_bar", "se_R": "se_N", "se_N": "se_R"})
+    row = calibrated(turned.assign(cov_DR=0.0)).table.iloc[0]
+    assert row["clamped_N"] and row["reliability_N"] == pytest.approx(0.2) and not row["clamped"]
 
 
 def test_zeros_and_ones_stay_what_they_are():

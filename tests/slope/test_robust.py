@@ -242,19 +242,77 @@ def test_cells_that_carry_much_and_rates_that_are_hardly_measured_are_named():
     assert words.weight_notes(cells) == ("a / f carries 50% of the weight.",)
     assert len(words.weight_notes(cells.assign(weight=[0.6, -0.1, 0.5]))) == 3
     table = pd.DataFrame({"task": "a", "model_name": ["f", "g"], "model_variant": "base",
-                          "reliability_R": [0.2, 0.6], "clamped": [True, False]})
+                          "reliability_R": [0.2, 0.6], "clamped": [True, False], "clamped_N": [False, True]})
     notes = words.correction_notes(table, None)
-    assert "below 0.5 in 1 of 2 cells (lowest 0.20)" in notes[1] and notes[2].endswith("a / f (base).")
+    assert "below 0.5 in 1 of 2 cells (lowest 0.20)" in notes[1] and notes[3].endswith("a / f (base).")
+    assert notes[2].startswith("Lengths differ hardly more") and notes[2].endswith("a / g (base).")
     assert words.correction_notes(table.iloc[:0], None) == (words.NO_COLUMNS,)
     assert words.correction_notes(table.iloc[:0], False) == (words.SWITCHED_OFF,)
 
 
-def test_errors_of_the_reliabilities_widen_the_cells():
-    from canopy_stats.slope.robust import _relative_errors
+def test_errors_of_the_reliabilities_by_cell_and_variant():
+    from canopy_stats.slope.correction import relative_errors
 
     names = pd.DataFrame({"task": ["a", "a"], "model_name": ["f", "g"]})
     table = pd.DataFrame({"task": "a", "model_name": ["g", "f", "f", "g"],
                           "model_variant": ["base", "dpo", "base", "dpo"],
                           "reliability_R": [0.5, 0.8, 0.4, 1.0], "reliability_R_std_error": [0.05, 0.04, 0.1, 0.01]})
-    np.testing.assert_allclose(_relative_errors(names, table), [0.25, 0.1, 0.05, 0.01])
-    np.testing.assert_array_equal(_relative_errors(names, table.iloc[:0]), np.zeros(4))
+    np.testing.assert_allclose(relative_errors(names, table, "R"), [0.25, 0.1, 0.05, 0.01])
+
+
+# --- where lengths are not shared -------------------------------------------------------------------------------
+
+APART = LAW.but(difference=0.0, curve="total entropy", length_ratio=8.0, sd_log_length=0.25, precision=60)
+
+
+@pytest.fixture(scope="module")
+def parted():
+    return panel_of(APART, seed=4)
+
+
+def test_cells_without_shared_lengths_have_an_interaction_of_their_own(parted, change):
+    found = cs.slope_change(parted, model="robust")
+    own = [name for name in found.fit.params.index if name.endswith(":x_own")]
+    assert len(own) == 12 and not found.support["matched"].any()
+    assert not [name for name in change.fit.params.index if name.endswith(":x_own")]
+    assert "at equal length, which is beyond what they share in 12 of 12 cells" in found.verdict
+    assert any("carried over the gap between them" in note for note in found.notes)
+
+
+def test_the_gap_between_lengths_widens_the_interval(parted, monkeypatch):
+    """With the shared surface alone the same panel has a much smaller error, which counts no difference of cells."""
+    from canopy_stats.slope import cells
+
+    own = cs.slope_change(parted, model="robust").claims.set_index("claim")["std_error"]
+    monkeypatch.setattr(cells, "OWN", "1")
+    shared = cs.slope_change(parted, model="robust").claims.set_index("claim")["std_error"]
+    assert (own[["population, with prior", "these families and tasks"]] > 1.5 * shared[
+        ["population, with prior", "these families and tasks"]]).all()
+
+
+def test_laws_of_length_that_differ_by_task_are_no_change_across_a_gap():
+    """Each task has its own interaction of rate and length, for both variants alike: over the gap in lengths the shared
+    surface takes the mean of these for a change of slope."""
+    rng = np.random.default_rng(8)
+    panel = panel_of(APART.but(curve="none", families=4, tasks=3, prompts=60), seed=5)
+    strength = panel["task"].map({"task0": 0.9, "task1": 0.9, "task2": 0.9 * 4}).to_numpy()
+    x = np.log(panel["R_bar"]).to_numpy()
+    n = np.log(panel["N_bar"] / 100).to_numpy()
+    mean = 1 / (1 + np.exp(-(-0.5 + 0.3 * x + 0.25 * strength * (x - x.mean()) * n)))
+    found = cs.slope_change(panel.assign(D=rng.beta(60 * mean, 60 * (1 - mean))), model="robust")
+    low, high = found.claims.set_index("claim").loc["these families and tasks", ["conf_low", "conf_high"]]
+    assert low < 0 < high
+
+
+def test_errors_of_the_lengths_reliability_widen_the_difference(parted):
+    from canopy_stats.slope.correction import length_errors
+
+    fit = cs.slope_change(parted, model="robust").fit
+    names = parted[["task", "model_name"]].drop_duplicates().astype(str).reset_index(drop=True)
+    relative = np.concatenate([np.full(12, 0.3), np.full(12, 0.1)])
+    found = length_errors(names, fit, fit.design.data, relative)
+    for k, row in names.iterrows():
+        own = fit.params[f"cell[{row['task']} / {row['model_name']}]:x_own"]
+        here = fit.design.data[(fit.design.data["cell"] == f"{row['task']} / {row['model_name']}")]
+        gap = here.loc[here["tun"] == 1, "log_N"].mean() - here.loc[here["tun"] == 0, "log_N"].mean()
+        assert found[k] == pytest.approx(0.3 * abs(own * gap)) and found[12 + k] == 0

@@ -34,10 +34,13 @@ def test_no_common_rates_is_no_answer():
 
 
 def test_demo_panel():
-    """The bundled panel: the headline ratio does not survive, and the answer's size rests on the correction."""
+    """The bundled panel: the headline ratio does not survive, the answer's size rests on the correction, and without
+    shared lengths its interval is wide."""
     found = cs.slope_scrutiny(cs.load_demo_panel())
     assert found.paper.ratio.estimate == pytest.approx(3.357, abs=0.01)
-    assert found.agree is False and found.robust.difference.estimate < 0
+    assert found.agree is False and found.robust.difference.estimate < 0 < found.robust.difference.interval[1]
+    assert found.uncorrected.difference.interval[0] < 0 < found.uncorrected.difference.interval[1]
+    assert "prompts that both answer at like lengths would decide" in found.verdict
     claims = found.claims
     assert list(claims["claim"]) == ["the paper's", *(["population", "population, with prior",
                                                        "these families and tasks"] * 2)]
