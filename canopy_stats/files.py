@@ -38,12 +38,14 @@ def sha256(*parts: bytes | memoryview) -> str:
 
 
 def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a file, or None where there is none."""
+    """SHA-256 of a file, or None where there is none; UserError where something else lies there."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")

@@ -112,35 +112,6 @@ def test_content_hash_ignores_time_and_sees_values(run, tmp_path, config):
     assert write_run(tmp_path / "seed", PROMPTS, other).content_hash != run.content_hash
 
 
-@given(n_prompts=st.integers(1, 60), n_rollouts=st.integers(2, 200))
-def test_blocks_cover_every_rollout_once(n_prompts, n_rollouts):
-    plans = list(plan.blocks(n_prompts, n_rollouts))
-    held = [(shard.prompts[i], r) for shard in plans for i, r in shard.pairs]
-    assert sorted(held) == [(p, r) for p in range(n_prompts) for r in range(n_rollouts)]
-    assert all(len(shard.pairs) <= 256 for shard in plans)
-
-
-@given(st.data())
-def test_missing_and_stored_make_the_whole_rectangle(data):
-    """Whatever was stored before, drawing what is missing leaves every rollout once."""
-    prompts = [f"{i:064x}" for i in range(data.draw(st.integers(1, 20)))]
-    n, old_prompts = data.draw(st.integers(2, 80)), data.draw(st.integers(0, 20))
-    old_n, whole = data.draw(st.integers(1, n)), data.draw(st.booleans())
-    before = plan.blocks(min(old_prompts, len(prompts)), old_n)
-    entries = {i: entry(i, prompts, block) for i, block in enumerate(before)}
-    kept = {i: e for i, e in entries.items() if data.draw(st.booleans())}
-    for shard in plan.missing(prompts, n, kept.values(), whole=whole):
-        for number in shard.replaces:
-            del kept[number]
-        kept[max(kept, default=-1) + 1000] = entry(max(kept, default=-1) + 1000, prompts, shard)
-    assert plan.covers(kept.values(), prompts, n) and plan.strangers(kept.values(), prompts, n) == []
-
-
-def entry(number, prompts, shard):
-    return {"number": number, "prompts": [prompts[i] for i in shard.prompts],
-            "span": [shard.rollouts.start, shard.rollouts.stop]}
-
-
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=8), st.integers(0, 4))
 def test_table_hash_sees_values_not_layout(texts, cut):
     whole = pa.table({"t": pa.array(texts, pa.string()), "l": pa.array([[len(t)] * len(t) for t in texts],
