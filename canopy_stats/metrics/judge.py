@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +26,7 @@ from canopy_stats.metrics.judging.local import EmbeddingJudge, FunctionJudge
 from canopy_stats.metrics.judging.openai import OpenAIJudge
 from canopy_stats.metrics.rse import asymmetric_share, semantic_entropy
 from canopy_stats.schema import Column, UserError
+from canopy_stats.store.kept import Kept
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,13 +80,14 @@ def judged_table(run: Run, judge: JudgeLike, *, m: int = 20, seed: int = 0, thin
     context = JudgeContext(run, think, max_failed, _speaker(run) if progress else lambda line: None)
     identity = chosen.identity(context)
     key = None if identity is None else {"judge": identity, "m": m, "seed": seed, "think": think}
-    kept = None if key is None else run.read_table(_table_name(key))
-    if kept is not None and kept[1].get("made_by") == key:
-        return kept[0]
+    place = None if key is None else Kept(run, "rse", key, "made_by")
+    if place is not None and (kept := place.read()) is not None:
+        return kept
     made = _judged(draw_comparisons(run, m, seed, think), chosen, context)
-    if key is not None and not np.any(made["failed"]):
-        _keep(run, key, made)
-    return _arrow(made)
+    table = _arrow(made)
+    if place is not None and not np.any(made["failed"]):
+        place.write(table, "semantic entropies")
+    return table
 
 
 def _refuse_options(m: Any, seed: Any, max_failed: float) -> None:
@@ -253,17 +253,6 @@ def _arrow(made: Mapping[str, list[Any]]) -> pa.Table:
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.select([c.name for c in JUDGE_COLUMNS]).to_pandas()
     return frame
-
-
-def _table_name(key: Mapping[str, Any]) -> str:
-    return "rse-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _keep(run: Run, key: Mapping[str, Any], made: Mapping[str, list[Any]]) -> None:
-    try:
-        run.write_table(_table_name(key), _arrow(made), {"made_by": dict(key)})
-    except (UserError, OSError) as error:
-        warnings.warn(f"The semantic entropies could not be kept in the run's folder ({error}).", stacklevel=3)
 
 
 def _speaker(run: Run) -> Callable[[str], None]:

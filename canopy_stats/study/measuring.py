@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from canopy_stats import __version__, files
 from canopy_stats.schema import UserError
 from canopy_stats.study import worker
-from canopy_stats.study.parts import Part
+from canopy_stats.study.ablations import Part
 from canopy_stats.study.spec import Embedder, Study
 from canopy_stats.study.stamps import Key, code_hash, model_identity
 

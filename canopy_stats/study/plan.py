@@ -14,7 +14,7 @@ from canopy_stats.report.folder import MAIN
 from canopy_stats.report.printed import console
 from canopy_stats.schema import UserError
 from canopy_stats.study import rollouts
-from canopy_stats.study.parts import Part, parts_of
+from canopy_stats.study.ablations import Part, parts_of
 from canopy_stats.study.prompts import chosen
 from canopy_stats.study.ready import ready
 from canopy_stats.study.rollouts import RunState

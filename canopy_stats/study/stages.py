@@ -15,7 +15,7 @@ from canopy_stats.report.page import write_report
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
 from canopy_stats.study import fitting, measuring, stamps
-from canopy_stats.study.parts import Part
+from canopy_stats.study.ablations import Part
 from canopy_stats.study.stamps import Key, State
 
 KINDS = ("generate", "check", "embed", "judge", "panel", "fit", "tables", "figures", "report")

@@ -10,7 +10,7 @@ from small_studies import write_study
 from canopy_stats.cli import main
 from canopy_stats.schema import UserError
 from canopy_stats.study import pipeline, read_study, rollouts, stamps
-from canopy_stats.study.parts import parts_of
+from canopy_stats.study.ablations import parts_of
 
 OPENAI = {"kind": "openai", "base_url": "http://here/v1", "model": "m"}
 

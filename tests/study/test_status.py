@@ -15,7 +15,7 @@ from small_studies import write_prompts, write_study
 import canopy_stats as cs
 from canopy_stats.schema import UserError
 from canopy_stats.study import measuring, pipeline, read_study, run_study
-from canopy_stats.study.parts import parts_of
+from canopy_stats.study.ablations import parts_of
 from canopy_stats.study.result import content_hash, contents
 
 RUNS = ["walk-ash-base", "walk-ash-instruct"]
