@@ -14,6 +14,7 @@ from canopy_stats.mixed.families import get_family, others
 from canopy_stats.mixed.families.polygamma import polygammas
 from canopy_stats.mixed.fitting import laplace, modes
 from canopy_stats.mixed.formulas.formula import build_design
+from canopy_stats.mixed.models import glmm
 
 FAMILIES = ["beta", "ordbeta", "gaussian", "binomial", "betabinomial", "poisson", "nbinom1", "nbinom2", "gamma",
             "lognormal", "cumulative", "hurdle_poisson", "hurdle_nbinom2", "inflated poisson", "inflated nbinom2"]
