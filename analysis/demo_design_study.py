@@ -22,8 +22,8 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from canopy_stats.mixed.fixed import encode_fixed
-from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.mixed.formulas.fixed import encode_fixed
+from canopy_stats.mixed.inference.parallel import fork_map
 from scipy import stats
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
@@ -68,10 +68,11 @@ class Design:
         """Means (n, 2) of each row's cell and roots (n, 2, 2) of the truth's covariance there."""
         observed = np.log(self.panel[["R_bar", "N_bar"]].to_numpy())
         keys = ["task", *CELL]
-        reliability = table.set_index(keys)[["reliability_R", "reliability_N"]]
+        shares = {tuple(map(str, row[:3])): np.array(row[3:], dtype=float)
+                  for row in table[[*keys, "reliability_R", "reliability_N"]].itertuples(index=False, name=None)}
         where, spread = np.empty((len(observed), 2)), np.empty((len(observed), 2, 2))
         for key, rows in self.panel.groupby(keys, observed=True).indices.items():
-            share = reliability.loc[tuple(map(str, cast(tuple[object, ...], key)))].to_numpy(dtype=float)
+            share = shares[tuple(map(str, cast(tuple[object, ...], key)))]
             sd = np.sqrt(observed[rows].var(axis=0) * share)
             r = np.corrcoef(self.data[["log_R", "log_N"]].to_numpy()[rows].T)[0, 1]
             where[rows] = observed[rows].mean(axis=0)
@@ -108,7 +109,8 @@ def _roots(panel: pd.DataFrame) -> np.ndarray:
     cov = panel[["se_D", "cov_DR", "cov_DN", "cov_DR", "se_R", "cov_RN", "cov_DN", "cov_RN", "se_N"]].to_numpy(float)
     cov[:, [0, 4, 8]] **= 2
     values, vectors = np.linalg.eigh(cov.reshape(-1, 3, 3))
-    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+    roots: np.ndarray = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+    return roots
 
 
 def one_panel(design: Design, scenario: str, stream: np.random.SeedSequence) -> list[list[object]]:
@@ -148,7 +150,8 @@ def extended(design: Design, name: str, rows: list[list[list[object]]], panels: 
             warnings.simplefilter("ignore")
             return one_panel(design, name, streams[i])
 
-    return rows + fork_map(task, len(streams), workers)
+    more: list[list[list[object]]] = fork_map(task, len(streams), workers)
+    return rows + more
 
 
 def main() -> None:
