@@ -22,13 +22,13 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from canopy_stats.mixed.formulas.fixed import encode_fixed
-from canopy_stats.mixed.inference.parallel import fork_map
 from scipy import stats
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 import canopy_stats as cs
+from canopy_stats.mixed.formulas.fixed import encode_fixed
+from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.slope.cells import SURFACE
 from canopy_stats.slope.prepare import prepare
 from canopy_stats.slope.reliability import CELL, calibrated

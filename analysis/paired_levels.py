@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from threadpoolctl import threadpool_limits
 from canopy_stats.metrics import paired
 
 RESULTS = Path(__file__).parent / "results" / "paired_levels.json"
-LAWS = {"normal": lambda rng, n: rng.standard_normal(n), "t, 3 df": lambda rng, n: rng.standard_t(3, n),
-        "lognormal": lambda rng, n: rng.lognormal(size=n) - np.exp(0.5)}
+LAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "normal": lambda rng, n: rng.standard_normal(n), "t, 3 df": lambda rng, n: rng.standard_t(3, n),
+    "lognormal": lambda rng, n: rng.lognormal(size=n) - np.exp(0.5)}
 SIZES = (8, 20, 100)
 LEVEL = 0.95
 

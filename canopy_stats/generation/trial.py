@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
-from ..schema import UserError
+from ..schema import Caution, UserError
 from .cache import PrefilledPrompt
 from .decoding import Decoder, RecomputeDecoder, SlotDecoder, text_config
 from .own_cache import OwnCacheDecoder
@@ -61,7 +61,7 @@ def _choice(model: PreTrainedModel) -> Callable[[], Decoder]:
 
 
 def _say(model: PreTrainedModel, how: str) -> None:
-    warnings.warn(f"{type(model).__name__} is decoded {how}.", stacklevel=2)
+    warnings.warn(f"{type(model).__name__} is decoded {how}.", Caution, stacklevel=2)
 
 
 def _holds(trial: Callable[[], bool]) -> bool:

@@ -25,7 +25,7 @@ from canopy_stats.metrics.judging.comparisons import (
 from canopy_stats.metrics.judging.local import EmbeddingJudge, FunctionJudge
 from canopy_stats.metrics.judging.openai import OpenAIJudge
 from canopy_stats.metrics.rse import asymmetric_share, semantic_entropy
-from canopy_stats.schema import Column, UserError
+from canopy_stats.schema import Caution, Column, UserError
 from canopy_stats.store.kept import Kept
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def join_rse(panel: pd.DataFrame, runs: Sequence[Run], judged: Sequence[pd.DataF
                                                                          validate="one_to_one")
     if without := int(joined["rse_m"].isna().sum()):
         warnings.warn(f"{without:,} of {len(joined):,} rows of the panel belong to none of the runs given and have no "
-                      "RSE.", stacklevel=3)
+                      "RSE.", Caution, stacklevel=3)
     joined.attrs = dict(panel.attrs)
     return joined
 

@@ -22,7 +22,7 @@ from canopy_stats.mixed.formulas.clusters import cluster_codes
 from canopy_stats.mixed.results import archive, influence, intervals, plots, predict, simulation, tables, views
 from canopy_stats.mixed.results.intervals import Interval
 from canopy_stats.mixed.results.predict import Mode, Scale
-from canopy_stats.schema import UserError
+from canopy_stats.schema import Caution, UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -191,5 +191,5 @@ def make_fit(way: Way, found: Estimates) -> Fit:
 def warned(fit: Fit, stacklevel: int = 3) -> Fit:
     """The fit, after one warning where its certificate says no."""
     if not fit.converged:
-        warnings.warn(f"{fit!r} may not have converged: {fit.certificate}", stacklevel=stacklevel)
+        warnings.warn(f"{fit!r} may not have converged: {fit.certificate}", Caution, stacklevel=stacklevel)
     return fit

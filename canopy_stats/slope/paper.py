@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm, slopes
+from canopy_stats.mixed.fitting.generalised import NoMaximum
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.slope.change import SlopeChange
 from canopy_stats.slope.coefficients import combined, slope_row, uncertified
@@ -16,6 +17,9 @@ from canopy_stats.slope.estimates import ALPHA, Estimate, estimate, four, missin
 from canopy_stats.slope.models import LINEAR, TABLE, PaperModel, SlopeModel
 from canopy_stats.slope.prepare import SQUEEZE, PreparedPanel, prepare
 
+ALIASED = "The slopes cannot be told from the other terms in this panel (aliased columns); no verdict."
+UNSETTLED = ("The likelihood of this model has no maximum with standard errors on this panel; no verdict. Few prompts "
+             "do that: draw more.")
 CAVEATS = (
     "Curvature shared by the two variants is not corrected: together with different rates it can look like a change of"
     " slope. Measurement error of the rates (they come from the same rollouts as D) is not corrected either."
@@ -45,7 +49,12 @@ def paper_change(panel: pd.DataFrame, name: PaperModel) -> SlopeChange:
     """Base slope, tuned slope, difference and ratio by one of the paper's models."""
     model = TABLE[name]
     prepared = prepare(model.response.added_to(panel, name), model.response.column)
-    return slope_from_fit(fit_model(prepared, model), prepared, model)
+    try:
+        fit = fit_model(prepared, model)
+    except NoMaximum:
+        return SlopeChange(model.name, *(missing(),) * 4, False, UNSETTLED, _estimand(model), tuple(prepared.notes),
+                           unit=model.unit(prepared.rate_sd), panel=prepared.data)
+    return slope_from_fit(fit, prepared, model)
 
 
 def fit_model(prepared: PreparedPanel, model: SlopeModel, *, reml: bool | None = None) -> Fit:
@@ -63,11 +72,13 @@ def fit_model(prepared: PreparedPanel, model: SlopeModel, *, reml: bool | None =
 def slope_from_fit(fit: Fit, prepared: PreparedPanel, model: SlopeModel) -> SlopeChange:
     """Read the slopes off a fit; the base slope is the rate's coefficient, the difference its interaction's."""
     rows = _contrasts(fit, prepared, model)
-    identified = bool(np.isfinite(rows).all())
-    base, tuned, change, ratio = _estimates(fit, rows) if identified else (missing(),) * 4
-    response = {} if model.linear or not identified else _response_scale(fit, prepared.tuned)
+    lost = "" if np.isfinite(rows).all() else ALIASED
+    base, tuned, change, ratio = (missing(),) * 4 if lost else _estimates(fit, rows)
+    if not lost and not np.isfinite(base.se):
+        lost = UNSETTLED
+    response = {} if model.linear or lost else _response_scale(fit, prepared.tuned)
     return SlopeChange(
-        model.name, base, tuned, change, ratio, identified, _verdict(model, change, ratio, identified),
+        model.name, base, tuned, change, ratio, not lost, lost or _verdict(model, change, ratio),
         _estimand(model), (*prepared.notes, *fit.notes, *uncertified(fit)), fit, unit=model.unit(prepared.rate_sd),
         response=response, panel=prepared.data)
 
@@ -112,9 +123,7 @@ def _estimand(model: SlopeModel) -> str:
     )
 
 
-def _verdict(model: SlopeModel, difference: Estimate, ratio: Estimate, identified: bool) -> str:
-    if not identified:
-        return "The slopes cannot be told from the other terms in this panel (aliased columns); no verdict."
+def _verdict(model: SlopeModel, difference: Estimate, ratio: Estimate) -> str:
     if model.name == "main":
         return f"One slope for both variants: this model cannot say whether fine-tuning changes it. {CAVEATS}"
     word = "differ" if difference.pvalue < ALPHA else "are not shown to differ"

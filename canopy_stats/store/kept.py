@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from canopy_stats.schema import UserError
+from canopy_stats.schema import Caution, UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,4 +47,4 @@ class Kept:
             self.run.write_table(self.name, table, {self.field: dict(self.key)})
         except (UserError, OSError) as error:
             warnings.warn(f"The {what} could not be kept in the run's folder ({error}); they are computed again next "
-                          "time.", stacklevel=3)
+                          "time.", Caution, stacklevel=3)

@@ -14,17 +14,17 @@ import pandas as pd
 from canopy_stats.mixed.formulas import checks
 from canopy_stats.mixed.formulas.expressions import check_kinds, encode, factor_columns, formula_variables, model_matrix
 from canopy_stats.mixed.formulas.levels import ordered_levels, with_levels
-from canopy_stats.schema import UserError
+from canopy_stats.schema import Caution, UserError
 
 Array = np.ndarray
 TOLERANCE = 1e-7
 
 
-class AliasedWarning(UserWarning):
+class AliasedWarning(Caution):
     """Some columns of a design are combinations of others; their coefficients are NaN."""
 
 
-class NotEstimableWarning(UserWarning):
+class NotEstimableWarning(Caution):
     """The data say nothing about some of what was asked for; it is NaN."""
 
 

@@ -18,7 +18,7 @@ from canopy_stats.mixed.formulas.checks import independent_columns
 from canopy_stats.mixed.formulas.clusters import cluster_codes
 from canopy_stats.mixed.formulas.levels import shown
 from canopy_stats.mixed.model_frame import take
-from canopy_stats.schema import UserError
+from canopy_stats.schema import Caution, UserError
 
 
 def influence(fit: Estimates, way: Way, certificate: Certificate, group: Any, refit: bool) -> pd.DataFrame:
@@ -32,7 +32,8 @@ def influence(fit: Estimates, way: Way, certificate: Certificate, group: Any, re
     lost = {level: reason for level, reason in zip(levels, found, strict=True) if isinstance(reason, str)}
     if lost:
         first, reason = next(iter(lost.items()))
-        warnings.warn(f"Without {shown(list(lost))} there is no fit, so NaN (for {first}: {reason}).", stacklevel=3)
+        warnings.warn(f"Without {shown(list(lost))} there is no fit, so NaN (for {first}: {reason}).", Caution,
+                      stacklevel=3)
     p = len(fit.beta)
     nothing = (np.full(p, np.nan), np.full(p, np.nan))
     moved, errors = (np.stack(part) for part in zip(*(nothing if isinstance(row, str) else row for row in found),
