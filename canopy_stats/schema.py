@@ -360,6 +360,9 @@ ROLLOUT_COLUMNS = _columns(
     ("text", "string", "", "decoded text without special tokens, white space as the model wrote it"),
 )
 
+IMPORTED = "imported"
+"""The engine of a run that was drawn elsewhere."""
+
 EXACT, INTERVAL, MISSING = "exact", "interval", "missing"
 """What is known of a run's entropies: each step's, bounds of each step's, or nothing."""
 TERMS = (EXACT, INTERVAL, MISSING)

@@ -24,7 +24,7 @@ def json_lines(path: Path) -> Iterator[Row]:
     with _opened(path) as file:
         for number, raw in enumerate(file, start=1):
             where, line = f"{path.name}, line {number}", raw.strip().removeprefix(b"\xef\xbb\xbf")
-            if number == 1 and line[:1] == b"[" or line in (b"{", b"["):
+            if number == 1 and (line[:1] == b"[" or line == b"{"):
                 yield from _whole(path)
                 return
             if line:
@@ -83,8 +83,7 @@ def openai_rows(rows: Iterable[Row], fields: Fields) -> Iterator[Logged]:
     the row or in its ``response``.
     """
     for where, row in rows:
-        response = _part(row, ("response",)) or row
-        response = _part(response, ("body",)) or response
+        response = _response(row)
         asked = {**row, **(_part(row, ("request", "body")) or {})}
         asked = {**asked, **(_part(asked, ("body",)) or {})}
         choices = response.get("choices")
@@ -92,6 +91,11 @@ def openai_rows(rows: Iterable[Row], fields: Fields) -> Iterator[Logged]:
             raise UserError(f"{where} has no choices, so it is no response of an OpenAI-compatible server; remove the "
                             "row, or name the format.")
         yield from completions({**_asked(asked), "completions": [_choice(c, where) for c in choices]}, where, fields)
+
+
+def _response(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    response = _part(row, ("response",)) or row
+    return _part(response, ("body",)) or response
 
 
 def _part(row: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any] | None:
@@ -171,7 +175,6 @@ class Format:
 FORMATS = (
     Format("lm-eval", lambda row: {"doc_id", "resps", "arguments"} <= row.keys(), lm_eval_rows),
     Format("vllm", lambda row: "prompt_token_ids" in row and isinstance(row.get("outputs"), list), vllm_rows),
-    Format("openai", lambda row: "choices" in ((_part(row, ("response",)) or row).get("body") or _part(
-        row, ("response",)) or row), openai_rows),
+    Format("openai", lambda row: "choices" in _response(row), openai_rows),
     Format("jsonl", lambda row: True, plain_rows),
 )

@@ -76,7 +76,8 @@ def _one(row: Mapping[str, Any], where: str, fields: Fields, shared: Mapping[str
 
 
 def _names(field: str, fields: Fields) -> Sequence[str]:
-    return (fields[field],) if field in fields else FIELDS[field]
+    """Where a field is looked for: under the user's name first. A row's own lists are handed down under ours."""
+    return (fields[field], *FIELDS[field]) if field in fields else FIELDS[field]
 
 
 def _found(row: Mapping[str, Any], field: str, fields: Fields) -> Any:
