@@ -55,6 +55,8 @@ class CheckReport:
     run: str
     findings: tuple[Finding, ...]
     skipped: str = ""
+    suspicion: str = ""
+    """Which other law the tokens of an imported run look like, where they are not of the claimed one."""
 
     @property
     def ok(self) -> bool:
@@ -67,7 +69,7 @@ class CheckReport:
         wrong = [f.name for f in self.findings if f.ok is False]
         if wrong:
             hints = " ".join(hint for name, hint in _HINTS.items() if name in wrong)
-            return f"The run does not agree with the law it claims: {', '.join(wrong)}. {hints}".strip()
+            return f"The run does not agree with the law it claims: {', '.join(wrong)}. {hints} {self.suspicion}".strip()
         held = "The two martingales hold" if self.skipped else "Martingales, rebuilt prompts, scores and redraw agree"
         return " ".join(filter(None, [f"{held}: nothing speaks against the law it claims.", self.skipped]))
 
@@ -124,8 +126,12 @@ def check(run: Run | str | Path, *, model: Any = None, tokenizer: Any = None, n_
     if source is None:
         return CheckReport(_name(opened), tuple(findings), "Prompts, scores and redraw were not looked at: the run was "
                            "drawn from a model object; pass it as model=.")
-    findings += _against_model(opened, source, choose_some(opened, n_sample, seed))
-    return CheckReport(_name(opened), tuple(findings))
+    from canopy_stats.generation.torch_engine import load_engine
+
+    engine, pairs = load_engine(source), choose_some(opened, n_sample, seed)
+    findings += _against_model(opened, engine, source, pairs)
+    wrong = opened.config.engine == IMPORTED and any(f.ok is False for f in findings)
+    return CheckReport(_name(opened), tuple(findings), suspicion=_suspicion(opened, engine, pairs) if wrong else "")
 
 
 def _name(run: Run) -> str:
@@ -189,15 +195,34 @@ def bookkeeping(run: Run) -> list[Finding]:
 # ------------------------------------------------------------------------------------------ what needs the model
 
 
-def _against_model(run: Run, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+def _against_model(run: Run, engine: Any, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """The findings of the second part: scores by a model of another loader, redraws by the engine."""
-    from canopy_stats.generation.torch_engine import load_engine
-
-    engine: Any = load_engine(source)
     rebuilt, prompts = _rebuilt_prompts(run, engine.tokenizer, pairs)
     reference = _reference(engine, source)
     return [_identity(run, engine), prompts, *_scores(run, engine, reference, rebuilt, pairs),
             *_format_drift(run, source, reference, rebuilt, pairs), _redraw(run, engine, pairs)]
+
+
+def _suspicion(run: Run, engine: Any, pairs: Sequence[tuple[int, int]]) -> str:
+    """Which law some rollouts of an imported run look like."""
+    from canopy_stats.diagnosis import dresses_of, suspect
+    from canopy_stats.generation.plain import plain_logits
+
+    prompts, drawn = run.prompts(), run.stored_steps(pairs, ["token_id"])
+    said = run.config.model
+    arguments = {"system": said.get("system"), "day": said.get("template_date"),
+                 "arguments": _source(run).template_arguments}
+    other = {p: dresses_of(engine.tokenizer, prompts[p].source, prompts[p].token_ids, arguments)
+             for p in {p for p, _ in pairs}}
+    shared = set.intersection(*(set(of) for of in other.values()))
+    dresses = {name: [other[p][name] for p, _ in pairs] for name in sorted(shared)}
+    texts = [(prompts[p].token_ids, rows["token_id"].tolist()) for (p, _), rows in drawn.items()]
+
+    def logits(prompt: Sequence[int], own: Sequence[int]) -> np.ndarray:
+        raw = plain_logits(engine.model, prompt, own, one_shot=engine.decoder.one_shot)
+        return np.asarray(raw.float().cpu().numpy())
+
+    return suspect(texts, dresses, logits, run.config.policy).words
 
 
 def _reference(engine: Any, source: ModelSource) -> Any:

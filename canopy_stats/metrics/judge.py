@@ -100,7 +100,7 @@ def judge_run(run: Run, spec: Mapping[str, Any]) -> pd.DataFrame:
     "base_url": ..., "model": ..., "api_key_env": ..., "m": 20, ...}`` with any field of :class:`OpenAIJudge`; and
     ``think``, ``max_failed``, ``progress``. Without "m", 20 rollouts are judged, or all where there are fewer.
     """
-    options = {"m": min(20, run.config.n_rollouts), **{name: spec[name] for name in _OPTIONS if name in spec}}
+    options = {"m": min(20, *run.counts), **{name: spec[name] for name in _OPTIONS if name in spec}}
     return judge(run, from_spec({name: value for name, value in spec.items() if name not in _OPTIONS}), **options)
 
 

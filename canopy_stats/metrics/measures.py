@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -12,13 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from canopy_stats.metrics import control, jackknife
+from canopy_stats.metrics.bounded import bounded_metrics
 from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
 from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts, stored_decoder
 from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes, stored_terms
 from canopy_stats.metrics.subset import SelectionLike, selection_of
 from canopy_stats.metrics.texts import with_openings
 from canopy_stats.metrics.tree import tree_metrics
-from canopy_stats.schema import PANEL_COLUMNS, UserError, names
+from canopy_stats.schema import EXACT, IMPORTED, INTERVAL, PANELS_OF, Caution, UserError, names
 
 if TYPE_CHECKING:
     from canopy_stats.store import Run
@@ -50,22 +52,27 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
         :func:`canopy_stats.keep_best` gives. The controlled columns (``*_cv``) are then NaN, since S − H and
         1{stopped} − A have mean zero over all rollouts that the law drew, not over chosen ones; ``law`` says what was
         chosen; standard errors treat the chosen as if they had been drawn
+
+    An imported run without its model has the columns of schema.PANELS_OF: bounds (``R_bar_low``, ``R_bar_high``, ...)
+    or nothing in the place of what exact entropies give.
     """
+    exact = run.config.terms == EXACT
     terms = stored_terms(run) if cap is None else cut_terms(run, cap)
-    _refuse_single_rollouts(terms, run)
+    _look_at_single_rollouts(terms, run)
     chosen = None if rollouts is None else selection_of(rollouts, run)
     embeddings = _embeddings(run, embedder, cap, think, reembed, decode)
     if chosen is not None:
         terms, embeddings = terms.take(chosen.kept), _taken(embeddings, chosen.kept)
     with _one_blas_thread():
         rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
-        controlled = _controlled(terms)
+        controlled = _controlled(terms) if exact else {}
     frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**controlled, **_provenance(run, cap))
     frame["embedder"] = embeddings.label if embeddings else None
     if chosen is not None:
         frame[list(_CONTROLLED)] = np.nan
         frame["law"] += f", {chosen.label}"
-    return frame.assign(**_prompt_identity(run))[[*names(PANEL_COLUMNS), *STANDARD_ERRORS]]
+    wanted = [*names(PANELS_OF[run.config.terms]), *(STANDARD_ERRORS if exact else ())]
+    return frame.assign(**_prompt_identity(run))[wanted]
 
 
 def _one_blas_thread() -> AbstractContextManager[Any]:
@@ -84,21 +91,25 @@ def cut_terms(run: Run, cap: int) -> RolloutTerms:
     return RolloutTerms.joined([StepTerms.of(part).cut(cap) for part in run.parts()])
 
 
-def _refuse_single_rollouts(terms: RolloutTerms, run: Run) -> None:
+def _look_at_single_rollouts(terms: RolloutTerms, run: Run) -> None:
+    """UserError for prompts with one rollout; a warning where they came from elsewhere."""
     alone = np.flatnonzero(np.bincount(terms.prompt) < 2)
-    if alone.size:
-        ids = prompt_codes(run.rollouts(["prompt_id"]))[1]
-        listed = ", ".join(ids[i] for i in alone[:5]) + (", ..." if alone.size > 5 else "")
-        raise UserError(f"{alone.size} prompt(s) have a single rollout ({listed}): covariance and diversity need at "
-                        "least two. Generate again with n_rollouts=2 or more (the paper uses 100).")
+    if not alone.size:
+        return
+    ids = prompt_codes(run.rollouts(["prompt_id"]))[1]
+    listed = ", ".join(ids[i] for i in alone[:5]) + (", ..." if alone.size > 5 else "")
+    what = f"{alone.size} prompt(s) have a single rollout ({listed}): covariance and diversity need at least two."
+    if run.config.engine != IMPORTED:
+        raise UserError(f"{what} Generate again with n_rollouts=2 or more (the paper uses 100).")
+    warnings.warn(f"{what} They have lengths and entropies alone.", Caution, stacklevel=3)
 
 
 def _prompt_row(terms: RolloutTerms, rows: NDArray[np.intp], embeddings: Embeddings | None) -> dict[str, float]:
     """Section by section, one prompt's raw metrics and their jackknife uncertainty."""
-    length, entropy = terms.length[rows], terms.entropy_sum[rows]
-    unit = unit_rows(embeddings.vectors[rows]) if embeddings else None
+    length, several = terms.length[rows], len(rows) > 1
+    unit = unit_rows(embeddings.vectors[rows]) if embeddings and several else None
     return {
-        **tree_metrics(length, entropy),
+        **_entropy(terms, rows),
         **_diversity(unit),
         **jackknife.uncertainty(length, terms.rate[rows], unit),
         "truncation_rate": float(1 - terms.stopped[rows].mean()),
@@ -106,6 +117,16 @@ def _prompt_row(terms: RolloutTerms, rows: NDArray[np.intp], embeddings: Embeddi
         "embed_truncated_share": float(embeddings.truncated[rows].mean()) if embeddings else np.nan,
         "empty_share": float(embeddings.empty[rows].mean()) if embeddings else np.nan,
     }
+
+
+def _entropy(terms: RolloutTerms, rows: NDArray[np.intp]) -> dict[str, float]:
+    """What is known of one prompt's length and entropy."""
+    length = terms.length[rows]
+    if terms.known == EXACT:
+        found = tree_metrics(length, terms.entropy_sum[rows])
+        return found if len(rows) > 1 else {**found, "cov_NR": np.nan}
+    bounds = bounded_metrics(length, *(b[rows] for b in terms.bounds)) if terms.known == INTERVAL else {}
+    return {"mean_length": float(length.mean()), **bounds}
 
 
 def _diversity(unit: Floats | None) -> dict[str, float]:
@@ -117,8 +138,12 @@ def _diversity(unit: Floats | None) -> dict[str, float]:
 
 def _controlled(terms: RolloutTerms) -> dict[str, Floats]:
     """CE, mean N and mean r with control variates, and the covariance that follows from them."""
-    values = np.column_stack([terms.entropy_sum, terms.length, terms.rate])
-    a = control.adjust(values, terms.martingales, terms.prompt, terms.length)
+    values, martingales = np.column_stack([terms.entropy_sum, terms.length, terms.rate]), terms.martingales
+    a = control.adjust(values, np.where(np.isfinite(martingales), martingales, 0.0), terms.prompt, terms.length)
+    if not np.isfinite(martingales).all():
+        warnings.warn("The run holds tokens that its law cannot draw (see `check`): control variates are left out.",
+                      Caution, stacklevel=3)
+        a = replace(a, mean=np.full_like(a.mean, np.nan), se=np.full_like(a.se, np.nan))
     ce, length, rate = a.mean.T
     errors = {f"se_{name}_cv": a.se[:, i] for i, name in enumerate(_ADJUSTED)}
     return {"CE_cv": ce, "N_bar_cv": length, "R_bar_cv": rate, "cov_cv": ce - length * rate,
