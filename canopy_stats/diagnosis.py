@@ -21,9 +21,11 @@ PENALTY = 6.0
 LARGEST = 256 << 20
 """Bytes of logits that are looked at, at most."""
 _STEPS = 1536
-_STRATA = 4
-_MISFIT = 5.0
-"""z-score of surprisal minus entropy within a quarter of the steps, beyond which the model is another one."""
+_STRATA = 10
+_MISFIT = 1e-6
+"""Probability of a misfit, below which the model is another one."""
+_FINE = (0.92, 0.96, 1.0, 1.04, 1.08)
+"""Temperatures around the likeliest usual one, in shares of it."""
 
 Text = tuple[Sequence[int], Sequence[int]]
 Logits = Callable[[Sequence[int], Sequence[int]], np.ndarray]
@@ -43,10 +45,10 @@ class Suspicion:
     @property
     def words(self) -> str:
         """What the tokens look like."""
-        if self.misfit > _MISFIT:
-            return ("No temperature, filter or prompt of this model explains the tokens (surprisal and entropy differ by "
-                    f"{self.misfit:.1f} standard errors among steps alike in entropy): look for another checkpoint, "
-                    "adapter or edited texts.")
+        if self.misfit < _MISFIT:
+            return ("No temperature, filter or prompt of this model explains the tokens (surprisal and entropy differ "
+                    f"among steps alike in entropy, p = {self.misfit:.0e}): look for another checkpoint, adapter or "
+                    "edited texts.")
         if not self.changes:
             return "No other temperature, filter or prompt explains the tokens better than what was claimed."
         return f"The tokens look as if drawn from {' and '.join(self.changes)} ({_nats(self.gain)})."
@@ -69,10 +71,20 @@ def suspect(texts: Sequence[Text], dresses: Mapping[str, Sequence[Sequence[int]]
     scored = [(dress, c, v) for dress, prompts in given.items()
               for c, v in under_all(_blocks(texts, prompts, logits), heat, filters).items()]
     base = next((float(v.logprob.sum()) for dress, c, v in scored if not dress and c == claim), -np.inf)
-    dress, candidate, values = max(scored, key=lambda s: float(s[2].logprob.sum()) - PENALTY * len(
-        _changes(s[0], s[1], claim)))
+    dress, candidate, _ = max(scored, key=lambda s: _score(*s, claim))
+    fine = [candidate.temperature * share for share in _FINE]
+    nearby = under_all(_blocks(texts, given[dress], logits), [*fine, policy.temperature],
+                       [{candidate.name: candidate.value} if candidate.name else {}])
+    candidate, values = max(nearby.items(), key=lambda found: _score(dress, *found, claim))
     total = float(values.logprob.sum())
     return Suspicion(candidate, dress, total - base, misfit(values), tuple(_changes(dress, candidate, claim)))
+
+
+def _score(dress: str, candidate: Candidate, values: Values, claim: Candidate | None) -> float:
+    """The likelihood less the penalties: a filter that nobody claimed fits a little better by being chosen."""
+    changes = len(_changes(dress, candidate, claim))
+    chosen = bool(candidate.name) and (claim is None or candidate.name != claim.name)
+    return float(values.logprob.sum()) - PENALTY * (changes + chosen)
 
 
 def _changes(dress: str, candidate: Candidate, claim: Candidate | None) -> list[str]:
@@ -97,13 +109,15 @@ def _blocks(texts: Sequence[Text], prompts: Sequence[Sequence[int]], logits: Log
 
 
 def misfit(values: Values) -> float:
-    """The largest |z| of surprisal minus entropy within quarters of the steps by their entropy."""
+    """p-value of surprisal minus entropy being zero within tenths of the steps by their entropy (a chi-square)."""
+    from scipy.stats import chi2
+
     possible = np.isfinite(values.logprob)
     entropy, excess = values.entropy[possible], (-values.logprob - values.entropy)[possible]
-    order = np.argsort(entropy, kind="stable")
-    parts = [p for p in np.array_split(order, _STRATA) if len(p)]
+    parts = [p for p in np.array_split(np.argsort(entropy, kind="stable"), _STRATA) if len(p)]
     variance = values.variance[possible]
-    return max((float(abs(excess[p].sum()) / np.sqrt(variance[p].sum() + 1e-6 * len(p))) for p in parts), default=0.0)
+    squares = [float(excess[p].sum() ** 2 / (variance[p].sum() + 1e-3 * len(p))) for p in parts]
+    return float(chi2.sf(sum(squares), len(squares)))
 
 
 def dresses_of(tokenizer: Any, source: Any, ids: Sequence[int], arguments: Mapping[str, Any]) -> dict[str, list[int]]:

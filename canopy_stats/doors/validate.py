@@ -17,6 +17,8 @@ from canopy_stats.schema import LENGTH, STOP, SamplingPolicy, UserError
 _STOPPED = {"stop", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "tool_calls", "stopped"}
 _CUT = {"length", "max_tokens", "max_new_tokens", "model_length", "max_output_tokens"}
 _NOT_TOLD = -1
+_ABOVE = 1e-3
+"""Rounding may leave a log-probability so much above zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,14 @@ class Validator:
     def _ids(self, one: Logged) -> tuple[list[int], bool]:
         """The token ids, and whether they are those that were drawn."""
         if one.token_ids is not None:
-            return self._checked(one), True
+            return self.checked(one), True
         if not self.exact and isinstance(one.logprobs, list) and one.logprobs:
             self.noted["untold"] += 1
             return [_NOT_TOLD] * len(one.logprobs), True
         self.noted["tokenised"] += 1
         return self.words.tokenise(one.text or "", one.where), False
 
-    def _checked(self, one: Logged) -> list[int]:
+    def checked(self, one: Logged) -> list[int]:
         ids = list(one.token_ids or [])
         wrong = [i for i in ids if isinstance(i, bool) or not hasattr(i, "__index__")]
         if wrong:
@@ -155,7 +157,11 @@ class Validator:
         if one.top_logprobs is not None and len(one.top_logprobs) != len(values):
             raise UserError(f"{one.where} has {len(values)} log-probabilities and top_logprobs for "
                             f"{len(one.top_logprobs)} tokens; give one list for each token.")
-        return None if self.exact else np.array(values[:len(ids)], dtype=np.float32)
+        tops = [v for top in one.top_logprobs or () for v in top]
+        if (largest := max([*values, *tops], default=0.0)) > _ABOVE:
+            raise UserError(f"{one.where}: a log-probability is {largest:g}, above zero: probabilities or surprisals were "
+                            "logged. Give natural logarithms, or leave logprobs out.")
+        return None if self.exact else np.minimum(np.array(values[:len(ids)], dtype=np.float32), 0.0)
 
     def _bounds(self, one: Logged, ids: Sequence[int], drawn: np.ndarray) -> tuple[Any, Any]:
         if not np.isfinite(drawn).all():
