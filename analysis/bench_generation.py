@@ -205,7 +205,8 @@ def peak_memory(engine: TorchEngine, method: Callable[[TorchEngine], Any]) -> fl
     assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
     events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    return max(held) / 2**20
+    peak: float = max(held) / 2**20
+    return peak
 
 
 def memory(engine: TorchEngine) -> None:

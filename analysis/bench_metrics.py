@@ -68,7 +68,7 @@ def _plain_prompt(n: Any, h: Any, e: Any) -> tuple[float, ...]:
 
 
 def _plain_diversity(e: Any) -> float:
-    return 1 - np.mean((e @ e.T)[np.triu_indices(len(e), 1)])
+    return float(1 - np.mean((e @ e.T)[np.triu_indices(len(e), 1)]))
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -54,14 +54,14 @@ def response(model: str, eta: np.ndarray, tuned: np.ndarray, rng: np.random.Gene
         return np.asarray(UNIT * eta + SIGMA * rng.standard_normal(eta.size))
     mu = 1 / (1 + np.exp(-eta))
     if model == "binomial":
-        return rng.binomial(1, mu).astype(float)
+        return np.asarray(rng.binomial(1, mu), dtype=float)
     if model == "nbinom2":
         size = np.exp(LOG_PHI)
         return rng.poisson(np.exp(eta + COUNTS) * rng.gamma(size, 1 / size, eta.size)).astype(float)
     if model == "cumulative":
-        return 1.0 + (rng.logistic(size=eta.size) + eta > THRESHOLDS[:, None]).sum(axis=0)
+        return np.asarray(1.0 + (rng.logistic(size=eta.size) + eta > THRESHOLDS[:, None]).sum(axis=0))
     phi = np.exp(DISPERSION["Intercept"] + list(DISPERSION.values())[1] * tuned)
-    return np.clip(rng.beta(mu * phi, (1 - mu) * phi), 1e-9, 1 - 1e-9)
+    return np.asarray(np.clip(rng.beta(mu * phi, (1 - mu) * phi), 1e-9, 1 - 1e-9))
 
 
 def fit(model: str, data: pd.DataFrame) -> mixed.Fit:

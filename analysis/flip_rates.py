@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def redraw(engine: TorchEngine, prompt: Prompt, rollouts: list[Rollout], batch: 
     return {name: np.array([found[at][name] for at in order]) for name in found[order[0]]}
 
 
-def _drop_ended(slots, rows: list[Rollout], step: int) -> list[Rollout]:
+def _drop_ended(slots: Any, rows: list[Rollout], step: int) -> list[Rollout]:
     rows = list(rows)
     for slot in reversed(range(len(rows))):
         if len(rows[slot].token_ids) <= step:

@@ -320,7 +320,8 @@ def vllm_rates(engine: TorchEngine, sizes: Sequence[int], steps: int, report: Re
     if not lines:
         report.skipped.append(f"{name}, vllm: {(done.stderr.strip().splitlines() or ['no output'])[-1][:200]}")
         return {}
-    return json.loads(lines[-1].removeprefix("RATES "))
+    rates: dict[str, float] = json.loads(lines[-1].removeprefix("RATES "))
+    return rates
 
 
 def _release() -> None:

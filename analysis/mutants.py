@@ -21,13 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "analysis" / "results" / "mutants.json"
 MIRRORS = {
-    "mixed/laplace": ["mixed/test_laplace.py", "mixed/test_glmm.py"],
+    "mixed/fitting/laplace": ["mixed/test_laplace.py", "mixed/test_glmm.py"],
     "mixed/families/shares": ["mixed/test_families.py"],
     "mixed/families/counts": ["mixed/test_families.py"],
     "mixed/families/ordinal": ["mixed/test_families.py"],
-    "mixed/blocks": ["mixed/test_blocks.py", "mixed/test_laplace.py"],
-    "mixed/profiles": ["mixed/test_inference.py"],
-    "mixed/ratios": ["slope/test_ratio.py"],
+    "mixed/algebra/blocks": ["mixed/test_blocks.py", "mixed/test_laplace.py"],
+    "mixed/inference/profiles": ["mixed/test_inference.py"],
+    "mixed/inference/ratios": ["slope/test_ratio.py"],
     "slope/robust": ["slope/test_robust.py"],
     "slope/combine": ["slope/test_combine.py"],
     "slope/cells": ["slope/test_robust.py"],

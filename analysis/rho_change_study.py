@@ -23,7 +23,7 @@ import pandas as pd
 from scipy import stats
 
 import canopy_stats as cs
-from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.slope.combine import CellGrid
 from canopy_stats.slope.prior import with_prior
 

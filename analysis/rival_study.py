@@ -26,7 +26,7 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 import canopy_stats as cs
-from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.mixed.inference.parallel import fork_map
 
 RESULTS = Path(__file__).parent / "results" / "rival_study.json"
 BATCH = 20

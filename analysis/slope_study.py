@@ -24,7 +24,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 import canopy_stats as cs
-from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.slope import Scenario, simulate_panel
 
 RESULTS = Path(__file__).parent / "results" / "slope_study.json"

@@ -6,12 +6,9 @@ from .doors.audit import audit as audit
 from .doors.importing import import_rollouts as import_rollouts
 from .metrics import measure as measure, paired_bootstrap as paired_bootstrap
 from .metrics.embed import embed as embed
-from .metrics.judge import (
-    EmbeddingJudge as EmbeddingJudge,
-    OpenAIJudge as OpenAIJudge,
-    add_rse as add_rse,
-    judge as judge,
-)
+from .metrics.judge import add_rse as add_rse, judge as judge
+from .metrics.judging.local import EmbeddingJudge as EmbeddingJudge
+from .metrics.judging.openai import OpenAIJudge as OpenAIJudge
 from .metrics.rho import rho as rho
 from .metrics.rho_change import rho_change as rho_change
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward

@@ -83,7 +83,7 @@ def _listed(runs: Any) -> list[Any]:
     return [runs] if isinstance(runs, (str, Path)) or hasattr(runs, "rollouts") else list(runs)
 
 
-def _opened(run: Any) -> Run:
+def _opened(run: Run | str | Path) -> Run:
     if not isinstance(run, (str, Path)):
         return run
     from canopy_stats.store import open_run
@@ -247,7 +247,8 @@ def _parquet(frame: pd.DataFrame, note: bytes) -> bytes:
     table = table.cast(pa.schema(fields, {**(table.schema.metadata or {}), _METADATA: note}))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, bytes]:
@@ -276,7 +277,8 @@ def read_cells(path: str | Path) -> pd.DataFrame:
     """The cells of a CSV panel as they were written: a prompt may be called "NA" or "001", only an empty cell is
     missing, text stays text, and numbers keep their last digit."""
     text = {c.name: "str" for c in PANEL_COLUMNS if c.dtype == "string"}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], **_EXACT)
+    cells: pd.DataFrame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], **_EXACT)
+    return cells
 
 
 class _CallableModule(ModuleType):

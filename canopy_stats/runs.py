@@ -339,8 +339,8 @@ def _tokenised(engine: Any, text: str, ended: bool) -> list[int]:
 
 
 def _end_id(engine: Any) -> int:
-    own = engine.tokenizer.eos_token_id
-    return own if own in engine.end_ids else engine.end_ids[0]
+    own, ends = engine.tokenizer.eos_token_id, engine.end_ids
+    return int(own if own in ends else ends[0])
 
 
 def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence[int], law: SamplingPolicy) -> Rollout:

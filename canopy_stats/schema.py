@@ -171,15 +171,16 @@ _DECIDED_HERE = {"messages", "conversation", "tokenize", "add_generation_prompt"
                  "chat_template", "return_dict", "return_tensors", "padding", "truncation", "max_length",
                  "return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens"}
 """What a template is given anyway, or what is none of its arguments."""
+_A_MAPPING = "a mapping of names to texts, numbers or lists"
 
 
 def _template_kwargs(given: Any) -> dict[str, Any]:
     """Arguments of a chat template, which a manifest can hold."""
     try:
-        kept = json.loads(json.dumps(given or {}, allow_nan=False))
+        kept: dict[str, Any] = json.loads(json.dumps(given or {}, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
-        kept = None
-    _require(isinstance(kept, dict), "template_kwargs", given, "a mapping of names to texts, numbers or lists")
+        _require(False, "template_kwargs", given, _A_MAPPING)
+    _require(isinstance(kept, dict), "template_kwargs", given, _A_MAPPING)
     decided = sorted(kept.keys() & _DECIDED_HERE)
     if decided:
         raise UserError(f"template_kwargs holds {decided[0]!r}, which is decided here; leave it out.")

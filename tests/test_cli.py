@@ -13,7 +13,7 @@ from canopy_stats.cli import parser, printing
 from canopy_stats.schema import Caution, UserError
 
 COMMANDS = ["generate", "check", "embed", "measure", "judge", "rho", "panel", "fit", "scrutinise", "curve", "power",
-            "run", "plan", "status", "report", "demo"]
+            "run", "plan", "status", "report", "demo", "init", "doctor"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]
 
@@ -63,7 +63,7 @@ def test_version(capsys):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["grow"], "invalid choice: 'grow'"),
+        (["grow"], "there is no command 'grow'"),
         (["generate", "m"], "required: --prompts, --out, --family, --variant, --task"),
         ([*GENERATE, "--temperature", "0"], "temperature is 0.0; it must be a positive, finite number."),
         ([*GENERATE, "--temperature", "hot"], "argument --temperature: invalid float value: 'hot'"),

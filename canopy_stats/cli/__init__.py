@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["canopy-stats", *given])
     try:
         with _cautions_in_one_line():
-            return options.run(options)
+            status: int = options.run(options)
+            return status
     except UserError as error:
         tell(f"canopy-stats: {' '.join(str(error).split())}", to=sys.stderr)
         return USER_ERROR

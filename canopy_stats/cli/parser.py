@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Sequence
 from textwrap import dedent
 from typing import NoReturn
 
 from canopy_stats import __version__
-from canopy_stats.cli import measures, panels, runs, studies
+from canopy_stats.cli import imports, measures, panels, runs, starting, studies
 from canopy_stats.cli.command import USER_ERROR, Command
+from canopy_stats.schema import printable
 
-_STEPS: tuple[Command, ...] = (*runs.COMMANDS, *measures.COMMANDS, *panels.COMMANDS)
-COMMANDS: dict[str, Command] = {command.name: command for command in (*_STEPS, *studies.COMMANDS)}
+_STEPS: tuple[Command, ...] = (*runs.COMMANDS, *imports.COMMANDS, *measures.COMMANDS, *panels.COMMANDS)
+COMMANDS: dict[str, Command] = {command.name: command for command in (*_STEPS, *studies.COMMANDS, *starting.COMMANDS)}
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all others here."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USER_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(USER_ERROR, f"{self.prog}: {_near(message)} (see {self.prog} --help)\n")
+
+
+def _near(message: str) -> str:
+    """An unknown command's message with the command that looks most like it; others as they are."""
+    unknown = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+    if unknown is None:
+        return printable(message)
+    close = difflib.get_close_matches(unknown[1], COMMANDS, n=1, cutoff=0.6)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; the commands are {', '.join(COMMANDS)}"
+    return f"there is no command {printable(unknown[1][:40])!r}{hint}"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +53,8 @@ def _overview() -> str:
     return "\n".join([
         "How much a language model can say, and how fine-tuning changes it.", "",
         "Each step reads what the one before it stored:", "", *_lines(_STEPS), "",
-        "All of them for a study, which a YAML file describes:", "", *_lines(studies.COMMANDS)])
+        "All of them for a study, which a YAML file describes:", "", *_lines(studies.COMMANDS), "",
+        "The first minutes:", "", *_lines(starting.COMMANDS)])
 
 
 def _lines(commands: Sequence[Command]) -> list[str]:

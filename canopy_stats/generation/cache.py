@@ -7,6 +7,7 @@ the window is left to the mask, so that dropping, moving and refilling rows is e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import Cache
@@ -74,7 +75,8 @@ class SlotCache(Cache):
         for slot in range(self.active):
             self.longest[slot] += 1
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs):
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
+               **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Write (active, heads, 1, D) keys and values at each row's own column; see the class."""
         rows, columns = self._rows[: self.active], self.lengths[: self.active]
         keys, values = self._keys[layer_idx], self._values[layer_idx]

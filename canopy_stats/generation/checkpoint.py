@@ -75,12 +75,15 @@ def location(model: str | Path) -> tuple[str, dict[str, Any]]:
 
 def quantisation(settings: Any) -> str | None:
     """The name of a checkpoint's quantised format, by its configuration (a mapping or a record)."""
-    get = settings.get if isinstance(settings, dict) else lambda key: getattr(settings, key, None)
-    said = get("quantization_config")
+    said = _field(settings, "quantization_config")
     if not said:
         return None
-    method = said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)
+    method = _field(said, "quant_method")
     return str(getattr(method, "value", method) or "an unnamed format")
+
+
+def _field(record: Any, name: str) -> Any:
+    return record.get(name) if isinstance(record, dict) else getattr(record, name, None)
 
 
 def said_quantisation(name: str) -> str | None:

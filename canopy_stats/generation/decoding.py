@@ -61,7 +61,8 @@ def last_logits(model: PreTrainedModel, **inputs: Any) -> torch.Tensor:
     """Logits (B, V) of the last position, without those of the others where the model allows it."""
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         inputs["logits_to_keep"] = 1
-    return model(**inputs).logits[:, -1]
+    logits: torch.Tensor = model(**inputs).logits[:, -1]
+    return logits
 
 
 class SlotDecoder:
@@ -101,7 +102,8 @@ class SlotDecoder:
         out = self.model(input_ids=tokens[:, None], attention_mask=masks.get("", masks), position_ids=positions,
                          past_key_values=slots, use_cache=True)
         slots.advance()
-        return out.logits[:, -1]
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
 
 
 def _layer_windows(config: Any) -> dict[str, int | None]:
@@ -122,7 +124,8 @@ def _mask_dtype(model: PreTrainedModel) -> torch.dtype | None:
     if implementation == "sdpa":
         return None
     if implementation in ("eager", None):
-        return model.dtype
+        kind: torch.dtype = model.dtype
+        return kind
     raise UserError(f"The model uses the attention implementation {implementation!r}, which takes no mask per row; "
                     "load it with attn_implementation='sdpa' (or 'eager').")
 

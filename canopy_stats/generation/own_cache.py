@@ -113,7 +113,8 @@ class OwnCacheDecoder:
         ids = slots.feed(tokens)
         out = self._forward(ids, slots.cache)
         slots.cache = _cache_of(out)
-        return out.logits[slots.rows(), -1]
+        logits: torch.Tensor = out.logits[slots.rows(), -1]
+        return logits
 
     def _forward(self, ids: torch.Tensor, cache: dict[str, Any] | None) -> Any:
         first = cache is None

@@ -38,7 +38,8 @@ def token_bytes(tokenizer: Any, vocabulary: int) -> list[bytes]:
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -36,7 +36,8 @@ def plain_logits(model: Any, prompt_ids: Ids, token_ids: Ids, *, one_shot: bool 
         return _stepwise_logits(model, [*map(int, prompt_ids)], [*map(int, token_ids)])
     ids = torch.tensor([[*map(int, prompt_ids), *map(int, token_ids[:-1])]], device=model.device)
     keep = {"logits_to_keep": len(token_ids)} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    return model(input_ids=ids, use_cache=False, **keep).logits[0, -len(token_ids):]
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False, **keep).logits[0, -len(token_ids):]
+    return logits
 
 
 def _stepwise_logits(model: Any, prompt_ids: list[int], token_ids: list[int]) -> torch.Tensor:

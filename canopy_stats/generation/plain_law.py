@@ -96,7 +96,8 @@ def _summary(law: np.ndarray, drawn: np.ndarray, stops: list[list[int]]) -> tupl
 
 def _log_softmax(x: np.ndarray) -> np.ndarray:
     x = x - x.max(axis=1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    logs: np.ndarray = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return logs
 
 
 def _filtered(law: np.ndarray, policy: SamplingPolicy) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,8 @@ def load_reference(source: ModelSource, *, dtype: str, device: str = "cpu") -> A
 
 def fits_in_memory(model: Any, dtype: str = "float32") -> bool:
     """Whether a second copy of a loaded model in this type fits into what is free on its device just now."""
-    wanted = sum(t.numel() for t in model.parameters()) * getattr(torch, dtype).itemsize
+    wanted: float = sum(t.numel() for t in model.parameters()) * getattr(torch, dtype).itemsize
+    free: int
     if model.device.type == "cuda":
         free = torch.cuda.mem_get_info(model.device)[0]
     else:

@@ -141,6 +141,6 @@ def _refuse_what_is_left_out(messages: list[dict[str, Any]], text: str, tokenize
 def _or_nothing(messages: list[dict[str, Any]], tokenizer: Any, style: ChatFormat) -> str | None:
     """The rendered messages; None where the template refuses them."""
     try:
-        return _rendered(messages, tokenizer, style)
+        return str(_rendered(messages, tokenizer, style))
     except UserError:
         return None

@@ -63,7 +63,8 @@ class Law:
     def surprisal_variance(self, z: torch.Tensor, weights: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
         """Variance (B,) of minus the log-probability, which is that of z: they differ by the normaliser alone."""
         deviation = torch.sub(z, (self.weighted / self.total)[:, None], out=scratch)
-        return torch.linalg.vecdot(weights, deviation.mul_(deviation)) / self.total
+        variance: torch.Tensor = torch.linalg.vecdot(weights, deviation.mul_(deviation)) / self.total
+        return variance
 
     def logprob(self, z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (B,) of tokens with these z and weights (B,); minus infinity where the weight is 0."""

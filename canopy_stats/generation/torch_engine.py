@@ -93,7 +93,8 @@ class TorchEngine:
         ids = [int(i) for i in token_ids if int(i) not in self.end_ids]
         if self.tokenizer is None:
             return " ".join(map(str, ids))
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
     def endings(self, policy: SamplingPolicy) -> Endings:
         """What ends a rollout under a law; refuses a law that this model or its tokenizer cannot follow."""

@@ -188,7 +188,8 @@ def _ids(model: PreTrainedModel, token_ids: Sequence[int]) -> torch.Tensor:
 def _last_logits(model: PreTrainedModel, text: list[int], positions: int) -> torch.Tensor:
     """Logits (positions, V) at the end of a text, by one forward pass over all of it."""
     keep = {"logits_to_keep": positions} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    return model(input_ids=_ids(model, text), use_cache=False, **keep).logits[0, -positions:]
+    logits: torch.Tensor = model(input_ids=_ids(model, text), use_cache=False, **keep).logits[0, -positions:]
+    return logits
 
 
 def close(ours: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -216,4 +217,6 @@ def _in_float32(model: PreTrainedModel) -> Iterator[None]:
 def _has_room(model: PreTrainedModel) -> bool:
     if model.device.type != "cuda":
         return True
-    return torch.cuda.mem_get_info(model.device)[0] > 5 * sum(p.numel() for p in model.parameters())
+    free: int = torch.cuda.mem_get_info(model.device)[0]
+    size: int = sum(p.numel() for p in model.parameters())
+    return free > 5 * size

@@ -128,7 +128,8 @@ def _shrunken_regression(cc: Floats, cy: Floats, yy: Floats, freedom: Floats) ->
     size = np.sqrt(np.einsum("pkqq->pkq", cc).clip(0))
     size[size == 0] = 1
     correlation = cc / (size[..., :, None] * size[..., None, :])
-    b = np.einsum("pkij,pkj->pki", np.linalg.pinv(correlation, rcond=1e-10, hermitian=True), cy / size) / size
+    inverse = np.linalg.pinv(correlation, rcond=1e-10, hermitian=True)
+    b: Floats = np.einsum("pkij,pkj->pki", inverse, cy / size) / size
     explained = np.einsum("pki,pki->pk", b, cy)
     left = np.maximum(yy - explained, 0) / np.maximum(freedom - q, 1)[:, None]
     inverse_f = np.divide(left, explained / q, out=np.ones_like(left), where=explained > 0)

@@ -42,7 +42,8 @@ def unit_rows(embeddings: ArrayLike) -> Floats:
     if abs(norm[worst] - 1) > UNIT_TOLERANCE:
         raise UserError(f"row {worst} of the embeddings has length {norm[worst]:.4g}, not 1: divide each row by its "
                         "Euclidean norm first.")
-    return e / norm[:, None]
+    unit: Floats = e / norm[:, None]
+    return unit
 
 
 def dispersion(unit: Floats) -> float:
@@ -60,7 +61,8 @@ def dispersion_without_each(unit: Floats) -> Floats:
     m = len(unit)
     total = unit.sum(axis=0)
     squared = total @ total - 2 * (unit @ total) + 1
-    return 1 - (squared - (m - 1)) / ((m - 1) * (m - 2))
+    dispersion: Floats = 1 - (squared - (m - 1)) / ((m - 1) * (m - 2))
+    return dispersion
 
 
 def log_vendi(unit: Floats) -> float:

@@ -140,7 +140,8 @@ def _unit(encoded: Any, n: int, name: str) -> Vectors:
     if (norm == 0).any():
         raise UserError(f"The embedder {name} gave a zero vector for {int((norm == 0).sum())} distinct text(s); a "
                         "cosine needs a direction. Give such texts a vector of their own.")
-    return (e / norm[:, None]).astype(np.float32)
+    unit: Vectors = (e / norm[:, None]).astype(np.float32)
+    return unit
 
 
 # ------------------------------------------------------------------------------------------------ which embedder
@@ -280,7 +281,8 @@ def stored_decoder(run: Run) -> Callable[[Sequence[int]], str]:
 
     def decode(ids: Sequence[int]) -> str:
         kept = [int(i) for i in ids if int(i) not in ends]
-        return tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
     return decode
 

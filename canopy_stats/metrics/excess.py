@@ -68,7 +68,8 @@ def _chunk(n: Floats, r: Floats, b: Floats, w: Floats) -> tuple[Floats, Floats, 
 
 
 def _centred(x: Floats, w: Floats) -> Floats:
-    return x - (w * x).sum(axis=1, keepdims=True) / w.sum(axis=1, keepdims=True)
+    centred: Floats = x - (w * x).sum(axis=1, keepdims=True) / w.sum(axis=1, keepdims=True)
+    return centred
 
 
 def _signs(x: Floats) -> Floats:
@@ -89,7 +90,8 @@ def _expected_signs(theta: Floats, b: Floats) -> Floats:
 def _pearson(n: Floats, x: Floats, w: Floats) -> Floats:
     """Weighted correlation (B,) of n (M,) and x (B, M)."""
     a, c = _centred(np.broadcast_to(n, w.shape), w), _centred(x, w)
-    return (w * a * c).sum(axis=1) / np.sqrt((w * a * a).sum(axis=1) * (w * c * c).sum(axis=1))
+    rho: Floats = (w * a * c).sum(axis=1) / np.sqrt((w * a * a).sum(axis=1) * (w * c * c).sum(axis=1))
+    return rho
 
 
 def _pearson_excess(n: Floats, r: Floats, b: Floats, w: Floats) -> Floats:
@@ -98,7 +100,8 @@ def _pearson_excess(n: Floats, r: Floats, b: Floats, w: Floats) -> Floats:
     a, c, theta = (_centred(x, w) for x in (np.broadcast_to(n, w.shape), np.broadcast_to(r, w.shape), r - b))
     of_n, of_r, typical = ((w * x).sum(axis=1) / m for x in (a * a, c * c, theta * theta + b * b))
     bias = -(w * a * theta * b * b).sum(axis=1) / (m * m * typical**1.5)
-    return ((w * a * b).sum(axis=1) / m / np.sqrt(of_r) - bias) / np.sqrt(of_n)
+    excess: Floats = ((w * a * b).sum(axis=1) / m / np.sqrt(of_r) - bias) / np.sqrt(of_n)
+    return excess
 
 
 def _ranks(by_length: Floats, by_rate: Floats, scale: Floats, w: Floats) -> tuple[Floats, Floats]:
@@ -120,11 +123,13 @@ def _sums(signs: Floats, w: Floats) -> Floats:
 
 def _quadratic(x: Floats, w: Floats) -> Floats:
     """Σ_ij w_i w_j x_ij for symmetric x (M, M) or (B, M, M): (B,)."""
-    return (w * _sums(x, w)).sum(axis=1)
+    form: Floats = (w * _sums(x, w)).sum(axis=1)
+    return form
 
 
 def _varies(x: Floats, w: Floats) -> NDArray[np.bool_]:
     """Which resamples hold more than rounding of x (M,): the rule of :func:`association.varies`."""
     held = w > 0
     span = np.where(held, x, -np.inf).max(axis=1) - np.where(held, x, np.inf).min(axis=1)
-    return span > NO_VARIANCE * np.where(held, np.abs(x), 0.0).max(axis=1)
+    varies: NDArray[np.bool_] = span > NO_VARIANCE * np.where(held, np.abs(x), 0.0).max(axis=1)
+    return varies

@@ -17,12 +17,14 @@ def covariance(without_each: Floats) -> Floats:
     """
     m = len(without_each)
     centred = without_each - without_each.mean(axis=0)
-    return (m - 1) / m * centred.T @ centred
+    found: Floats = (m - 1) / m * centred.T @ centred
+    return found
 
 
 def mean_without_each(x: Floats) -> Floats:
     """The mean of x (M,) without element i, for every i."""
-    return (x.sum() - x) / (len(x) - 1)
+    means: Floats = (x.sum() - x) / (len(x) - 1)
+    return means
 
 
 def uncertainty(length: Floats, rate: Floats, unit: Floats | None = None) -> dict[str, float]:

@@ -238,7 +238,8 @@ def _arrow(made: Mapping[str, list[Any]]) -> pa.Table:
 
 def _frame(made: Mapping[str, list[Any]] | pa.Table) -> pd.DataFrame:
     table = _arrow(made) if isinstance(made, Mapping) else made
-    return table.select([c.name for c in JUDGE_COLUMNS]).to_pandas()
+    frame: pd.DataFrame = table.select([c.name for c in JUDGE_COLUMNS]).to_pandas()
+    return frame
 
 
 def _table_name(key: Mapping[str, Any]) -> str:

@@ -79,7 +79,8 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
     """A prompt's matrices are small: on a busy machine threads that wait for each other took ten times as long."""
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(limits=1, user_api="blas")
+    limited: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limited
 
 
 def cut_terms(run: Run, cap: int) -> RolloutTerms:

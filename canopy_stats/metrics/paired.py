@@ -178,7 +178,8 @@ def resampled_shares(n: int, replicates: int, seed: int) -> Floats:
 def without_each(columns: Floats) -> Floats:
     """Means over pairs without pair i, for every i: (..., n, k) to the same shape."""
     n = columns.shape[-2]
-    return (columns.sum(axis=-2, keepdims=True) - columns) / (n - 1)
+    means: Floats = (columns.sum(axis=-2, keepdims=True) - columns) / (n - 1)
+    return means
 
 
 def changes(values: Floats) -> Floats:
@@ -216,7 +217,8 @@ def bca_interval(draws: Floats, estimate: Floats, jackknifed: Floats, level: flo
 def jackknife_error(jackknifed: Floats) -> Floats:
     """Standard errors (k,) from values without each pair (n, k): √((n − 1)/n · Σ (θ_(i) − θ_(·))²)."""
     n = len(jackknifed)
-    return np.sqrt((n - 1) / n * ((jackknifed - jackknifed.mean(axis=0)) ** 2).sum(axis=0))
+    error: Floats = np.sqrt((n - 1) / n * ((jackknifed - jackknifed.mean(axis=0)) ** 2).sum(axis=0))
+    return error
 
 
 def t_test(estimate: Floats, jackknifed: Floats) -> Floats:

@@ -53,7 +53,8 @@ class PromptSteps:
     @property
     def rate(self) -> Floats:
         """r = H / N (M,)."""
-        return self.entropy.sum(axis=1) / self.length
+        rate: Floats = self.entropy.sum(axis=1) / self.length
+        return rate
 
     def reversed(self) -> PromptSteps:
         """The same steps counted from the end: position 0 is the last token."""
@@ -131,4 +132,5 @@ def _mean_residual(cumulative: Floats, length: Ints, c: Floats, reached: Ints) -
     """Mean of h − c over each rollout's positions that the profile (B, T) reaches: (B, m) for m rollouts."""
     used = np.minimum(length, np.maximum(reached, 1)[:, None])
     own = cumulative[np.arange(len(length)), used - 1]
-    return (own - np.take_along_axis(c.cumsum(axis=1), used - 1, axis=1)) / used
+    mean: Floats = (own - np.take_along_axis(c.cumsum(axis=1), used - 1, axis=1)) / used
+    return mean

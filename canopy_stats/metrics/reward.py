@@ -96,7 +96,7 @@ def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", 
     name = "reward-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     kept = run.read_table(name)
     if kept is not None and kept[1].get("reward") == key:
-        frame = kept[0].to_pandas()
+        frame: pd.DataFrame = kept[0].to_pandas()
     else:
         frame = _scored(run, scorer.load(), think, max_length, batch_size, progress)
         _keep(run, name, key, frame)
@@ -226,7 +226,8 @@ class _Loaded:
         if batch[0].types is not None:
             given["token_type_ids"] = padded([e.types or [] for e in batch], 0)
         with torch.inference_mode():
-            return self.model(**given).logits[:, 0].float().cpu().numpy().astype(np.float64)
+            scores: np.ndarray = self.model(**given).logits[:, 0].float().cpu().numpy().astype(np.float64)
+            return scores
 
 
 def _scorer(model: Any, tokenizer: Any, dtype: str, device: str) -> _Scorer:

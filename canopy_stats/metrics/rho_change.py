@@ -124,10 +124,14 @@ def _pairs(panel: pd.DataFrame) -> pd.DataFrame:
 def _change(pairs: pd.DataFrame, name: str, quantity: str) -> Array:
     """Change (P,) of Fisher's z, or of the excess itself; NaN where a variant has no correlation."""
     column = _column(name, quantity)
-    before, after = (pairs[f"{column}_{variant}"].to_numpy(dtype=float) for variant in ("base", "tuned"))
-    if quantity == "excess":
-        return after - before
-    return np.arctanh(np.clip(after, -CLIP, CLIP)) - np.arctanh(np.clip(before, -CLIP, CLIP))
+    scale = np.asarray if quantity == "excess" else _fisher_z
+    before, after = (scale(pairs[f"{column}_{variant}"].to_numpy(dtype=float)) for variant in ("base", "tuned"))
+    change: Array = after - before
+    return change
+
+
+def _fisher_z(rho: Array) -> Array:
+    return np.asarray(np.arctanh(np.clip(rho, -CLIP, CLIP)))
 
 
 def _log_ratio(pairs: pd.DataFrame, name: str) -> Array:

@@ -126,7 +126,8 @@ def _too_few_steps(steps: int, tokens: int) -> UserError:
 
 
 def _numbers(table: pa.Table, name: str) -> Floats:
-    return table[name].to_numpy().astype(np.float64)
+    numbers: Floats = table[name].to_numpy().astype(np.float64)
+    return numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ def clusters(verdicts: ArrayLike) -> Ints:
     from scipy.sparse.csgraph import connected_components
 
     same = _square(verdicts)
-    return connected_components(same & same.T, directed=False)[1].astype(np.intp)
+    labels: Ints = connected_components(same & same.T, directed=False)[1].astype(np.intp)
+    return labels
 
 
 def asymmetric_share(verdicts: ArrayLike) -> float:

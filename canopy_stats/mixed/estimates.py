@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import blocks
-from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.algebra import blocks
+from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.families import Others
-from canopy_stats.mixed.fixed import FixedPart
-from canopy_stats.mixed.formula import Design
+from canopy_stats.mixed.formulas.fixed import FixedPart
+from canopy_stats.mixed.formulas.formula import Design
 from canopy_stats.mixed.model_frame import ModelFrame
 
 VarianceRow = tuple[str, str, str | None, float, float]

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from canopy_stats.mixed import archive, plots, predict, simulation, tables, views
-from canopy_stats.mixed.blocks import Array
+from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.estimates import Estimates, full
-from canopy_stats.mixed.predict import Mode, Scale
-from canopy_stats.mixed.ways import Way
+from canopy_stats.mixed.fitting.ways import Way
+from canopy_stats.mixed.results import archive, plots, predict, simulation, tables, views
+from canopy_stats.mixed.results.predict import Mode, Scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +81,8 @@ class Fit(Estimates):
     @property
     def resid(self) -> Array:
         """Responses minus fitted values."""
-        return self.design.y / self.frame.trials - self.fittedvalues
+        residuals: Array = self.design.y / self.frame.trials - self.fittedvalues
+        return residuals
 
     def simulate(self, n: int = 1, *, rng: np.random.Generator) -> Array:
         """Responses (rows, n) from the fitted model with new random effects."""

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed import checks
-from canopy_stats.mixed.expressions import formula_variables
 from canopy_stats.mixed.families import Family
-from canopy_stats.mixed.fixed import FixedPart, fixed_part, without_intercept
-from canopy_stats.mixed.formula import Design, build_design
-from canopy_stats.mixed.frames import as_pandas, row_vector
-from canopy_stats.mixed.grouping import Factor
-from canopy_stats.mixed.parse import parse_right
+from canopy_stats.mixed.formulas import checks
+from canopy_stats.mixed.formulas.expressions import formula_variables
+from canopy_stats.mixed.formulas.fixed import FixedPart, fixed_part, without_intercept
+from canopy_stats.mixed.formulas.formula import Design, build_design
+from canopy_stats.mixed.formulas.frames import as_pandas, row_vector
+from canopy_stats.mixed.formulas.grouping import Factor
+from canopy_stats.mixed.formulas.parse import parse_right
 from canopy_stats.schema import UserError
 
 Array = np.ndarray

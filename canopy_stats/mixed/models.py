@@ -7,8 +7,8 @@ from typing import Any
 
 from canopy_stats.mixed.families import get_family
 from canopy_stats.mixed.fit import Fit, make_fit, warned
-from canopy_stats.mixed.generalised import Laplace
-from canopy_stats.mixed.linear import NORMAL, Engine, Linear
+from canopy_stats.mixed.fitting.generalised import Laplace
+from canopy_stats.mixed.fitting.linear import NORMAL, Engine, Linear
 from canopy_stats.mixed.model_frame import make_frame
 from canopy_stats.schema import UserError
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed.archive import FORMAT, unpack
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.families import Family, get_family
 from canopy_stats.mixed.fit import Fit, make_fit
-from canopy_stats.mixed.formula import build_design
-from canopy_stats.mixed.generalised import Laplace
-from canopy_stats.mixed.linear import NORMAL, Linear
+from canopy_stats.mixed.fitting.generalised import Laplace
+from canopy_stats.mixed.fitting.linear import NORMAL, Linear
+from canopy_stats.mixed.formulas.formula import build_design
 from canopy_stats.mixed.model_frame import DISPERSION, ZERO, ModelFrame, right_part, trials_of, with_thresholds
+from canopy_stats.mixed.results.archive import FORMAT, unpack
 from canopy_stats.schema import UserError
 
 SAME = 1e-3

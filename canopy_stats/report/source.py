@@ -145,7 +145,8 @@ class Source:
     def rows(self, kind: Literal["rollouts", "steps"], columns: list[str]) -> pd.DataFrame:
         """Some columns of all runs' rollouts or steps, with task, family and variant as categories."""
         parts = [getattr(run, kind)(columns).to_pandas().assign(**identity(run)) for run in self.opened.values()]
-        return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(IDENTITY, "category"))
+        rows: pd.DataFrame = pd.concat(parts, ignore_index=True).astype(dict.fromkeys(IDENTITY, "category"))
+        return rows
 
     @property
     def opened(self) -> Mapping[str, Run]:

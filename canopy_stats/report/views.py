@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed.ratios import set_in_words
+from canopy_stats.mixed.inference.ratios import set_in_words
 from canopy_stats.report.coefficients import PARTS
 from canopy_stats.report.printed import MISSING, formatted, interval, number, p_value, precision, stars, with_error
 from canopy_stats.slope.change import ROW

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import expit
 
 from canopy_stats.mixed import AliasedWarning, Fit, glmm
-from canopy_stats.mixed.fixed import encode_fixed
+from canopy_stats.mixed.formulas.fixed import encode_fixed
 from canopy_stats.slope.clusters import Influence, influence
 from canopy_stats.slope.coefficients import covariance
 from canopy_stats.slope.prepare import SQUEEZE

@@ -56,7 +56,8 @@ class Influence:
     @property
     def _pairs(self) -> Array:
         """Whether two cells (K, K) are different ones of one task."""
-        return np.equal.outer(self.task, self.task) & ~np.eye(len(self.task), dtype=bool)
+        pairs: Array = np.equal.outer(self.task, self.task) & ~np.eye(len(self.task), dtype=bool)
+        return pairs
 
 
 def influence(fit: Fit, jacobian: Array, task: Array) -> Influence:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import digamma, expit, logit
 
 from canopy_stats.mixed import Fit
-from canopy_stats.mixed.laplace_df import laplace_df
+from canopy_stats.mixed.inference.laplace_df import laplace_df
 
 Array = np.ndarray
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm
-from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import covariance, degrees_of_freedom, names

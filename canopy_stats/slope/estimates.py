@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from canopy_stats.mixed.ratios import Kind, delta_se, fieller, set_in_words
+from canopy_stats.mixed.inference.ratios import Kind, delta_se, fieller, set_in_words
 
 Array = np.ndarray
 LEVEL = 0.95

@@ -154,7 +154,8 @@ def _means(panel: pd.DataFrame, cells: list[str]) -> JointFit:
 
 def _average_row(fit: Fit) -> np.ndarray:
     """Mean of the design's rows (p,): an average over the panel's tasks and families."""
-    return np.asarray(fit.design.fixed.matrix, dtype=float).mean(axis=0)
+    mean: np.ndarray = np.asarray(fit.design.fixed.matrix, dtype=float).mean(axis=0)
+    return mean
 
 
 def _effects(quantity: str, joint: JointFit) -> pd.DataFrame:

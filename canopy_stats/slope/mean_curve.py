@@ -67,7 +67,8 @@ def _mean_over(fit: Fit, rows: pd.DataFrame, axis: str, grid: np.ndarray, zero: 
     proportional to axis + zero."""
     moved = [_moved(rows, axis, float(value), zero) for value in grid]
     copies: pd.DataFrame = pd.concat(moved, ignore_index=True)
-    return np.asarray(fit.predict(copies), dtype=float).reshape(len(grid), len(rows)).mean(axis=1)
+    means: np.ndarray = np.asarray(fit.predict(copies), dtype=float).reshape(len(grid), len(rows)).mean(axis=1)
+    return means
 
 
 def _moved(rows: pd.DataFrame, axis: str, value: float, zero: float) -> pd.DataFrame:

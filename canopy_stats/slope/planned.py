@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, expit, logit
 
-from canopy_stats.mixed.fixed import encode_fixed
+from canopy_stats.mixed.formulas.fixed import encode_fixed
 from canopy_stats.slope.columns import BASE
 from canopy_stats.slope.pilot import JACKKNIFE, LEAST, Pilot
 from canopy_stats.slope.prepare import SQUEEZE
@@ -123,12 +123,14 @@ def true_variance(pilot: Pilot, truth: Truth, mu: Array) -> Array:
     if pilot.error is None:
         return np.asarray(total)
     error = error_of(pilot, truth)[:, 0, 0] * truth.size.rollouts / pilot.rollouts * squared_slope(mu, total)
-    return np.maximum(total - error, LEAST * total)
+    variance: Array = np.maximum(total - error, LEAST * total)
+    return variance
 
 
 def squared_slope(mu: Array, variance: Array) -> Array:
     """Mean (n,) of (D(1 - D))^2, what turns a variance of logit D into one of D, to second order in D around mu."""
-    return (mu * (1 - mu) - variance) ** 2 + (1 - 2 * mu) ** 2 * variance
+    squared: Array = (mu * (1 - mu) - variance) ** 2 + (1 - 2 * mu) ** 2 * variance
+    return squared
 
 
 def error_of(pilot: Pilot, truth: Truth) -> Array:
@@ -143,7 +145,8 @@ def draw_errors(pilot: Pilot, truth: Truth, rng: np.random.Generator) -> Array:
     if pilot.error is None:
         return np.zeros((len(truth.x), 3))
     roots = np.stack([[_root(c) for c in v] for v in pilot.error])[truth.index["task"], truth.index["variant"]]
-    return np.einsum("nij,nj->ni", roots, rng.standard_normal((len(truth.x), 3))) / np.sqrt(truth.size.rollouts)
+    one: Array = np.einsum("nij,nj->ni", roots, rng.standard_normal((len(truth.x), 3)))
+    return np.asarray(one / np.sqrt(truth.size.rollouts))
 
 
 def observe(pilot: Pilot, truth: Truth, d: Array, error: Array, rng: np.random.Generator) -> pd.DataFrame:

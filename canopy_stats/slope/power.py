@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.closed_form import expected_interaction

@@ -158,7 +158,8 @@ def _positive(matrix: Array, floor: Array) -> Array:
     """Nearest covariance whose variances are at least ``floor`` (2,)."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     raised = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    return raised + np.diag(np.maximum(floor - np.diag(raised), 0.0))
+    positive: Array = raised + np.diag(np.maximum(floor - np.diag(raised), 0.0))
+    return positive
 
 
 def _expected(w: Array, noise: Array, with_d: Array, moments: Moments, cell: Array) -> tuple[Array, Array, Array]:

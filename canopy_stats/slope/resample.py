@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from canopy_stats.mixed.parallel import fork_map
+from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.schema import UserError
 from canopy_stats.slope.change import SlopeChange
 from canopy_stats.slope.estimates import LEVEL, Interval

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from canopy_stats.mixed.formula import build_design
+from canopy_stats.mixed.formulas.formula import build_design
 from canopy_stats.schema import UserError
 from canopy_stats.slope.cells import SURFACE
 from canopy_stats.slope.prepare import prepare
@@ -119,7 +119,7 @@ def _fractional_logit(x: Array, y: Array) -> Array:
         mu = expit(eta)
         weight = np.maximum(mu * (1 - mu), 1e-8)
         root = np.sqrt(weight)
-        new = np.linalg.lstsq(x * root[:, None], root * (eta + (y - mu) / weight), rcond=1e-10)[0]
+        new: Array = np.linalg.lstsq(x * root[:, None], root * (eta + (y - mu) / weight), rcond=1e-10)[0]
         eta = np.clip(x @ new, -30, 30)
         if np.max(np.abs(new - beta)) < 1e-8 * (1 + np.max(np.abs(new))):
             return new

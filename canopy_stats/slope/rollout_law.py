@@ -80,7 +80,8 @@ def _normal(sd: float, persistence: float, mean: Floats, rng: np.random.Generato
 
     draws = rng.standard_normal(mean.shape)
     draws[:, 1:] *= np.sqrt(1 - persistence**2)
-    return mean + sd * lfilter([1.0], [1.0, -persistence], draws, axis=1)
+    path: Floats = mean + sd * lfilter([1.0], [1.0, -persistence], draws, axis=1)
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ def _effects(law: RolloutLaw, uncapped: NDArray[np.int64], prompts: int, rng: np
     own = rng.standard_normal(len(z))
     rollout = law.length_correlation * z + np.sqrt(1 - law.length_correlation**2) * own
     prompt = np.repeat(law.prompt_sd * rng.standard_normal(prompts), len(z) // prompts)
-    return prompt + law.rollout_sd * rollout
+    effects: Floats = prompt + law.rollout_sd * rollout
+    return effects
 
 
 def _profile_values(profile: Profile, positions: int) -> Floats:

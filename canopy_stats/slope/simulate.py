@@ -175,7 +175,8 @@ def _linear_predictor(scenario: Scenario, index: Index, rate: Array, length: Arr
     shape = shape - shape.mean()
     effect = scenario.length_effect * (inverse - inverse.mean()) / inverse.std()
     eta = -1.0 + task + family + prompt[index["task"], index["prompt"]] + shape + slope * x + effect
-    return eta + _reactions(scenario, index, x, rng)
+    total: Array = eta + _reactions(scenario, index, x, rng)
+    return total
 
 
 def _collapsed(scenario: Scenario, index: Index, rate: Array, rng: np.random.Generator) -> Array:
@@ -223,7 +224,8 @@ def _within_bounds(d: Array, error: Array, sd: Array) -> Array:
     """
     spread = d * (1 - d)
     size = spread / np.minimum(sd**2, 0.5 * spread) - 1
-    return np.clip(stats.beta.ppf(stats.norm.cdf(error / sd), d * size, (1 - d) * size), EDGE, 1 - EDGE)
+    drawn: Array = np.clip(stats.beta.ppf(stats.norm.cdf(error / sd), d * size, (1 - d) * size), EDGE, 1 - EDGE)
+    return drawn
 
 
 def _rollout_errors(correlation: float, scale: Array, m: Array, rng: np.random.Generator) -> tuple[Array, Array]:

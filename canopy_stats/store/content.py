@@ -63,7 +63,7 @@ def _checked(tables: ShardTables, prompts: Sequence[Prompt], rollouts: range) ->
     of_row = np.repeat(np.arange(len(prompts)), len(rollouts))
     index = np.tile(np.array(rollouts, dtype=np.int32), len(prompts))
     _require_same(tables.rollouts, {"prompt_id": ids.take(pa.array(of_row)), "rollout": pa.array(index, pa.int32())})
-    length = tables.rollouts["length"].to_numpy().astype(np.int64)
+    length: np.ndarray = tables.rollouts["length"].to_numpy().astype(np.int64)
     if (length < 1).any() or length.sum() != tables.steps.num_rows:
         raise WrongRows("the steps are not as many as the rollouts are long")
     per_step = np.repeat(np.arange(len(length)), length)

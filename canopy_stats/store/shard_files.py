@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from canopy_stats.store.tables import ShardTables, arrow_schema
 DECLARED: Mapping[str, Mapping[str, Sequence[Column]]] = {"rollouts": ROLLOUTS_OF, "steps": STEPS_OF}
 """Columns of each file, by what is known of the entropies (schema.TERMS)."""
 _EVERY = {kind: {c.name: c for terms in TERMS for c in of[terms]} for kind, of in DECLARED.items()}
-_DERIVED = {"surprisal_variance_sum": ("surprisal_variance", lambda x: x),
-            "stop_variance_sum": ("stop_probability", lambda p: p * (1 - p))}
+_DERIVED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "surprisal_variance_sum": ("surprisal_variance", lambda x: x),
+    "stop_variance_sum": ("stop_probability", lambda p: p * (1 - p))}
 """Columns of the rollouts that the first format left to be summed from the steps."""
 
 
@@ -90,7 +91,8 @@ def prompt_rows(path: Path, shard: Shard, kind: str) -> list[int]:
         if file.num_row_groups == len(shard["prompts"]):
             return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     length = read_table(path, shard, "rollouts", ["length"])["length"].to_numpy().astype(np.int64)
-    return length.reshape(-1, n_each).sum(axis=1).tolist()
+    rows: list[int] = length.reshape(-1, n_each).sum(axis=1).tolist()
+    return rows
 
 
 def read_rollout(path: Path, shard: Shard, prompt: str, columns: Sequence[str],

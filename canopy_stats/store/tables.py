@@ -172,4 +172,5 @@ def parquet_bytes(table: pa.Table, rows: Sequence[int] = ()) -> bytes:
         for count in rows or [table.num_rows]:
             writer.write_table(table.slice(start, count), row_group_size=max(count, 1))
             start += count
-    return sink.getvalue().to_pybytes()
+    written: bytes = sink.getvalue().to_pybytes()
+    return written

@@ -99,7 +99,8 @@ def _strict_loader() -> Any:
         texts = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := [k for k, n in Counter(texts).items() if n > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} stands twice", node.start_mark)
-        return loader.construct_mapping(node, deep=True)
+        made: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+        return made
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     return Loader

@@ -108,7 +108,7 @@ def _with_examples(record: Mapping[str, Any], place: int, pool: Sequence[Mapping
 def _record(line: str, place: int) -> dict[str, Any]:
     """A prompt line whose prompt is a text: examples are written before it as text."""
     try:
-        record = json.loads(line)
+        record: dict[str, Any] = json.loads(line)
         text = isinstance(record["prompt"], str)
     except (ValueError, KeyError, TypeError):
         raise UserError(f"Prompt {place + 1} is not a JSON object with a 'prompt'; write one object a line.") from None

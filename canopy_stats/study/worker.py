@@ -67,14 +67,16 @@ def checked(study: Study, run: Run, name: str) -> pd.DataFrame:
     made_from = check_key(study)
     kept = run.read_table("check")
     if kept is not None and made_from.items() <= kept[1].items():
-        return kept[0].to_pandas()
+        findings: pd.DataFrame = kept[0].to_pandas()
+        return findings
     model = study.runs[name].checkpoint.model
     # The run knows where a named model lies, and of an engine of one's own only the martingales can be looked at.
     given = None if isinstance(model, str) or not isinstance(study.engine, str) else model
     report = check(run, model=given, n_sample=study.check_sample)
     table = pa.Table.from_pandas(report.to_frame(), preserve_index=False)
     run.write_table("check", table, made_from)
-    return table.to_pandas()
+    findings = table.to_pandas()
+    return findings
 
 
 def check_key(study: Study) -> dict[str, Any]:

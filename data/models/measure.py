@@ -5,7 +5,9 @@
 
 import argparse
 import json
+import operator
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +93,8 @@ def sample(folder: Path, task: str, prompts: int, count: int) -> list[tuple[str,
 def correct(prompt: str, text: str) -> bool:
     """Whether an answer's closing number follows from the last equation and every equation holds."""
     equations = re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", text)
-    signs = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": lambda a, b: a // b if b else -1}
+    signs: dict[str, Callable[[int, int], int]] = {
+        "+": operator.add, "-": operator.sub, "*": operator.mul, "/": lambda a, b: a // b if b else -1}
     return bool(equations) and all(signs[s](int(a), int(b)) == int(c) for a, s, b, c in equations)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canopy_stats.mixed import blocks
-from canopy_stats.mixed.formula import build_design
+from canopy_stats.mixed.algebra import blocks
+from canopy_stats.mixed.formulas.formula import build_design
 from canopy_stats.schema import UserError
 
 FORMULAS = ["y ~ 1 + (1|g)", "y ~ x + (1 + x|g) + (1|h)", "y ~ x + (x||g) + (1 + x|h) + (1|f)"]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canopy_stats.mixed.blocks import templates
-from canopy_stats.mixed.covariance import boundary_slopes, canonical_theta, vanished
-from canopy_stats.mixed.formula import build_design
+from canopy_stats.mixed.algebra.blocks import templates
+from canopy_stats.mixed.algebra.covariance import boundary_slopes, canonical_theta, vanished
+from canopy_stats.mixed.formulas.formula import build_design
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from r_references import GOLDEN
 
-from canopy_stats.mixed import glmm, laplace
+from canopy_stats.mixed import glmm
+from canopy_stats.mixed.fitting import laplace
 
 CROSSED = "variant*x + task + (1|item) + (1|model)"
 ONE = "variant*x + task + (1|item)"

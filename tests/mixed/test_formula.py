@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canopy_stats.mixed.fixed import AliasedWarning, NotEstimableWarning, encode_fixed, without_intercept
-from canopy_stats.mixed.formula import build_design, offset_values
-from canopy_stats.mixed.grouping import encode_groups
-from canopy_stats.mixed.parse import parse
+from canopy_stats.mixed.formulas.fixed import AliasedWarning, NotEstimableWarning, encode_fixed, without_intercept
+from canopy_stats.mixed.formulas.formula import build_design, offset_values
+from canopy_stats.mixed.formulas.grouping import encode_groups
+from canopy_stats.mixed.formulas.parse import parse
 from canopy_stats.schema import UserError
 
 

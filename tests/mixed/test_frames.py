@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from canopy_stats.mixed import glmm
-from canopy_stats.mixed.formula import build_design
-from canopy_stats.mixed.frames import as_pandas, row_vector
+from canopy_stats.mixed.formulas.formula import build_design
+from canopy_stats.mixed.formulas.frames import as_pandas, row_vector
 from canopy_stats.schema import UserError
 
 pl = pytest.importorskip("polars")

@@ -9,7 +9,6 @@ from scipy import stats
 from canopy_stats.mixed import (
     anova,
     bootstrap,
-    bootstraps,
     glmm,
     lmm,
     means,
@@ -19,7 +18,8 @@ from canopy_stats.mixed import (
     slopes,
     variance_shares,
 )
-from canopy_stats.mixed.bootstraps import estimate_values
+from canopy_stats.mixed.inference import bootstraps
+from canopy_stats.mixed.inference.bootstraps import estimate_values
 from canopy_stats.schema import UserError
 
 SLOPE = "Reaction ~ Days + (1 + Days|Subject)"

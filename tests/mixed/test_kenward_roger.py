@@ -9,7 +9,7 @@ from r_references import GOLDEN
 from scipy import stats
 
 import canopy_stats as cs
-from canopy_stats.mixed.kenward_roger import kenward_roger, test_of
+from canopy_stats.mixed.inference.kenward_roger import kenward_roger, test_of
 from canopy_stats.schema import UserError
 
 test_of.__test__ = False  # no test of ours, whatever its name

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from canopy_stats.mixed import blocks, laplace, modes
+from canopy_stats.mixed.algebra import blocks
 from canopy_stats.mixed.families import get_family, others
 from canopy_stats.mixed.families.polygamma import polygammas
-from canopy_stats.mixed.formula import build_design
+from canopy_stats.mixed.fitting import laplace, modes
+from canopy_stats.mixed.formulas.formula import build_design
 
 FAMILIES = ["beta", "ordbeta", "gaussian", "binomial", "betabinomial", "poisson", "nbinom1", "nbinom2", "gamma",
             "lognormal", "cumulative", "hurdle_poisson", "hurdle_nbinom2", "inflated poisson", "inflated nbinom2"]

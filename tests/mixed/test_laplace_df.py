@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import canopy_stats as cs
-from canopy_stats.mixed.laplace_df import laplace_df
+from canopy_stats.mixed.inference.laplace_df import laplace_df
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from canopy_stats.mixed.levels import check_reference, level_codes, sorted_levels
+from canopy_stats.mixed.formulas.levels import check_reference, level_codes, sorted_levels
 from canopy_stats.schema import UserError
 
 

@@ -6,7 +6,7 @@ import pytest
 from r_references import GOLDEN
 
 from canopy_stats.mixed import AliasedWarning, glmm, lmm, slopes
-from canopy_stats.mixed.adapters import to_marginaleffects
+from canopy_stats.mixed.effects.adapters import to_marginaleffects
 from canopy_stats.schema import UserError
 
 marginaleffects = pytest.importorskip("marginaleffects")

@@ -10,8 +10,8 @@ from scipy import stats
 from scipy.special import expit
 
 from canopy_stats.mixed import AliasedWarning, NotEstimableWarning, anova, glmm, hypothesis, lmm, means, slopes
-from canopy_stats.mixed.checks import independent_columns
-from canopy_stats.mixed.terms import terms_of, type_three
+from canopy_stats.mixed.formulas.checks import independent_columns
+from canopy_stats.mixed.formulas.terms import terms_of, type_three
 from canopy_stats.schema import UserError
 
 FORMULA = "y ~ variant * task * x + (1 | item)"
@@ -281,7 +281,7 @@ def test_reparametrised_fixed_parts_are_nested(data):
 
 
 def test_p_values_of_the_mean_degrees_of_freedom():
-    from canopy_stats.mixed.wald import joint_df
+    from canopy_stats.mixed.inference.wald import joint_df
 
     assert joint_df(np.array([7.0, 7.0])) == 7.0 and joint_df(np.array([1.5, 9.0])) == 2.0
     assert joint_df(np.array([5.0, 20.0])) == pytest.approx(2 * (5 / 3 + 20 / 18) / (5 / 3 + 20 / 18 - 2))
@@ -313,8 +313,8 @@ def test_marginal_means_average_over_the_random_effects(share, data):
 
 def test_errors_of_marginal_means_are_those_of_draws_from_the_estimates(share):
     """The delta method against means at parameters drawn from their normal distribution."""
-    from canopy_stats.mixed.averages import expected_means
-    from canopy_stats.mixed.grid import reference_grid
+    from canopy_stats.mixed.effects.averages import expected_means
+    from canopy_stats.mixed.effects.grid import reference_grid
 
     rng = np.random.default_rng(5)
     shrunk = share.full_covariance * 1e-2

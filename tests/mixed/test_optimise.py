@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from canopy_stats.mixed.optimise import Optimum, bfgs_update, leave_saddle, make_positive, minimise
+from canopy_stats.mixed.algebra.optimise import Optimum, bfgs_update, leave_saddle, make_positive, minimise
 
 
 def rosenbrock(x):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from canopy_stats.mixed.parallel import _shared, fork_map
+from canopy_stats.mixed.inference.parallel import _shared, fork_map
 from canopy_stats.schema import UserError
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from canopy_stats.mixed import glmm, lmm, power
-from canopy_stats.mixed.power_study import resized
+from canopy_stats.mixed.inference.power_study import resized
 from canopy_stats.schema import UserError
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canopy_stats.mixed.scan import call, split_at, translate, unquoted
+from canopy_stats.mixed.formulas.scan import call, split_at, translate, unquoted
 from canopy_stats.schema import UserError
 
 

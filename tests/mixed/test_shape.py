@@ -41,3 +41,15 @@ def test_no_module_is_hidden_by_a_verb(name):
 
 def test_public_names_are_there():
     assert all(hasattr(mixed, name) for name in mixed.__all__)
+
+
+# From the ground up; the modules that lie in mixed/ itself stand between the rooms.
+ORDER = ["certificate", "formulas", "families", "model_frame", "algebra", "estimates", "fitting", "results", "fit",
+         "effects", "inference", "models", "storage"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_rooms_import_downwards(name):
+    """A module imports from its own room and from those below it."""
+    floor = ORDER.index(name.split(".")[0])
+    assert {other for other in _imports(name) if ORDER.index(other.split(".")[0]) > floor} == set()

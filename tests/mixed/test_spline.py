@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from canopy_stats.mixed.spline import natural_basis, natural_knots
+from canopy_stats.mixed.formulas.spline import natural_basis, natural_knots
 from canopy_stats.schema import UserError
 
 X = np.array([0.3, 1.2, 2.2, 2.9, 4.5, 5.1, 6.6, 8, 9.5, 10.1])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import canopy_stats as cs
-from canopy_stats.mixed.coordinates import lower_root, make_coordinates, orthogonal
-from canopy_stats.mixed.linear import NORMAL
+from canopy_stats.mixed.algebra.coordinates import lower_root, make_coordinates, orthogonal
+from canopy_stats.mixed.fitting.linear import NORMAL
 from canopy_stats.mixed.model_frame import make_frame
 
 

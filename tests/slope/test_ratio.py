@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from canopy_stats.mixed.ratios import delta_interval, fieller, set_in_words
+from canopy_stats.mixed.inference.ratios import delta_interval, fieller, set_in_words
 
 Z = stats.norm.ppf(0.975)
 COVARIANCE = np.array([[0.04, 0.01], [0.01, 0.02]])

@@ -219,7 +219,7 @@ def test_refuses_a_correction_that_it_cannot_make(panel):
 
 
 def test_ratio_rests_on_the_smallest_df_and_the_covariance_of_both_slopes():
-    from canopy_stats.mixed.ratios import fieller
+    from canopy_stats.mixed.inference.ratios import fieller
     from canopy_stats.slope.combine import Combined
     from canopy_stats.slope.robust import change_of
 

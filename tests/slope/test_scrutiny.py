@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import canopy_stats as cs
-from canopy_stats.mixed.ratios import fieller
+from canopy_stats.mixed.inference.ratios import fieller
 from canopy_stats.schema import UserError
 from canopy_stats.slope.resample import inverted_ratio, resampled
 

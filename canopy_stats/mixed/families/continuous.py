@@ -135,7 +135,8 @@ def gamma_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[st
 
     def draw(eta: Array, rest: Others, rng: np.random.Generator) -> Array:
         shape = np.exp(rest.kappa)
-        return np.maximum(rng.gamma(shape, mean(eta, rest) / shape), np.finfo(float).tiny)
+        drawn: Array = np.maximum(rng.gamma(shape, mean(eta, rest) / shape), np.finfo(float).tiny)
+        return drawn
 
     return Family(
         "gamma", chosen.name, lambda y, rest: through(chosen, gamma_density(y, rest.kappa)), mean,

@@ -119,7 +119,8 @@ def _family(
         if sizes is not None:
             size = np.maximum(sizes(mu, rest.kappa), 1e-12)
             mu = rng.gamma(size, mu / size)
-        return rng.poisson(np.minimum(mu, 1e15)).astype(float)
+        counts: Array = rng.poisson(np.minimum(mu, 1e15)).astype(float)
+        return counts
 
     def cdf(y: Array, eta: Array, rest: Others) -> tuple[Array, Array]:
         mu = mean(eta, rest)

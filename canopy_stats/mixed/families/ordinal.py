@@ -86,7 +86,8 @@ def cumulative_family(link: str | None, facts: tuple[Any, ...] = (), labels: tup
         return np.asarray(table(eta, rest) @ values)
 
     def draw(eta: Array, rest: Others, rng: np.random.Generator) -> Array:
-        return values[(rng.uniform(size=(len(eta), 1)) > table(eta, rest).cumsum(axis=1)[:, :-1]).sum(axis=1)]
+        drawn: Array = values[(rng.uniform(size=(len(eta), 1)) > table(eta, rest).cumsum(axis=1)[:, :-1]).sum(axis=1)]
+        return drawn
 
     def cdf(y: Array, eta: Array, rest: Others) -> tuple[Array, Array]:
         upto = np.column_stack([np.zeros(len(eta)), table(eta, rest).cumsum(axis=1)])
@@ -125,7 +126,8 @@ def ordered_cuts(labels: tuple[str, ...], latent: Latent, values: Array) -> Cuts
 
     def jacobian(cut: Array) -> Array:
         steps = np.concatenate([np.ones(min(len(cut), 1)), np.exp(cut[1:])])
-        return np.tril(np.ones((len(cut), len(cut)))) * steps
+        derivative: Array = np.tril(np.ones((len(cut), len(cut)))) * steps
+        return derivative
 
     def start(y: Array, eta: Array) -> Array:
         shares = np.array([np.mean(y <= value) for value in values[:-1]])
@@ -142,7 +144,8 @@ def category_probabilities(eta: Array, tau: Array, latent: Latent) -> Array:
     edges = np.concatenate([[-np.inf], tau, [np.inf]])
     with np.errstate(all="ignore"):
         logs = [_log_between(latent, low - eta, high - eta) for low, high in zip(edges[:-1], edges[1:], strict=True)]
-    return np.exp(np.stack(logs, axis=1))
+    probabilities: Array = np.exp(np.stack(logs, axis=1))
+    return probabilities
 
 
 def _log_between(latent: Latent, a: Array, b: Array) -> Array:

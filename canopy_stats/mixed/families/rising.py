@@ -40,4 +40,5 @@ def _far(x: Array, m: Array, order: int) -> Array:
         gap + 0.5 * gap * (1 / z + 1 / x),
         -gap * (1 / z + 1 / x) - gap * (1 / z**2 + 1 / (z * x) + 1 / x**2),
     ]
-    return np.stack(terms[: order + 1]) + stirling_series(z, order) - stirling_series(x, order)
+    far: Array = np.stack(terms[: order + 1]) + stirling_series(z, order) - stirling_series(x, order)
+    return far

@@ -84,7 +84,8 @@ def beta_draw(s: Array, kappa: Array, rng: np.random.Generator) -> Array:
     mu, phi = special.expit(s), np.exp(kappa)
     tiny = np.finfo(float).tiny
     y = rng.beta(np.maximum(mu * phi, tiny), np.maximum((1 - mu) * phi, tiny))
-    return np.clip(y, 1e-12, 1 - 1e-12)
+    inside: Array = np.clip(y, 1e-12, 1 - 1e-12)
+    return inside
 
 
 def beta_cdf(y: Array, s: Array, kappa: Array) -> tuple[Array, Array]:
@@ -138,7 +139,10 @@ def ordbeta_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple[
     zeros, ones = facts or (True, True)
     cuts = edge_cuts(zeros, ones)
     choose_link("ordbeta", link, {"logit": SHARES["logit"]})
-    shares = lambda eta, rest: _edge_shares(eta, cuts.points(rest.cut))  # noqa: E731
+
+    def shares(eta: Array, rest: Others) -> tuple[Array, Array]:
+        return _edge_shares(eta, cuts.points(rest.cut))
+
     return Family(
         "ordbeta", "logit", lambda y, rest: ordbeta_density(y, rest, cuts),
         lambda eta, rest: _mean(eta, *shares(eta, rest)),

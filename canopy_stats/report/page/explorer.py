@@ -106,7 +106,8 @@ def squeezed(values: Floats, top: float, kind: Any = _TYPES["entropy"]) -> NDArr
     """Values in [0, top] as whole numbers q up to the ``kind``'s largest, to be read as top (q/largest)^2: the steps
     are finest where the values are small."""
     share = np.clip(np.asarray(values, np.float64) / top if top > 0 else np.zeros(len(values)), 0, 1)
-    return np.rint(np.iinfo(kind).max * np.sqrt(share)).astype(kind)
+    whole: NDArray[Any] = np.rint(np.iinfo(kind).max * np.sqrt(share)).astype(kind)
+    return whole
 
 
 def safe_json(value: Any) -> str:

@@ -88,11 +88,12 @@ def page(content: Content) -> str:
     """The page. The same content gives the same text."""
     drawings = [svg.drawing(p.svg, f"p{i}-", p.caption) for i, p in enumerate(content.pictures, 1)]
     style, script = _style({k: v for d in drawings for k, v in d.rules.items()}), _asset("page.js")
-    return _template().render(
+    text: str = _template().render(
         content=content, style=_markup(style), script=_markup(script), policy=_policy(script, style),
         paragraphs=[p for p in content.finding.split("\n\n") if p.strip()],
         figures=[(p, _markup(d.markup)) for p, d in zip(content.pictures, drawings, strict=True)],
         **_embedded(content.explorer))
+    return text
 
 
 def _embedded(shown: Explorer | None) -> dict[str, Any]:

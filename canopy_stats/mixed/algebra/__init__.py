@@ -1,0 +1,1 @@
+"""Covariances and their blocks, coordinates without units, the optimiser: linear algebra that every fit shares."""

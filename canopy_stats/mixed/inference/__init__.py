@@ -1,0 +1,1 @@
+"""Questions to fits: tests, degrees of freedom, comparisons, profiles, bootstraps, residuals, power."""
