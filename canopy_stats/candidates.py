@@ -97,6 +97,21 @@ def _kept(z: Floats, mass: Floats, settings: Mapping[str, float]) -> NDArray[np.
     return np.full(len(z), size)
 
 
+_CELLS = 1 << 22
+"""Logits of one block, at most: a few arrays of this size are held at a time."""
+
+
+def merged(blocks: Iterable[Steps]) -> list[Steps]:
+    """The same steps in fewer blocks, where they are small."""
+    found: list[list[Steps]] = []
+    for block in blocks:
+        if not found or sum(b.logits.size for b in found[-1]) + block.logits.size > _CELLS:
+            found.append([])
+        found[-1].append(block)
+    return [Steps(*(np.concatenate([getattr(b, n) for b in some]) for n in ("logits", "rank", "drawn")))
+            for some in found]
+
+
 def under_all(blocks: Sequence[Steps], temperatures: Iterable[float] = TEMPERATURES,
               filters: Sequence[Mapping[str, float]] = FILTERS) -> dict[Candidate, Values]:
     """The values of all blocks, one after the other, under every combination."""

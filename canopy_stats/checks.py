@@ -69,7 +69,8 @@ class CheckReport:
         wrong = [f.name for f in self.findings if f.ok is False]
         if wrong:
             hints = " ".join(hint for name, hint in _HINTS.items() if name in wrong)
-            return f"The run does not agree with the law it claims: {', '.join(wrong)}. {hints} {self.suspicion}".strip()
+            said = f"The run does not agree with the law it claims: {', '.join(wrong)}."
+            return " ".join(filter(None, [said, hints, self.suspicion]))
         held = "The two martingales hold" if self.skipped else "Martingales, rebuilt prompts, scores and redraw agree"
         return " ".join(filter(None, [f"{held}: nothing speaks against the law it claims.", self.skipped]))
 
@@ -92,7 +93,7 @@ _HINTS = {
     "z of stops - A": "stops - A: end tokens come at another rate than the law's (end tokens, cap).",
     "prompts rebuilt": "Prompts: the model was given other ids than its tokenizer and template make (template, BOS).",
     "entropy": "Scores: the stored terms belong to another law or model (temperature, filter, weights).",
-    "tokens that the law cannot draw": "Impossible tokens: the filter (top-k, top-p, min-p) was another one, or none.",
+    "tokens that the law cannot draw": "Impossible tokens: the filter was another one, or none.",
     "redraw flips": "Redraw: the stored tokens are not those of the key (seed, family, variant, law, model).",
 }
 

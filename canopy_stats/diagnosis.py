@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from canopy_stats.candidates import FILTERS, TEMPERATURES, Candidate, Steps, Values, stated, under_all
+from canopy_stats.candidates import FILTERS, TEMPERATURES, Candidate, Steps, Values, merged, stated, under_all
 from canopy_stats.schema import SamplingPolicy
 
 PENALTY = 6.0
@@ -105,7 +105,7 @@ def _blocks(texts: Sequence[Text], prompts: Sequence[Sequence[int]], logits: Log
             break
         found.append(Steps.of(made, own))
         room, steps = room - made.nbytes, steps + len(own)
-    return found
+    return merged(found)
 
 
 def misfit(values: Values) -> float:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 KEY = ["task", "prompt_id", "model_name", "model_variant"]
 """One row of a panel for each value of these."""
-REQUIRED = {EXACT: ("D", "R_bar", "N_bar"), INTERVAL: ("D", "R_bar_low", "R_bar_high", "N_bar"), MISSING: ("D", "N_bar")}
+REQUIRED = {EXACT: ("D", "R_bar", "N_bar"), INTERVAL: ("D", "R_bar_low", "R_bar_high", "N_bar"),
+            MISSING: ("D", "N_bar")}
 """Columns whose values may not be missing, by what is known of the entropies: those that models read."""
 
 _DEMO = "demo.parquet"
@@ -75,8 +76,8 @@ def _refuse_unknown_entropies(runs: list[Run], entropy: str) -> None:
     listed = _shortened([f"{r.config.family}/{r.config.variant}/{r.config.task} ({r.config.terms})" for r in short])
     bounded = all(run.config.terms == INTERVAL for run in short)
     other = "'interval' for bounds, or entropy='missing'" if bounded else "'missing'"
-    raise UserError(f"{len(short)} of {len(runs)} runs have no exact entropies: {listed}. Import them with model=, or ask "
-                    f"for entropy={other} for a panel without them.")
+    raise UserError(f"{len(short)} of {len(runs)} runs have no exact entropies: {listed}. Import them with model=, or "
+                    f"ask for entropy={other} for a panel without them.")
 
 
 def _listed(runs: Any) -> list[Any]:

@@ -67,8 +67,8 @@ def _measure(options: argparse.Namespace) -> int:
     return OK
 
 
-_MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_bar", "R_bar", "R_bar_low", "R_bar_high", "CE",
-                  "CE_low", "CE_high", "cov_NR", "cov_NR_low", "cov_NR_high",
+_MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_bar", "R_bar",
+                  "R_bar_low", "R_bar_high", "CE", "CE_low", "CE_high", "cov_NR", "cov_NR_low", "cov_NR_high",
                   "rho_pearson", "D", "VS", "truncation_rate")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from canopy_stats.candidates import FILTERS, TEMPERATURES, Steps, Values, under_all
+from canopy_stats.candidates import Steps, Values, merged, stated, under_all
 from canopy_stats.diagnosis import LARGEST, dresses_of
 from canopy_stats.doors.audit_laws import (
     ENTROPY,
@@ -63,9 +63,9 @@ class Audited:
         if self.found_distance <= COARSE:
             return (f"{self.name}: is not the {self.claimed} (mean difference {self.claimed_distance:.3g}) but the "
                     f"{self.found} ({self.found_distance:.2g}).")
-        return (f"{self.name}: is not the {self.claimed} (mean difference {self.claimed_distance:.3g}), and no candidate "
-                f"fits; the closest is the {self.found} ({self.found_distance:.3g}). Look for another checkpoint, "
-                "adapter, prompt or repetition penalty; others={'name': MODEL} tries more.")
+        return (f"{self.name}: is not the {self.claimed} (mean difference {self.claimed_distance:.3g}), and no "
+                f"candidate fits; the closest is the {self.found} ({self.found_distance:.3g}). Look for another "
+                "checkpoint, adapter, prompt or repetition penalty; others={'name': MODEL} tries more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +222,8 @@ def _laws(scored: Sequence[_Scored], engine: Any, claim: SamplingPolicy,
     laws = {_CLAIMED: _claimed(scored, engine, claim)}
     for dress in ["", *sorted(set.intersection(*(set(s.dresses) for s in scored)))]:
         laws |= _under(_blocks(scored, engine, dress), f" with {dress}" if dress else "", columns)
+    if (own := stated(claim)) is not None:
+        laws.pop(own.label, None)  # the claimed law is there already
     return laws
 
 
@@ -247,16 +249,19 @@ def _blocks(scored: Sequence[_Scored], engine: Any, dress: str) -> list[Steps]:
         prompt = s.dresses[dress] if dress else s.prompt_ids
         raw = plain_logits(engine.model, prompt, s.token_ids, one_shot=engine.decoder.one_shot)
         found.append(Steps.of(raw.float().cpu().numpy(), s.token_ids))
-    return found
+    return merged(found)
 
 
 def _under(blocks: Sequence[Steps], suffix: str, columns: Sequence[Column]) -> dict[str, Values]:
     """All usual laws of one model and prompt, and temperatures around the one that comes closest."""
     found = under_all(blocks)
+    sizes = {c: _nearest(v, columns) for c, v in found.items()}
     for step in _FINER:
-        best = min(found, key=lambda c: _nearest(found[c], columns))
+        best = min(sizes, key=sizes.__getitem__)
         settings: dict[str, float] = {best.name: best.value} if best.name else {}
-        found |= under_all(blocks, [best.temperature * (1 + step * k) for k in (-2, -1, 1, 2)], [settings])
+        finer = under_all(blocks, [best.temperature * (1 + step * k) for k in (-2, -1, 1, 2)], [settings])
+        found |= finer
+        sizes |= {c: _nearest(v, columns) for c, v in finer.items()}
     return {c.label + suffix: v for c, v in found.items()}
 
 

@@ -38,13 +38,15 @@ from canopy_stats.store import Run, RunWriter, ShardPlan, prompts_hash
 _BATCH = 32
 _SAID = {
     "tokenised": "{n} completions came as texts and were tokenised: these may not be the tokens that were drawn.",
-    "untold": "{n} completions came with log-probabilities and without token ids: their ids are stored as unknown (-1).",
-    "unsaid": "{n} completions do not say how they ended; those with an end token or below the cap as texts are read as "
-              "stopped, the others as cut.",
+    "untold": "{n} completions came with log-probabilities and without token ids: ids are stored as unknown (-1).",
+    "unsaid": "{n} completions do not say how they ended; those with an end token and texts below the cap are read "
+              "as stopped, the others as cut.",
     "end added": "{n} completions that stopped were logged without their end token; it was put there.",
     "end at the cap": "{n} completions were logged as cut and end with an end token: they are read as stopped.",
     "cut": "{n} completions went on after their end token and were cut there.",
     "other text": "{n} completions have token ids that this tokenizer reads as another text than the logged one.",
+    "no text": "{n} completions have neither a text nor a tokenizer that reads their token ids: the ids stand in its "
+               "place, and D and Vendi are those of ids. Give tokenizer=.",
     "end unlogged": "{n} completions that stopped were logged without their end token: length and entropy lack it.",
 }
 

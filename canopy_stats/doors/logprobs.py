@@ -28,8 +28,8 @@ def plain(value: Any, where: str) -> tuple[Any, list[list[float]] | None]:
         return [_number(s, where) for s in steps], None
     if all(isinstance(s, Mapping) for s in steps):
         return _steps(steps, where)
-    raise UserError(f"{where}: the log-probabilities are in no form that is known (a number for each token, or OpenAI's "
-                    "or vLLM's). If some are null, leave logprobs out.")
+    raise UserError(f"{where}: the log-probabilities are in no form that is known (a number for each token, or "
+                    "OpenAI's or vLLM's). If some are null, leave logprobs out.")
 
 
 def _openai(value: Mapping[str, Any], where: str) -> tuple[list[float] | None, list[list[float]] | None]:
@@ -56,7 +56,7 @@ def _steps(steps: list[Any], where: str) -> tuple[list[float], list[list[float]]
 
 
 def likeliest(value: Any, where: str) -> list[float]:
-    """The log-probabilities of one step's likeliest tokens: a mapping, a list of numbers, or of ``{"logprob": ...}``."""
+    """One step's likeliest tokens' log-probabilities: a mapping, a list of numbers, or of ``{"logprob": ...}``."""
     values = value.values() if isinstance(value, Mapping) else value
     if not isinstance(value, Mapping | Sequence) or isinstance(value, str):
         raise UserError(f"{where}: top_logprobs must hold a list or a mapping of log-probabilities for each token.")

@@ -70,17 +70,15 @@ def _by_rows(rows: Iterator[Row], format: str, fields: Fields, name: str) -> Ite
 
 def _table(source: Any) -> Iterator[Row]:
     """The rows of a list of mappings, of a table that narwhals knows, or of a Hugging Face data set."""
-    if isinstance(source, Mapping) or isinstance(source, str | bytes) or not hasattr(source, "__iter__"):
-        raise UserError(f"Completions cannot be read from a {type(source).__name__}; give a file, a table, or a list of "
-                        "mappings with a prompt and its completions.")
-    return _numbered(_mappings(source))
-
-
-def _mappings(source: Any) -> Iterable[Any]:
     import narwhals as nw
 
     frame = nw.from_native(source, eager_only=True, pass_through=True)
-    return frame.iter_rows(named=True) if isinstance(frame, nw.DataFrame) else source
+    if isinstance(frame, nw.DataFrame):
+        return _numbered(frame.iter_rows(named=True))
+    if isinstance(source, Mapping | str | bytes) or not hasattr(source, "__iter__"):
+        raise UserError(f"Completions cannot be read from a {type(source).__name__}; give a file, a table, or a list "
+                        "of mappings with a prompt and its completions.")
+    return _numbered(source)
 
 
 def _numbered(rows: Iterable[Any]) -> Iterator[Row]:

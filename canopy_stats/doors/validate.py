@@ -52,14 +52,15 @@ class Validator:
         ids, given = self._ids(one)
         ids, reason = self._ended(one, ids, given)
         if not ids:
-            raise UserError(f"{one.where} is empty: a rollout draws at least one token. Leave it out, or give its token "
-                            "ids with the end token.")
+            raise UserError(f"{one.where} is empty: a rollout draws at least one token. Leave it out, or give its "
+                            "token ids with the end token.")
         self._refuse_long(one, ids, given)
         drawn = self._logged(one, ids)
         low = high = None
         if drawn is not None:
             low, high = self._bounds(one, ids, drawn)
         text = one.text if one.text is not None else self.words.decode(ids)
+        self.noted["no text"] += one.text is None and self.words.tokenizer is None
         self._compare(one, ids, given)
         return Completion(np.array(ids, dtype=np.int32), text, reason, low, high, drawn)
 
@@ -122,8 +123,8 @@ class Validator:
             return None
         if said in _STOPPED | _CUT:
             return STOP if said in _STOPPED else LENGTH
-        raise UserError(f"{one.where} ended with {said[:40]!r}, so it is no whole draw from the law; leave it out (known "
-                        "are stop, length and their names elsewhere).")
+        raise UserError(f"{one.where} ended with {said[:40]!r}, so it is no whole draw from the law; leave it out "
+                        "(known are stop, length and their names elsewhere).")
 
     def _cut(self, one: Logged, ids: list[int], end: int) -> list[int]:
         if self.after_end != "cut":
@@ -159,8 +160,8 @@ class Validator:
                             f"{len(one.top_logprobs)} tokens; give one list for each token.")
         tops = [v for top in one.top_logprobs or () for v in top]
         if (largest := max([*values, *tops], default=0.0)) > _ABOVE:
-            raise UserError(f"{one.where}: a log-probability is {largest:g}, above zero: probabilities or surprisals were "
-                            "logged. Give natural logarithms, or leave logprobs out.")
+            raise UserError(f"{one.where}: a log-probability is {largest:g}, above zero: probabilities or surprisals "
+                            "were logged. Give natural logarithms, or leave logprobs out.")
         return None if self.exact else np.minimum(np.array(values[:len(ids)], dtype=np.float32), 0.0)
 
     def _bounds(self, one: Logged, ids: Sequence[int], drawn: np.ndarray) -> tuple[Any, Any]:

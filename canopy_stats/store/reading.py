@@ -122,13 +122,13 @@ class Run:
         return part
 
     def rollouts(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a rollout in (prompt, rollout) order; all of schema.ROLLOUT_COLUMNS or the named ones. An imported run
-        without exact entropies has those of schema.ROLLOUTS_OF."""
+        """One row a rollout in (prompt, rollout) order; all of schema.ROLLOUT_COLUMNS or the named ones. An imported
+        run without exact entropies has those of schema.ROLLOUTS_OF."""
         return self._table("rollouts", columns)
 
     def steps(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a token in (prompt, rollout, step) order; all of schema.STEP_COLUMNS (or schema.STEPS_OF) or the named
-        ones."""
+        """One row a token in (prompt, rollout, step) order; all of schema.STEP_COLUMNS or the named ones. See
+        schema.STEPS_OF."""
         return self._table("steps", columns)
 
     def _table(self, kind: str, wanted: Sequence[str] | None) -> pa.Table:

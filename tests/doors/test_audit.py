@@ -1,4 +1,4 @@
-"""The audit finds what logged numbers are: each planted mistake made from transformers' own logits, and none invented."""
+"""The audit finds what logged numbers are: planted mistakes made from transformers' own logits, and none invented."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,6 @@ from canopy_stats.schema import SamplingPolicy, UserError
 
 ALDER = Path(__file__).parents[2] / "data" / "models" / "alder"
 PROMPTS = ["Tell me about the sea.", "Write a sentence with a cat and a dog."]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Logits:
@@ -102,6 +94,10 @@ def log(drawn, source, numbers, field, path):
     return path
 
 
+def held(path, plain, **options):
+    return audit(path, plain.model, tokenizer=plain.words, chat=True, max_tokens=60, **options)
+
+
 PLANTED = {
     "surprisal": ("entropy", lambda law, ids: -own(law, ids), "surprisal in nats of the full law"),
     "temperature": ("entropy", lambda law, ids: entropy(_log_softmax(law / 0.7)), "temperature 0.7, each"),
@@ -125,8 +121,7 @@ def _log_softmax(x):
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_planted_mistakes_are_named(mistake, plain, drawn, tmp_path):
     field, numbers, name = PLANTED[mistake]
-    report = audit(log(drawn, plain, numbers, field, tmp_path / "log.jsonl"), plain.model, tokenizer=plain.words, chat=True,
-                   max_tokens=60)
+    report = held(log(drawn, plain, numbers, field, tmp_path / "log.jsonl"), plain)
     assert not report.ok and name in str(report), str(report)
 
 
@@ -137,13 +132,13 @@ def test_planted_mistakes_are_named(mistake, plain, drawn, tmp_path):
 ], ids=["doubled BOS", "no template", "another checkpoint"])
 def test_another_prompt_or_model_is_named(source, options, name, plain, drawn, tmp_path):
     path = log(drawn, Logits(**source), lambda law, ids: entropy(law), "entropy", tmp_path / "log.jsonl")
-    report = audit(path, plain.model, tokenizer=plain.words, chat=True, max_tokens=60, **options)
+    report = held(path, plain, **options)
     assert not report.ok and name in str(report), str(report)
 
 
 def test_a_checkpoint_that_is_no_candidate_is_not_called_something_else(plain, drawn, tmp_path):
     path = log(drawn, Logits("base"), lambda law, ids: entropy(law), "entropy", tmp_path / "log.jsonl")
-    report = audit(path, plain.model, tokenizer=plain.words, chat=True, max_tokens=60)
+    report = held(path, plain)
     assert not report.ok and "no candidate fits" in str(report)
 
 
@@ -152,25 +147,25 @@ def test_a_checkpoint_that_is_no_candidate_is_not_called_something_else(plain, d
     ("logprobs", lambda law, ids: np.round(own(law, ids), 2)), ("entropy", lambda law, ids: entropy(law) + 0.004)],
     ids=["entropies", "log-probabilities", "sums", "two digits", "rounded up"])
 def test_nothing_is_invented_on_a_clean_log(field, numbers, plain, drawn, tmp_path):
-    report = audit(log(drawn, plain, numbers, field, tmp_path / "log.jsonl"), plain.model, tokenizer=plain.words, chat=True,
-                   max_tokens=60)
+    report = held(log(drawn, plain, numbers, field, tmp_path / "log.jsonl"), plain)
     assert report.ok, str(report)
 
 
 def test_the_stated_law_is_what_numbers_are_held_against(plain, drawn, tmp_path):
     path = log(drawn, plain, lambda law, ids: finite_entropy(top_k(law, 20)), "entropy", tmp_path / "log.jsonl")
     law = SamplingPolicy(top_k=20)
-    assert audit(path, plain.model, tokenizer=plain.words, policy=law, chat=True, max_tokens=60).ok
+    assert held(path, plain, policy=law).ok
     path = log(drawn, plain, lambda law, ids: entropy(law), "entropy", tmp_path / "full.jsonl")
-    report = audit(path, plain.model, tokenizer=plain.words, policy=law, chat=True, max_tokens=60)
+    report = held(path, plain, policy=law)
     assert not report.ok and "but the entropy in nats of the full law" in str(report)
 
 
 def test_a_report_is_a_table_too(plain, drawn, tmp_path):
     path = log(drawn, plain, lambda law, ids: entropy(law) / np.log(2), "entropy", tmp_path / "log.jsonl")
-    table = audit(path, plain.model, tokenizer=plain.words, chat=True, max_tokens=60).to_frame()
+    table = held(path, plain).to_frame()
     assert list(table.columns) == ["column", "reading", "distance", "claimed"]
-    assert table["distance"].is_monotonic_increasing and table["distance"].iloc[0] < 1e-5 and table["claimed"].sum() == 1
+    assert table["distance"].is_monotonic_increasing and table["distance"].iloc[0] < 1e-5
+    assert table["claimed"].sum() == 1
 
 
 @pytest.mark.parametrize(("row", "message"), [
