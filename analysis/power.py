@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 import canopy_stats as cs
 from canopy_stats.files import make_folder, write_atomic
-from canopy_stats.panel import read_panel
+from canopy_stats.panels import read_panel
 from canopy_stats.report.figures import save
 from canopy_stats.report.figures.power import power_figure
 

@@ -28,7 +28,7 @@ from .mixed import (
     to_marginaleffects as to_marginaleffects,
     variance_shares as variance_shares,
 )
-from .panel import load_demo_panel as load_demo_panel, panel as panel
+from .panels import load_demo_panel as load_demo_panel, panel as panel
 from .runs import generate as generate, rescore as rescore
 from .schema import SamplingPolicy as SamplingPolicy, UserError as UserError
 from .slope import (

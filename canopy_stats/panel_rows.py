@@ -26,7 +26,7 @@ def check_rows(panel: pd.DataFrame, keys: Sequence[str] = KEYS) -> None:
     that no measurement gives. Columns that are not there are not looked at: whoever needs one says so."""
     if not isinstance(panel, pd.DataFrame):
         raise UserError(f"The panel is a {type(panel).__name__}; give a pandas DataFrame, such as canopy_stats.panel() "
-                        "makes, or read one with canopy_stats.panel.read_panel.")
+                        "makes, or read one with canopy_stats.panels.read_panel.")
     if not panel.columns.is_unique:
         twice = panel.columns[panel.columns.duplicated()]
         raise UserError(f"The panel has the column {str(twice[0])!r} twice; keep one of them.")

@@ -248,7 +248,7 @@ def test_measure_cap_above_the_run(capsys, runs):
 
 
 def test_panel_keeps_how_it_was_made(panel_file, runs):
-    from canopy_stats.panel import read_panel
+    from canopy_stats.panels import read_panel
 
     panel = read_panel(panel_file)
     assert len(panel) == 8 * 8

@@ -1,8 +1,6 @@
 """The panel: strict about rows, names, laws and embedders; the same after a file."""
 
-import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent / "metrics"))
 from markov_runs import store_run
 
 import canopy_stats as cs
+from canopy_stats import panels as module
 from canopy_stats.schema import PANEL_COLUMNS, UserError, names
-
-module = importlib.import_module("canopy_stats.panel")
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +62,6 @@ def test_kept_embeddings_are_the_default(tmp_path):
         cs.panel([run])
     cs.embed(run, "tfidf")
     assert cs.panel([run])["embedder"].eq("tfidf@hashed-1").all()
-
-
-@pytest.mark.parametrize("first", ["import canopy_stats.panel", "from canopy_stats.panel import read_panel",
-                                   "import canopy_stats"])
-def test_the_name_can_be_called_whatever_was_imported_first(first):
-    code = f"{first}\nimport canopy_stats as cs\ntry:\n    cs.panel([])\nexcept cs.UserError as e:\n    print(e)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.startswith("No runs were given")
 
 
 # ------------------------------------------------------------------------------------------------------ strictness

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import canopy_stats as cs
-from canopy_stats.panel import validate
 from canopy_stats.panel_rows import check_rows
+from canopy_stats.panels import validate
 from canopy_stats.schema import UserError
 
 DOORS = {

@@ -13,7 +13,7 @@ import pytest
 
 import canopy_stats as cs
 from canopy_stats.cli import script as command
-from canopy_stats.panel import read_panel, write_panel
+from canopy_stats.panels import read_panel, write_panel
 from canopy_stats.report import catalogue
 from canopy_stats.report.catalogue import FIGURES, TABLES
 from canopy_stats.report.folder import Folder

@@ -26,7 +26,7 @@ def open_panel(path: str | None) -> pd.DataFrame:
     """A panel file; without one, the panel that comes with the package."""
     import pandas as pd
 
-    from canopy_stats.panel import load_demo_panel, read_cells
+    from canopy_stats.panels import load_demo_panel, read_cells
 
     if path is None:
         return load_demo_panel()

@@ -147,7 +147,7 @@ def _judge_panel(options: argparse.Namespace, runs: Sequence[Run], judged: Seque
                  spec: dict[str, Any]) -> None:
     """The panel once more with the columns RSE, RSE_cs and rse_m, and with how they were made."""
     from canopy_stats.metrics.judge import join_rse
-    from canopy_stats.panel import read_panel, write_panel
+    from canopy_stats.panels import read_panel, write_panel
 
     panel = read_panel(options.panel)
     made = {**panel.attrs.get("provenance", {}), "judge": {**spec, "command": options.command_line}}

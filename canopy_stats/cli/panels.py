@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def _panel(options: argparse.Namespace) -> int:
     from canopy_stats.files import make_folder
-    from canopy_stats.panel import panel, write_panel
+    from canopy_stats.panels import panel, write_panel
 
     out = Path(options.out)
     if out.suffix not in (".parquet", ".csv"):

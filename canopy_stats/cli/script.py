@@ -9,7 +9,7 @@ from pathlib import Path
 
 from canopy_stats import files, slope
 from canopy_stats.cli.command import OK, USER_ERROR
-from canopy_stats.panel import load_demo_panel, read_panel
+from canopy_stats.panels import load_demo_panel, read_panel
 from canopy_stats.report import catalogue
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.source import Source

@@ -28,7 +28,8 @@ class Estimates:
     random effects, in units of ``sigma`` (1 where the model has no residual scale of its own), integrated with
     ``nodes`` points; ``modes`` the random effects b_k (L_k, q_k) and ``mode_covariances`` their conditional covariances
     (L_k, q_k, q_k). ``full_covariance`` also spans theta, in the parameters of ``omega`` (none where sigma is profiled
-    out). ``evidence`` is the certificate where the search left one.
+    out). ``evidence`` is the certificate where the search left one; ``errors`` says how covariances were made where
+    they are not the model's own.
     """
 
     frame: ModelFrame
@@ -51,6 +52,7 @@ class Estimates:
     evaluations: int = 0
     full_covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
     evidence: Certificate | None = None
+    errors: str = ""
 
     @property
     def family(self) -> str:

@@ -15,9 +15,13 @@ from scipy import stats
 from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.estimates import Estimates, full
+from canopy_stats.mixed.fitting.clustered import Clustered
+from canopy_stats.mixed.fitting.sandwich import CR, KINDS
 from canopy_stats.mixed.fitting.ways import Way
+from canopy_stats.mixed.formulas.clusters import cluster_codes
 from canopy_stats.mixed.results import archive, plots, predict, simulation, tables, views
 from canopy_stats.mixed.results.predict import Mode, Scale
+from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,8 +102,32 @@ class Fit(Estimates):
         way = self.way.by_likelihood()
         return self if way is self.way else make_fit(way, way.estimate(self))
 
+    def robust(self, cluster: Any, kind: CR = "CR2") -> Fit:
+        """The same estimates with clustered standard errors, for ``summary``, ``anova``, ``means`` and all other tests.
+
+        Parameters
+        ----------
+        cluster : column name, Series with the index of the data, or array (n,)
+            Rows of different clusters must be independent: every random effect lies within one cluster.
+        kind : {"CR2", "CR1", "CR0"}
+            CR2 is unbiased where the model's own covariance is right (Bell & McCaffrey 2002), CR1 has the factor
+            J / (J - 1) for J clusters, CR0 neither.
+
+        Tests have Satterthwaite's degrees of freedom for the sandwich (Pustejovsky & Tipton 2018). Linear models are
+        those of R's clubSandwich. In generalised ones uncertainty of all parameters enters, by the derivatives of each
+        cluster's likelihood; the correction and the degrees of freedom are those of the working linear model.
+        """
+        predict.check_choice("kind", kind, KINDS)
+        codes, _, name = cluster_codes(cluster, self.design.data)
+        inner = self.way.inner if isinstance(self.way, Clustered) else self.way
+        plain = self if inner is self.way else make_fit(inner, inner.estimate(self))
+        way = Clustered(inner, codes, name, kind)
+        return make_fit(way, way.with_errors(plain))
+
     def save(self, path: str | Path) -> Path:
         """Write the fit to a file (.npz, no pickle); ``load_fit`` reads it."""
+        if self.errors:
+            raise UserError("A fit with clustered errors is not saved: save the fit before robust() and ask again.")
         return archive.save(self, self.certificate, path)
 
     def tidy(self) -> pd.DataFrame:
@@ -118,7 +146,8 @@ class Fit(Estimates):
         """What was fitted, coefficients, random effects and certificate as tables, for notebooks."""
         facts = {"rows": str(self.nobs), **{name: f"{size} levels" for name, size in self.ngroups.items()},
                  "log-likelihood": f"{self.llf:.4f}", "AIC": f"{self.aic:.2f}", "BIC": f"{self.bic:.2f}"}
-        return views.fit_html(f"{self.family}: {self.formula}", facts, self.varcorr(), self.tidy(), self.notes,
+        notes = (f"Standard errors: {self.errors}", *self.notes) if self.errors else self.notes
+        return views.fit_html(f"{self.family}: {self.formula}", facts, self.varcorr(), self.tidy(), notes,
                               self.certificate)
 
     def plot(self, *, intercept: bool = False) -> Figure:

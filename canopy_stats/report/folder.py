@@ -52,7 +52,7 @@ class Folder:
     @cached_property
     def panel(self) -> pd.DataFrame:
         """The study's panel; UserError where there is none."""
-        from canopy_stats.panel import read_panel
+        from canopy_stats.panels import read_panel
 
         if not self.panel_path().is_file():
             raise UserError(f"{self.root} is not a finished study: it has no panel.parquet. Run the study there; the "
@@ -78,7 +78,7 @@ class Folder:
 
     def ablations(self, names: Iterable[str]) -> dict[str, pd.DataFrame]:
         """The panels of some ablations, as far as they are there."""
-        from canopy_stats.panel import read_panel
+        from canopy_stats.panels import read_panel
 
         paths = {name: self.inside("panels", f"{name}.parquet") for name in names}
         return {name: read_panel(path) for name, path in paths.items() if path.is_file()}

@@ -87,7 +87,7 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
     """Every field in which two mappings differ, such as ``seed: stored 0, asked 1``."""
     old, new = files.flat(stored), files.flat(asked)
     return [f"{name}: stored {_short(old.get(name))}, asked {_short(new.get(name))}"
-            for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+            for name in files.differences(stored, asked)]
 
 
 def _short(value: Any) -> str:

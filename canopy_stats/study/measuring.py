@@ -130,7 +130,7 @@ def panel_key(part: Part) -> Key | None:
     reward = part.study.reward
     scored = {**reward.model_dump(), "model": model_identity(reward.model)} if reward else None
     return _with_contents(part, **made, embedder=_identity(part.study.embedder), think=part.study.think, reward=scored,
-                          code=code_hash("metrics", "panel"))
+                          code=code_hash("metrics", "panels"))
 
 
 def _verdicts(part: Part) -> Path:
@@ -154,7 +154,7 @@ def _selection(study: Study) -> dict[str, Any]:
 
 def make_panel(part: Part) -> list[Path]:
     """The panel of the part, with how it was made inside the file and beside it."""
-    from canopy_stats.panel import panel, write_panel
+    from canopy_stats.panels import panel, write_panel
 
     note = {"canopy_stats": __version__, "study": part.study.described(), **(panel_key(part) or {})}
     made = panel(list(part.opened().values()), embedder=part.study.embedder.asked, think=part.study.think,

@@ -141,8 +141,11 @@ def code_hash(*parts: str) -> str:
 def sources(*parts: str) -> list[Path]:
     """The package's code under the named modules or folders, the page's template, style and script included."""
     root = Path(__file__).parents[1]
-    found = {path for part in parts for path in [*root.glob(f"{part}.py"), *root.glob(f"{part}/**/*")]}
-    return sorted(path for path in found if path.suffix in (".py", ".html", ".css", ".js"))
+    found = {part: [*root.glob(f"{part}.py"), *root.glob(f"{part}/**/*")] for part in parts}
+    if gone := [part for part, paths in found.items() if not paths]:
+        raise ValueError(f"the package has no {', '.join(gone)}: results would never become stale with it")
+    every = {path for paths in found.values() for path in paths}
+    return sorted(path for path in every if path.suffix in (".py", ".html", ".css", ".js"))
 
 
 def versions_of(*packages: str) -> dict[str, str]:

@@ -297,7 +297,7 @@ def test_what_needs_exact_entropies_is_refused_by_name(bounded, tmp_path):
 
 
 def test_panels_of_bounds_and_of_nothing_are_written_and_read(bounded, tmp_path):
-    from canopy_stats.panel import read_panel, write_panel
+    from canopy_stats.panels import read_panel, write_panel
 
     for kind in ("interval", "missing"):
         panel = cs.panel([bounded[1]], embedder="tfidf", entropy=kind)

@@ -848,7 +848,7 @@ def test_a_panel_gets_its_columns(run, tmp_path):
 
 def test_a_judge_s_columns_survive_the_panel_s_file(run, tmp_path, capsys, server):
     from canopy_stats.cli import main
-    from canopy_stats.panel import read_panel, write_panel
+    from canopy_stats.panels import read_panel, write_panel
 
     write_panel(cs.panel(run, embedder="tfidf"), tmp_path / "panel.parquet", {"runs": ["r"]})
     asked = ["judge", str(run.path), "--judge", "openai", "--base-url", server.url, "--model", "arbiter", "--m", "6",

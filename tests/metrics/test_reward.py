@@ -14,7 +14,7 @@ import canopy_stats as cs
 from canopy_stats.metrics import diversity_metrics, measure, tree_metrics
 from canopy_stats.metrics.reward import best_rollouts, keep_best, reward
 from canopy_stats.metrics.subset import Selection
-from canopy_stats.panel import validate
+from canopy_stats.panels import validate
 from canopy_stats.schema import PANEL_COLUMNS, Prompt, RunConfig, SamplingPolicy, UserError, names
 from canopy_stats.store import RunWriter, prompts_hash
 

@@ -1,5 +1,7 @@
 """What counts as the code of a stage."""
 
+import pytest
+
 from canopy_stats.study.stamps import code_hash, sources
 
 
@@ -9,6 +11,11 @@ def test_the_page_is_made_of_its_assets_too():
 
 
 def test_modules_and_folders_count_once_each():
-    names = [path.name for path in sources("panel", "metrics/judge", "metrics/judging")]
-    assert names.count("panel.py") == names.count("judge.py") == 1 and "openai.py" in names
-    assert code_hash("panel") == code_hash("panel", "panel") != code_hash("panel", "store")
+    names = [path.name for path in sources("panels", "metrics/judge", "metrics/judging")]
+    assert names.count("panels.py") == names.count("judge.py") == 1 and "openai.py" in names
+    assert code_hash("panels") == code_hash("panels", "panels") != code_hash("panels", "store")
+
+
+def test_code_that_is_not_there_is_no_code():
+    with pytest.raises(ValueError, match="no panel, metrics/juge"):
+        sources("panel", "store", "metrics/juge")

@@ -114,7 +114,7 @@ def test_other_weights_under_the_same_name(folder):
 
 def test_other_code(folder, monkeypatch):
     real = measuring.code_hash
-    monkeypatch.setattr(measuring, "code_hash", lambda *names: "changed" if "panel" in names else real(*names))
+    monkeypatch.setattr(measuring, "code_hash", lambda *names: "changed" if "panels" in names else real(*names))
     runs, later = look(folder)
     assert set(runs.values()) == {("done", "")} and later["embed"] == ("done", "")
     assert later["panel"] == ("stale", "changed: code") and later["fit"] == ("stale", "waits for panel")

@@ -13,6 +13,7 @@ from canopy_stats.mixed.algebra.covariance import canonical_theta, vanished
 from canopy_stats.mixed.algebra.optimise import Optimum, make_positive, minimise, newton_step, polish, positive_inverse
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
 from canopy_stats.mixed.estimates import Estimates
+from canopy_stats.mixed.families.record import Cuts
 from canopy_stats.mixed.fitting import evidence, laplace
 from canopy_stats.mixed.fitting.laplace import Evaluation
 from canopy_stats.mixed.fitting.modes import Problem, Sizes
@@ -238,8 +239,8 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
     inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
     return Estimates(
         frame=frame, beta=parts.beta, delta=parts.delta, zero=parts.zero, cut=parts.cutpoints,
-        covariance=_with_cutpoints(problem, parts.cutpoints, full[:first, :first]), theta=parts.theta, sigma=1.0,
-        modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
+        covariance=with_cutpoints(problem.family.cuts, parts.cutpoints, full[:first, :first]), theta=parts.theta,
+        sigma=1.0, modes=tuple(u @ s.T for u, s in zip(found.mode.u, t, strict=True)),
         mode_covariances=tuple(s @ v @ s.T for s, v in zip(t, inverses, strict=True)),
         llf=found.value, reml=False, engine="laplace", nodes=problem.quadrature,
         singular=bool(vanished(problem.factors, parts.theta, zero_theta(problem, parts.delta))),
@@ -247,10 +248,10 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
     )
 
 
-def _with_cutpoints(problem: Problem, cut: Array, covariance: Array) -> Array:
+def with_cutpoints(cuts: Cuts, cut: Array, covariance: Array) -> Array:
     """The covariance of all coefficients with the thresholds (K) in the place of their parameters (c)."""
-    first = problem.sizes.fixed - problem.sizes.cut
-    inner = problem.family.cuts.jacobian(cut)
+    first = len(covariance) - len(cut)
+    inner = cuts.jacobian(cut)
     across = covariance[:first, first:] @ inner.T
     return np.block([[covariance[:first, :first], across], [across.T, inner @ covariance[first:, first:] @ inner.T]])
 

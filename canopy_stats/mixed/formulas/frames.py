@@ -60,7 +60,7 @@ def row_vector(value: Any, data: pd.DataFrame, name: str, *, positive: bool = Fa
     if isinstance(value, str):
         value = checks.used_columns(data, [value], name)[value]
     elif isinstance(value, pd.Series):
-        value = _aligned(value, data, name)
+        value = aligned(value, data, name)
     kind = "positive numbers" if positive else "finite numbers"
     try:
         array = np.asarray(value, dtype=float)
@@ -71,7 +71,7 @@ def row_vector(value: Any, data: pd.DataFrame, name: str, *, positive: bool = Fa
     return array
 
 
-def _aligned(series: pd.Series, data: pd.DataFrame, name: str) -> pd.Series:
+def aligned(series: pd.Series, data: pd.DataFrame, name: str) -> pd.Series:
     """The Series in the order of the rows; UserError where its index is another one."""
     if series.index.equals(data.index):
         return series

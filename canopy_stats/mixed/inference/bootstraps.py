@@ -72,6 +72,8 @@ def bootstrap(fit: Fit, n: int, *, seed: int, cluster: str | None = None, worker
     """
     if n < 2:
         raise UserError(f"bootstrap() needs at least 2 replicates, not {n}.")
+    if cluster is not None and fit.errors:
+        raise UserError("Resampled clusters need no clustered errors; use the fit before robust().")
     streams = np.random.SeedSequence(seed).spawn(n)
     resample = _cluster_design(fit, cluster) if cluster is not None else None
     rows = fork_map(lambda i: _replicate(fit, np.random.default_rng(streams[i]), resample), n, workers)

@@ -64,6 +64,8 @@ def _natural(own: Adjusted, way: Linear) -> Adjusted:
 
 
 def _checked(fit: Fit) -> Linear:
+    if fit.errors:
+        raise UserError("Clustered errors have degrees of freedom of their own; use ddf='satterthwaite'.")
     if not isinstance(fit.way, Linear) or not fit.reml:
         raise UserError("Kenward and Roger's degrees of freedom are for linear models fitted by REML; use"
                         " ddf='satterthwaite', or fit by lmm(..., reml=True).")

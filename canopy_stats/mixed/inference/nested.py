@@ -16,6 +16,8 @@ TOLERANCE = 1e-6
 
 def check_comparable(fits: Sequence[Fit]) -> None:
     """Refuse fits (smallest first) whose likelihoods are not of the same data and nested models."""
+    if any(fit.errors for fit in fits):
+        _refuse("likelihood ratios trust the model that clustered errors do without; test terms of one fit instead")
     for smaller, larger in zip(fits[:-1], fits[1:], strict=True):
         _same_rows(smaller, larger)
         _same_model(smaller, larger)

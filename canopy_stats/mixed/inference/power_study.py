@@ -59,6 +59,8 @@ def power(fit: Fit, effect: str | Mapping[str, float], along: Mapping[str, Seque
     that broke down; they count as no finding).
     """
     chosen, sizes = _effect(fit, effect), _along(fit, along)
+    if fit.errors:
+        raise UserError("power() simulates the model, whose own errors are right there; use the fit before robust().")
     if n < 10 or not 0 < alpha < 1:
         raise UserError("power() needs n of at least 10 and alpha between 0 and 1.")
     plans = [_plan(fit, chosen, dict(zip(sizes, point, strict=True)), np.random.default_rng([seed, i]))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.mixed.fitting.clustered import Clustered
 from canopy_stats.mixed.inference.kenward_roger import kenward_roger, test_of
 
 Array = np.ndarray
@@ -40,7 +41,8 @@ def joint_test(fit: Fit, contrasts: Array, values: Array | None = None) -> Joint
     """Test that ``contrasts`` (q, p) of the coefficients equal ``values`` (q,), zeros if None.
 
     F with Satterthwaite's degrees of freedom as lmerTest's ``contestMD``: independent contrasts by the eigenvectors of
-    their covariance, the degrees of freedom of each joined by the expectation of F (Fai & Cornelius 1996).
+    their covariance, the degrees of freedom of each joined by the expectation of F (Fai & Cornelius 1996). Clustered
+    errors: Hotelling's T^2 with estimated degrees of freedom (Pustejovsky & Tipton 2018).
     """
     p = len(fit.beta)
     distance = contrasts @ fit.beta - (0.0 if values is None else values)
@@ -48,8 +50,19 @@ def joint_test(fit: Fit, contrasts: Array, values: Array | None = None) -> Joint
     keep = spread > 1e-9 * max(float(spread.max(initial=0.0)), 1e-300)
     if not keep.any() or not np.all(np.isfinite(distance)):
         return Joint(0, float("nan"), float("nan"), float("nan"))
-    squares = (vectors[:, keep].T @ distance) ** 2 / spread[keep]
-    return _from_squares(squares, fit.degrees_of_freedom(vectors[:, keep].T @ contrasts))
+    squares, turned = (vectors[:, keep].T @ distance) ** 2 / spread[keep], vectors[:, keep].T @ contrasts
+    if isinstance(fit.way, Clustered):
+        return _hotelling(squares, fit.way.wishart_df(fit, turned))
+    return _from_squares(squares, fit.degrees_of_freedom(turned))
+
+
+def _hotelling(squares: Array, eta: float) -> Joint:
+    """F test of a Wald statistic whose covariance is Wishart with eta degrees of freedom; NaN where too few."""
+    q, den = len(squares), eta - len(squares) + 1
+    if den <= 0:
+        return Joint(q, float("nan"), float("nan"), float("nan"))
+    statistic = float(den / (eta * q) * squares.sum())
+    return Joint(q, den, statistic, float(stats.f.sf(statistic, q, den)))
 
 
 def _from_squares(squares: Array, df: Array) -> Joint:

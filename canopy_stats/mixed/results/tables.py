@@ -61,7 +61,8 @@ def summary(fit: Estimates, df: Array, certificate: Certificate) -> str:
     body = ["Random effects:", random, "-" * WIDTH] if fit.design.factors else []
     for component, part in table.groupby("component", sort=False):
         body += [f"Coefficients ({component}):", _coefficients(part), "-" * WIDTH]
-    return "\n".join([*head, *body, *fit.frame.notes, *few_binary_rows(fit), str(certificate)])
+    errors = [f"Standard errors: {fit.errors}"] if fit.errors else []
+    return "\n".join([*head, *body, *errors, *fit.frame.notes, *few_binary_rows(fit), str(certificate)])
 
 
 def few_binary_rows(fit: Estimates) -> list[str]:

@@ -14,7 +14,7 @@ from byte_tokens import END, StateEngine, draw, tokenizer_folder
 import canopy_stats as cs
 from canopy_stats.cli import main
 from canopy_stats.figure_style import styled
-from canopy_stats.panel import read_panel, write_panel
+from canopy_stats.panels import read_panel, write_panel
 from canopy_stats.report import frames, printed
 from canopy_stats.report.figures.style import save
 from canopy_stats.report.folder import Folder

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -280,14 +278,3 @@ def read_cells(path: str | Path) -> pd.DataFrame:
     text = {c.name: "str" for c in PANEL_COLUMNS if c.dtype == "string"}
     cells: pd.DataFrame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], **_EXACT)
     return cells
-
-
-class _CallableModule(ModuleType):
-    """``canopy_stats.panel`` is a function for users and a module for imports: whoever imports the module first, the
-    call works."""
-
-    def __call__(self, *args: Any, **options: Any) -> pd.DataFrame:
-        return panel(*args, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule
