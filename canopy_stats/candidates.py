@@ -91,9 +91,9 @@ def _kept(z: Floats, mass: Floats, settings: Mapping[str, float]) -> NDArray[np.
     if "top_k" in settings:
         return np.full(len(z), min(int(settings["top_k"]), size))
     if "top_p" in settings:
-        return np.minimum((mass < settings["top_p"] * mass[:, -1:]).sum(axis=1) + 1, size)
+        return np.asarray(np.minimum((mass < settings["top_p"] * mass[:, -1:]).sum(axis=1) + 1, size))
     if "min_p" in settings:
-        return (z >= np.log(settings["min_p"])).sum(axis=1)
+        return np.asarray((z >= np.log(settings["min_p"])).sum(axis=1))
     return np.full(len(z), size)
 
 

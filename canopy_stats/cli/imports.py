@@ -66,7 +66,7 @@ def _import_options(command: argparse.ArgumentParser) -> None:
 
 
 IMPORT = Command(
-    "import", reads="logs of other engines", gives="a run folder, like that of generate",
+    "import", reads="others' logs", gives="a run folder, like that of generate",
     summary="take rollouts that were drawn elsewhere", run=_import, add_options=_import_options,
     teaching="""
     Completions and their prompts become a run, which check, measure, rho, judge and panel take like any other.
@@ -119,7 +119,7 @@ def _audit_options(command: argparse.ArgumentParser) -> None:
 
 
 AUDIT = Command(
-    "audit", reads="logs with entropies", gives="are these numbers what they are called?",
+    "audit", reads="a log", gives="are these numbers what they are called?",
     summary="are logged entropies and log-probabilities what they are called?", run=_audit,
     add_options=_audit_options,
     teaching="""

@@ -103,8 +103,10 @@ def _inside(value: Any, path: Sequence[str]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays of other libraries as lists."""
-    return value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
+    """Arrays of other libraries as lists, also inside lists."""
+    value = value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple) else value
+    nested = isinstance(value, list) and any(hasattr(v, "tolist") for v in value)
+    return [_plain(v) for v in value] if nested else value
 
 
 def _name(value: Any) -> str | None:

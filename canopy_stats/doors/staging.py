@@ -13,7 +13,6 @@ import numpy as np
 from canopy_stats.doors.records import Logged
 from canopy_stats.doors.validate import Completion
 from canopy_stats.files import canonical_json
-from canopy_stats.generation.prompt_file import prompt_hash, read_source
 from canopy_stats.schema import UserError
 
 _TABLE = """CREATE TABLE completions (prompt INTEGER, rollout INTEGER, ids BLOB, text TEXT, reason TEXT, low BLOB,
@@ -62,6 +61,8 @@ class Staged:
 
     def _prompt(self, one: Logged) -> int:
         """The index of a completion's prompt: by its name where there is one, else by its source."""
+        from canopy_stats.generation.prompt_file import prompt_hash, read_source
+
         source = read_source(one.prompt, one.where)
         digest = prompt_hash(source)
         key = f"id {one.prompt_id}" if one.prompt_id is not None else digest

@@ -71,7 +71,8 @@ def terms_of(columns: Sequence[Column]) -> list[str]:
 
 def _unusable(name: str, values: np.ndarray) -> np.ndarray:
     """Where a term is no number. A log-probability may be minus infinity: a law that could not draw given tokens."""
-    return ~np.isfinite(values) & ~(np.isneginf(values) & name.startswith("logprob"))
+    impossible = np.isneginf(values) if name.startswith("logprob") else np.zeros(len(values), dtype=bool)
+    return np.asarray(~np.isfinite(values) & ~impossible)
 
 
 def _refuse_broken_terms(rollouts: Sequence[Rollout], prompts: Sequence[Prompt]) -> None:

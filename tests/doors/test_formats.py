@@ -132,4 +132,8 @@ def test_hugging_face_data_sets():
 def test_parquet_json_lists_and_several_files(tmp_path):
     pd.DataFrame({"prompt": ["p"], "completion": ["a"]}).to_parquet(tmp_path / "a.parquet")
     (tmp_path / "b.json").write_text('[\n{"prompt": "p",\n "completion": "b"}]')
+    table = pd.DataFrame({"prompt": ["p"], "token_ids": [[1, 2]], "logprobs": [[-0.1, -2.5]], "top_logprobs": [TOPS]})
+    table.to_parquet(tmp_path / "c.parquet")
+    one = only(pd.read_parquet(tmp_path / "c.parquet"))  # pandas gives arrays of arrays
+    assert (one.token_ids, one.logprobs, one.top_logprobs) == ([1, 2], [-0.1, -2.5], TOPS)
     assert [o.text for o in records([tmp_path / "a.parquet", tmp_path / "b.json"])] == ["a", "b"]

