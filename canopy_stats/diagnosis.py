@@ -71,11 +71,11 @@ def suspect(texts: Sequence[Text], dresses: Mapping[str, Sequence[Sequence[int]]
     scored = [(dress, c, v) for dress, prompts in given.items()
               for c, v in under_all(_blocks(texts, prompts, logits), heat, filters).items()]
     base = next((float(v.logprob.sum()) for dress, c, v in scored if not dress and c == claim), -np.inf)
-    dress, candidate, _ = max(scored, key=lambda s: _score(*s, claim))
+    dress, candidate, _ = max(scored, key=lambda s: _score(s[0], s[1], s[2], claim))
     fine = [candidate.temperature * share for share in _FINE]
     nearby = under_all(_blocks(texts, given[dress], logits), [*fine, policy.temperature],
                        [{candidate.name: candidate.value} if candidate.name else {}])
-    candidate, values = max(nearby.items(), key=lambda found: _score(dress, *found, claim))
+    candidate, values = max(nearby.items(), key=lambda found: _score(dress, found[0], found[1], claim))
     total = float(values.logprob.sum())
     return Suspicion(candidate, dress, total - base, misfit(values), tuple(_changes(dress, candidate, claim)))
 

@@ -1,6 +1,7 @@
 """The store: what is written is read back, whatever happened in between."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from canopy_stats.schema import ROLLOUT_COLUMNS, STEP_COLUMNS, STEP_TERMS, Sampl
 from canopy_stats.store import RunWriter, ShardTables, plan
 from canopy_stats.store.content import WrongRows
 from canopy_stats.store.identity import differences as config_differences
+from canopy_stats.store.kept import Kept
 from canopy_stats.store.shard_files import content_now
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
@@ -110,35 +112,6 @@ def test_content_hash_ignores_time_and_sees_values(run, tmp_path, config):
     assert write_run(tmp_path / "lie", PROMPTS, config, FakeEngine(drawn_at=2.0)).content_hash != run.content_hash
     other = make_config(PROMPTS, seed=2)
     assert write_run(tmp_path / "seed", PROMPTS, other).content_hash != run.content_hash
-
-
-@given(n_prompts=st.integers(1, 60), n_rollouts=st.integers(2, 200))
-def test_blocks_cover_every_rollout_once(n_prompts, n_rollouts):
-    plans = list(plan.blocks(n_prompts, n_rollouts))
-    held = [(shard.prompts[i], r) for shard in plans for i, r in shard.pairs]
-    assert sorted(held) == [(p, r) for p in range(n_prompts) for r in range(n_rollouts)]
-    assert all(len(shard.pairs) <= 256 for shard in plans)
-
-
-@given(st.data())
-def test_missing_and_stored_make_the_whole_rectangle(data):
-    """Whatever was stored before, drawing what is missing leaves every rollout once."""
-    prompts = [f"{i:064x}" for i in range(data.draw(st.integers(1, 20)))]
-    n, old_prompts = data.draw(st.integers(2, 80)), data.draw(st.integers(0, 20))
-    old_n, whole = data.draw(st.integers(1, n)), data.draw(st.booleans())
-    before = plan.blocks(min(old_prompts, len(prompts)), old_n)
-    entries = {i: entry(i, prompts, block) for i, block in enumerate(before)}
-    kept = {i: e for i, e in entries.items() if data.draw(st.booleans())}
-    for shard in plan.missing(prompts, n, kept.values(), whole=whole):
-        for number in shard.replaces:
-            del kept[number]
-        kept[max(kept, default=-1) + 1000] = entry(max(kept, default=-1) + 1000, prompts, shard)
-    assert plan.covers(kept.values(), prompts, n) and plan.strangers(kept.values(), prompts, n) == []
-
-
-def entry(number, prompts, shard):
-    return {"number": number, "prompts": [prompts[i] for i in shard.prompts],
-            "span": [shard.rollouts.start, shard.rollouts.stop]}
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=8), st.integers(0, 4))
@@ -560,3 +533,26 @@ def test_a_large_run_is_written_and_read_by_parts(tmp_path):
     found = bench(Size(24, 40, 8), tmp_path / "run", said.append)
     assert found.keys() == STEPS.keys() and len(said) == 1 + len(STEPS) and "960 rollouts" in said[0]
     assert found["open, again"][2] < found["open, first time"][2]
+
+
+# --- tables by what they were made by ---------------------------------------------------------------------------
+
+
+def test_tables_of_a_kind_lie_side_by_side(run):
+    first, second = (Kept(run, "lengths", {"cap": cap}, "made_by") for cap in (1, 2))
+    first.write(TABLE, "lengths")
+    assert first.read().equals(TABLE) and second.read() is None
+    assert Kept(run, "lengths", {"cap": 1}, "asked").read() is None  # another note, another maker
+    assert run.read_table(first.name)[1]["made_by"] == {"cap": 1}
+    expected = hashlib.sha256(b'{"cap": 1}').hexdigest()[:12]
+    assert first.name == f"lengths-{expected}"
+
+
+def test_a_full_disk_costs_a_warning_and_no_result(run, monkeypatch):
+    def full(*given):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(run), "write_table", full)
+    with pytest.warns(UserWarning, match="The lengths could not be kept in the run's folder .No space left") as told:
+        (lambda: Kept(run, "lengths", {}, "made_by").write(TABLE, "lengths"))()
+    assert told[0].filename == __file__

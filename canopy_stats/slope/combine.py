@@ -59,7 +59,7 @@ def combine(values: Array, sampling: Array, grid: CellGrid, weights: Array | Non
     if weights is None:
         weights = inverse.sum(axis=0) / inverse.sum()
     variance = float(weights @ total @ weights)
-    df = max(_satterthwaite(weights, total, inverse, patterns), grid.least_df)
+    df = max(_satterthwaite(weights, total, patterns), grid.least_df)
     spread = dict(zip(grid.sources, map(float, np.sqrt(variances)), strict=True))
     return Combined(float(weights @ values), float(np.sqrt(variance)), df, weights, spread)
 
@@ -105,7 +105,7 @@ def _projector(total: Array) -> tuple[Array, float]:
     return inverse - np.outer(column, column) / weight, float(np.linalg.slogdet(total)[1] + np.log(weight))
 
 
-def _satterthwaite(weights: Array, total: Array, inverse: Array, patterns: Sequence[Array]) -> float:
+def _satterthwaite(weights: Array, total: Array, patterns: Sequence[Array]) -> float:
     """2 Var^2 / Var(Var), with the expected information of the variances."""
     if len(weights) < 2:
         return 0.0

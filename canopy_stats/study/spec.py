@@ -213,6 +213,11 @@ class Study(Record):
         """The embedder of the panel."""
         return self.embedders[0]
 
+    @property
+    def asked_judge(self) -> Judge | None:
+        """The judge, unless it is optional and not at hand."""
+        return self.judge if self.judge is not None and self.judge.at_hand else None
+
     @cached_property
     def runs(self) -> dict[str, PlannedRun]:
         """Every run by its name; a checkpoint's tasks follow each other."""

@@ -87,6 +87,36 @@ def test_a_filter_never_removes_the_likeliest_token():
         assert law(p, top_k=1, top_p=1e-6, min_p=1.0).argmax() == p.argmax()
 
 
+def test_rows_that_need_more_looks_than_others_are_each_filtered_as_alone():
+    """700 tokens: one row reaches top-p within the first 64, one within 512, two only in the whole vocabulary."""
+    rng = np.random.default_rng(3)
+    rows = np.stack([rng.dirichlet(np.full(700, a)) for a in (0.01, 0.5, 50.0, 0.01, 200.0)]) + 1e-12
+    rows /= rows.sum(axis=1, keepdims=True)
+    z = torch.empty(5, 700)
+    scaled(torch.tensor(rows).log().float(), 1.0, out=z)
+    weights = z.exp()
+    apply_filters(z, weights, SamplingPolicy(top_p=0.9), torch.empty_like(z))
+    expected = [by_definition(row, top_p=0.9) for row in rows]
+    assert [np.sum(row > 0) for row in expected] == [(w > 0).sum().item() for w in weights]
+    assert np.sum(expected[0] > 0) < 64 < np.sum(expected[1] > 0) < 512 < np.sum(expected[2] > 0)
+    np.testing.assert_allclose(weights / weights.sum(dim=1, keepdim=True), expected, atol=1e-6)
+
+
+def test_top_p_of_one_keeps_what_rounding_does_not_see():
+    p = np.array([0.5, 0.5 - 1e-25, 1e-25, 1e-30])
+    assert (law(p, top_p=1.0) > 0).sum() == 4 and (law(p, top_p=1.0, top_k=3) > 0).sum() == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_logits_of_any_type_are_scaled_in_single_precision(dtype):
+    logits = torch.tensor([[30.25, -7.5, 0.0078125, -torch.inf, -3000.0]]).to(dtype)
+    z = torch.empty(1, 5)
+    top = scaled(logits, 0.7, out=z)
+    wide = logits.double().numpy()
+    np.testing.assert_allclose(z, np.maximum((wide - wide.max()) / 0.7, -200), rtol=1e-6)
+    assert top.item() == 30.25 and z.dtype == torch.float32
+
+
 @pytest.mark.parametrize("values", [
     {"temperature": 0}, {"temperature": -1}, {"temperature": float("inf")}, {"temperature": float("nan")},
     {"top_k": 0}, {"top_k": 2.5}, {"top_k": True}, {"top_p": 0}, {"top_p": 1.5}, {"min_p": -0.1}, {"min_p": 1.1},

@@ -12,7 +12,7 @@ from canopy_stats.generation.ending import Endings
 from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.processors import Past, padded
 from canopy_stats.generation.randomness import rollout_key
-from canopy_stats.generation.terms import Draws, step_terms
+from canopy_stats.generation.terms import Draws, Law, bad_logits, step_terms
 from canopy_stats.schema import STEP_TERMS, RunKey, SamplingPolicy
 
 RUN = RunKey(0, "f", "v")
@@ -105,6 +105,45 @@ def test_bfloat16_logits_are_reduced_in_float32():
     tokens, got = step_terms(x, SamplingPolicy(), ENDS, draws=draws(4))
     want = law_terms(x.float().numpy(), tokens.numpy(), ENDS.tolist(), SamplingPolicy())
     np.testing.assert_allclose(got[:, 0], want.steps["entropy"], atol=5e-6)
+
+
+def test_probability_of_stopping_is_that_of_the_ends_and_of_each_rows_own_tokens():
+    """Token 0 may complete a stop string too; -1 stands for none."""
+    weights = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    law = Law.of(weights.log(), weights)
+    completing = torch.tensor([[0, 2], [0, -1], [-1, -1]])
+    got = law.stopping(weights, torch.tensor([3]), completing)
+    torch.testing.assert_close(got, torch.tensor([0.8, 0.5, 0.25]))
+    torch.testing.assert_close(law.stopping(weights, torch.tensor([1, 3]), None), torch.tensor([0.6, 0.4, 0.5]))
+
+
+def test_variance_of_the_surprisal_by_hand():
+    """Of minus log p: sum p (log p)^2 - (sum p log p)^2; entropy and log-probability beside it."""
+    p = np.array([0.5, 0.25, 0.125, 0.125])
+    _, got = step_terms(torch.tensor(np.log(p)[None], dtype=torch.float32), SamplingPolicy(), torch.tensor([0]),
+                        tokens=torch.tensor([2]))
+    entropy = -np.sum(p * np.log(p))
+    expected = {"entropy": entropy, "surprisal_variance": np.sum(p * np.log(p) ** 2) - entropy**2,
+                "logprob": np.log(0.125), "stop_probability": 0.5, "kept_mass": 1.0}
+    for name, value in expected.items():
+        assert got[0, STEP_TERMS.index(name)].item() == pytest.approx(value, abs=1e-6)
+
+
+def test_broken_logits_are_told_with_what_may_mend_them():
+    def said(dtype, step=3, **law):
+        return str(bad_logits("p1", step, dtype, SamplingPolicy(**law)))
+
+    assert said(torch.float16) == (
+        "The model's logits are not numbers (NaN or infinite) at step 3 of prompt 'p1', in float16; float16 overflows "
+        "above 65,504: load the model with dtype='bfloat16' or 'float32'.")
+    assert said(torch.bfloat16).endswith("in bfloat16; try dtype='float32'; if it stays, the checkpoint's weights are "
+                                         "damaged.")
+    whole = "the checkpoint's weights are damaged, or the model does not suit this version of transformers."
+    assert said(torch.float32).endswith(f"in float32; {whole}")
+    barred = "or min_new_tokens and suppress_tokens leave no token that the model can draw; else "
+    assert said(torch.float32, suppress_tokens=(1,)).endswith(f"; {barred}{whole}")
+    assert said(torch.float32, min_new_tokens=4).endswith(f"; {barred}{whole}")
+    assert said(torch.float32, min_new_tokens=3).endswith(f"in float32; {whole}")
 
 
 @pytest.mark.parametrize("policy", [SamplingPolicy(), SamplingPolicy(top_k=30), SamplingPolicy(top_p=0.8)],

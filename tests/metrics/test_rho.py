@@ -1,10 +1,5 @@
 """rho(N, r) of a run: raw as measured, no excess where position is all there is, effects of length kept."""
 
-import importlib.util
-import json
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,12 +8,9 @@ from markov_runs import store_run
 import canopy_stats as cs
 from canopy_stats.metrics import measure, pool
 from canopy_stats.metrics.association import RHOS
-from canopy_stats.metrics.rho import QUANTITIES, pool_quantities, prompt_coefficients, rho
+from canopy_stats.metrics.rho import QUANTITIES, _interval, _pooled_table, pool_quantities, rho
 from canopy_stats.schema import UserError
 from canopy_stats.slope import rollout_law as laws
-
-ANALYSIS = Path(__file__).parents[2] / "analysis"
-SIZES, SMALL = ("20 x 50", "100 x 24"), {"20 x 50": (20, 50)}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +21,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(run):
     return rho(run, n_boot=60, seed=1)
-
-
-@pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("rho_null", ANALYSIS / "rho_null.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["rho_null"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def estimate(result, quantity):
@@ -147,44 +130,44 @@ def test_bad_options_are_named(run, options):
         rho(run, **options)
 
 
-# ------------------------------------------------------------------------------------------------------- the study
+def test_prompts_of_whole_samples_are_named_up_to_five():
+    law = laws.RolloutLaw(laws.geometric(20), laws.flat())
+    steps = laws.simulate_rollouts(law, 8, 6, np.random.default_rng(3)).steps
+    two = steps["prompt_id"].isin(["0001", "0004"]) & steps["step"].ge(1)
+    assert rho(steps[~two], n_boot=0).notes == (
+        "2 of 8 prompts have no correlation, as their lengths or rates do not vary, and are left out: 0001, 0004.",)
+    most = steps["prompt_id"].ne("0000") & steps["step"].ge(1)
+    assert rho(steps[~most], n_boot=0).notes[0].endswith("left out: 0001, 0002, 0003, 0004, 0005, ....")
 
 
-@pytest.mark.parametrize("scenario", ["front-loaded, negative binomial", "boilerplate, geometric"])
-def test_position_alone_leaves_no_excess(study, scenario):
-    entry = next(iter(study.study({scenario: study.NULL[scenario]}, 6, 1, SMALL).values()))
-    for k in RHOS:
-        error = entry["excess"][k]["se"]
-        assert abs(entry["raw"][k]["mean"]) > 0.4
-        assert abs(entry["excess"][k]["mean"]) < 0.03 + 4 * error < 0.15
-        assert abs(entry["plug-in"][k]["mean"]) > 0.04  # the null without a model is wrong here
+def test_the_first_broken_rollout_is_named():
+    steps = pd.DataFrame({"prompt_id": list("aaabbb"), "rollout": [0, 0, 1, 3, 3, 4], "step": [0, 1, 0, 0, 2, 1],
+                          "entropy": 1.0})
+    with pytest.raises(UserError, match=r"^The steps of prompt b, rollout 3 are not 0, 1, 2, \.\.\. once each: give "
+                                        r"all steps of one run, and one run at a time\.$"):
+        rho(steps)
 
 
-@pytest.mark.parametrize("shape", ["flat", "front-loaded", "boilerplate"])
-def test_an_effect_of_length_stays(study, shape):
-    name = f"{shape}, effect +0.6"
-    entry = study.study({name: study.EFFECT[name]}, 6, 1, SMALL)[f"{name} | 20 x 50"]
-    kept = study.retention(entry, shape == "flat")
-    assert all(0.88 < kept["adjusted / oracle"][k] < 1.1 for k in RHOS)
-    assert all(entry["adjusted"][k]["mean"] > 0.2 for k in RHOS)
-    if shape == "flat":
-        assert min(kept["excess / raw"].values()) > 0.9
+def test_nothing_to_pool_is_nan():
+    pooled = pool_quantities(np.full((2, 3, 3), np.nan), np.array([5.0, 6.0]))
+    assert pooled.shape == (4, 3) and np.isnan(pooled).all()
+    values = np.full((2, 3, 3), 0.5)
+    assert np.isnan(pool_quantities(values, np.array([3.0, 3.0]))[:, :2]).all()  # Fisher's weights M - 3 are zero
+    np.testing.assert_allclose(pool_quantities(values, np.array([3.0, 3.0]))[[0, 2, 3], 2], 0.5)
 
 
-def test_stored_results_of_the_study_keep_the_promise():
-    results = json.loads((ANALYSIS / "results" / "rho_null.json").read_text())
-    assert results["seeds"] >= 50
-    for size in SIZES:
-        assert max(filter(None, results["worst_null"][size]["excess"].values())) <= 0.03
-    for name, kept in results["retention"].items():
-        if name.endswith(SIZES):
-            assert min(kept["adjusted / oracle"].values()) >= 0.9, name
-            assert name.startswith("flat") is ("excess / raw" in kept)
-            assert min(kept.get("excess / raw", {"": 1}).values()) >= 0.9, name
+def test_intervals_are_percentiles_moved_to_the_estimate():
+    replicates = np.array([np.nan, *np.arange(101.0)])
+    assert _interval(60.0, replicates, 0.9) == pytest.approx((np.arange(101.0).std(ddof=1), 15.0, 105.0))
+    assert np.isnan(_interval(60.0, np.array([1.0, np.nan]), 0.9)).all()
 
 
-def test_prompt_coefficients_of_one_prompt_take_plain_arrays(study):
-    drawn = laws.simulate_rollouts(study.NULL["boilerplate, geometric"], 1, 30, np.random.default_rng(0))
-    steps, _ = study.prompts_of(drawn)[0]
-    found = prompt_coefficients(steps)
-    assert found.raw.shape == found.excess.shape == found.adjusted.shape == (1, 3)
+def test_intervals_of_correlations_end_at_one():
+    """Raw and adjusted are correlations; what is not one (position, excess) may reach beyond."""
+    rng = np.random.default_rng(0)
+    values = np.stack([np.full((4, 3), r) for r in (0.97, 0.5, -0.97)], axis=1)
+    replicates = np.concatenate([pool_quantities(values, np.full(4, 20.0))[None] + rng.normal(0, 0.4, (300, 1, 1))])
+    table = _pooled_table(values, np.full(4, 20.0), replicates, 0.95).set_index(["quantity", "coefficient"])
+    assert list(table.loc["raw", "high"]) == [1.0] * 3 and list(table.loc["adjusted", "low"]) == [-1.0] * 3
+    assert (table.loc["raw", "low"] > 0).all() and (table.loc["adjusted", "high"] < 0).all()
+    assert (table.loc["excess", "high"] > 1).all() and list(table["prompts"].unique()) == [4]

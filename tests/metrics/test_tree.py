@@ -53,6 +53,11 @@ def test_values_by_hand():
     assert (out["rho_pearson"], out["rho_spearman"], out["rho_kendall"]) == pytest.approx((0.5, 0.5, 1 / 3))
 
 
+def test_single_precision_is_summed_in_double():
+    out = tree_metrics(np.float32([2**20, 2**20]), np.float32([2**24, 1]))
+    assert out["CE"] == (2**24 + 1) / 2
+
+
 @pytest.mark.parametrize("m", [5, 60, 700])
 def test_coefficients_agree_with_scipy_also_with_ties(m):
     rng = np.random.default_rng(m)
@@ -80,11 +85,14 @@ def test_without_variance_all_three_correlations_are_nan(length, entropy):
 
 
 @pytest.mark.parametrize("length, entropy, message", [
-    ([1, 2], [1.0], r"length has shape \(2,\) and entropy_sum \(1,\); give two arrays"),
+    ([1, 2], [1.0], r"^length has shape \(2,\) and entropy_sum \(1,\); give two arrays of one shape \(M,\), one value "
+                    r"per rollout of a single prompt\.$"),
     ([], [], "one value per rollout"),
     ([[1, 2]], [[1.0, 2.0]], "one value per rollout"),
-    ([1, 0], [1.0, 1.0], r"length cannot be used at 1 rollout\(s\), position 1"),
-    ([1, 2], [np.nan, 1.0], r"entropy_sum cannot be used at 1 rollout\(s\), position 0"),
+    ([1, *7 * [0]], [1.0] * 8, r"^length cannot be used at 7 rollout\(s\), position 1, 2, 3, 4, 5: each rollout draws "
+                               r"at least one token\. Look for failed or unfinished rollouts there\.$"),
+    ([1, 2], [np.nan, 1.0], r"^entropy_sum cannot be used at 1 rollout\(s\), position 0: entropy sums are finite"),
+    ([np.inf, 2], [1.0, 1.0], r"length cannot be used .* position 0"),
     ([1, 2], [-1.0, 1.0], "finite and not negative"),
 ])
 def test_bad_input_is_named(length, entropy, message):

@@ -106,6 +106,20 @@ def test_rows_of_the_inverse(formula, problem):
             np.testing.assert_allclose(ours[i], (h @ a)[place[i]], atol=1e-10)
 
 
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_sums_by_group_and_contributions_of_effects_to_rows(formula, problem):
+    """Z'v for one and for several right sides, and Z b."""
+    factors = problem(formula)[0].factors
+    rng = np.random.default_rng(1)
+    for f in factors:
+        z, v, b = dense_columns(f, np.eye(len(f.terms))), rng.normal(size=(80, 2)), rng.normal(
+            size=(len(f.levels), len(f.terms)))
+        np.testing.assert_allclose(blocks.sum_by_group(f, v), (z.T @ v).reshape(*b.shape, 2), atol=1e-12)
+        np.testing.assert_allclose(blocks.sum_by_group(f, v[:, 0]), (z.T @ v[:, 0]).reshape(b.shape), atol=1e-12)
+        np.testing.assert_allclose(blocks.rows_of(f, b), z @ b.ravel(), atol=1e-12)
+        assert blocks.sum_by_group(f, v[:, :0]).shape == (*b.shape, 0)
+
+
 def test_indefinite_is_reported():
     assert blocks.factorise(blocks.Blocks(-np.ones((2, 1, 1)), None, np.zeros((0, 0)))) is None
 

@@ -217,6 +217,120 @@ def test_refusals(name, y, words):
     assert any(words in text for text in said)
 
 
+@pytest.mark.parametrize(("name", "y", "refused"), [
+    ("beta", [0.2, 1.0, 0.0, 0.5], [0, 1, 1, 0]), ("beta", [-0.1, 0.1, 1.1, 0.5], [1, 0, 1, 0]),
+    ("ordbeta", [0.0, 1.0, 1.2, 0.5], [0, 0, 1, 0]), ("poisson", [0.0, 1.0, 2.5, -1.0], [0, 0, 1, 1]),
+    ("cumulative", [1.0, 2.0, 2.5, 3.0], [0, 0, 1, 0]),
+])
+def test_the_rows_that_are_refused_are_named_and_no_others(name, y, refused):
+    y = np.array(y)
+    family = get_family(name).for_response(y)
+    found = np.any([mask for mask, _ in family.refuse(y, np.ones(4)) if not mask.all()], axis=0)
+    np.testing.assert_array_equal(found, np.array(refused, dtype=bool))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_family_draws_it_takes(name):
+    family, (eta, rest) = made(name), point(name, get_family(name).link, np.random.default_rng(6), 400)
+    y = family.draw(eta, rest, np.random.default_rng(7))
+    assert not any(mask.any() for mask, _ in family.refuse(y, rest.trials))
+    assert family.link == next(iter(LINKS[name])) and family.name == name
+
+
+def test_categories_that_the_model_does_not_know_or_that_are_missing_are_named():
+    family = get_family("cumulative").for_response(np.array([1.0, 2.0, 4.0, 7.0]))
+    said = [(mask.tolist(), text) for mask, text in family.refuse(np.array([1.0, 3.0, 2.0]), np.ones(3)) if mask.any()]
+    assert said == [
+        ([False, True, False], "{name} has categories in {rows} that the model does not know. Mend these rows."),
+        ([True] * 3, "{name} has nothing in category 4, 7, so its thresholds are not defined.")]
+    many = np.arange(60.0)
+    assert any("60 different values" in text for mask, text in get_family("cumulative").for_response(many).refuse(
+        many, np.ones(60)) if mask.all())
+
+
+# --- starting values ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "link"),
+                         [(name, link) for name in ("beta", "poisson", "nbinom1", "nbinom2") for link in LINKS[name]])
+def test_the_predictor_starts_at_the_response(name, link):
+    """Its mean there is the response itself; a count of zero is taken for one half."""
+    family = get_family(name, link)
+    y = np.array([0.1, 0.4, 0.9]) if name == "beta" else np.array([0.0, 1.0, 2.0, 9.0])
+    mean = family.mean(family.start(y, np.ones(len(y))), others(len(y)))
+    np.testing.assert_allclose(mean, y if name == "beta" else [0.5, 1.0, 2.0, 9.0], rtol=1e-10)
+
+
+def test_rows_at_the_edges_tell_nothing_of_the_mean_between():
+    start = get_family("ordbeta").start(np.array([0.0, 0.2, 1.0]), np.ones(3))
+    np.testing.assert_allclose(start, [np.nan, special.logit(0.2), np.nan])
+
+
+def test_dispersion_starts_at_the_moments():
+    """Mean 2 and variance 4: nbinom1's phi is 4/2 - 1, nbinom2's 2^2 / (4 - 2). A beta's variance on the logit scale is
+    1 / (mu (1 - mu) (1 + phi)) by the delta method. Each is kept within what a search can start from."""
+    two = np.array([0.0, 4.0] * 50)
+    flat, wild = np.full(100, 3.0), np.array([0.0] * 99 + [1e6])
+    for name, expected in (("nbinom1", (1.0, 0.1, 100.0)), ("nbinom2", (2.0, 100.0, 0.1))):
+        start = get_family(name).start_kappa
+        found = [np.exp(start(y, np.ones(100), np.zeros(100))) for y in (two, flat, wild)]
+        np.testing.assert_allclose(found, expected)
+    y, residual = np.array([0.3, 0.5]), np.array([-0.5, 0.5])
+    for name in ("beta", "ordbeta"):
+        start = get_family(name).start_kappa
+        assert np.exp(start(y, np.ones(2), residual)) == pytest.approx(1 / (0.25 * 0.4 * 0.6) - 1)
+        assert np.exp(start(y, np.ones(2), 100 * residual)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("zeros", "ones"), [(20, 10), (20, 0), (0, 10), (0, 0)])
+def test_thresholds_of_ordered_beta_start_at_the_observed_shares(zeros, ones):
+    """P(0) = expit(c1 - eta), P(1) = expit(eta - c2); without zeros or ones that cutpoint is infinite."""
+    y = np.concatenate([np.zeros(zeros), np.ones(ones), np.full(200 - zeros - ones, 0.4)])
+    family = get_family("ordbeta").for_response(y)
+    cuts, eta = family.cuts, np.full(200, 0.3)
+    assert family.facts == (zeros > 0, ones > 0) and len(cuts.parameters) == (zeros > 0) + (ones > 0)
+    start = cuts.start(y, eta)
+    low, high = cuts.points(start)
+    assert (special.expit(low - 0.3), special.expit(0.3 - high)) == pytest.approx((zeros / 200, ones / 200))
+    rest = others(200, cut=start)
+    assert family.cdf(np.zeros(200), eta, rest)[1][0] == pytest.approx(zeros / 200)
+    assert family.cdf(np.ones(200), eta, rest)[0][0] == pytest.approx(1 - ones / 200)
+    jacobian = cuts.jacobian(start)
+    assert jacobian.shape == (2, len(start))
+    for j, step in enumerate(1e-6 * np.eye(len(start))):
+        ends = cuts.points(start + step), cuts.points(start - step)
+        slope = [(a - b) / 2e-6 if np.isfinite(a) else 0.0 for a, b in zip(*ends, strict=True)]
+        np.testing.assert_allclose(jacobian[:, j], slope, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(family.bind(y, rest)(eta, 2).value[: zeros + ones],
+                               np.log([zeros / 200] * zeros + [ones / 200] * ones))
+
+
+@pytest.mark.parametrize("link", LINKS["cumulative"])
+def test_thresholds_of_categories_start_at_the_observed_shares(link):
+    y = np.repeat([1.0, 2.0, 4.0], [20, 50, 30])
+    family = get_family("cumulative", link).for_response(y, ("low", "mid", "high"))
+    eta = np.full(100, 0.7)
+    table = family.probabilities(eta, others(100, cut=family.cuts.start(y, eta)))
+    np.testing.assert_allclose(table[0], [0.2, 0.5, 0.3])
+    assert family.cuts.names == ("low|mid", "mid|high") and family.labels == ("low", "mid", "high")
+    assert family.cuts.parameters == ("threshold low|mid", "log gap before mid|high")
+    assert get_family("cumulative", link).for_response(y).labels == ("1", "2", "4")
+    # One of 20,000 rows, and none: kept away from infinity, and apart.
+    rare = family.cuts.points(family.cuts.start(np.array([1.0] + 19_999 * [4.0]), np.zeros(20_000)))
+    assert np.isfinite(rare).all() and rare[1] - rare[0] == pytest.approx(1e-3)
+
+
+def test_beyond_its_range_of_dispersion_a_family_is_its_limit():
+    """Negative binomial counts vary as Poisson ones there, which the fit then says."""
+    for name in ("nbinom1", "nbinom2"):
+        family = get_family(name)
+        (edge,) = (end for end in family.kappa_range if np.isfinite(end))
+        eta = np.array([0.5])
+        assert family.variance(eta, others(1, kappa=np.array([edge])))[0] == pytest.approx(np.exp(0.5), rel=1e-4)
+        assert family.eta_range == (-12.0, np.inf) and get_family(name, "identity").eta_range == (-np.inf, np.inf)
+        assert family.counts and get_family(name, "identity").unit(np.zeros(2), np.array([1.0, 5.0])) == 2.0
+
+
 def test_what_a_family_lacks_is_refused():
     for name in FAMILIES:
         with pytest.raises(UserError, match="has no link 'cauchit'"):

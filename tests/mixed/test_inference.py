@@ -1,4 +1,4 @@
-"""Comparisons, profiles, bootstraps, slopes, variance shares and residuals."""
+"""Comparisons, bootstraps, slopes, variance shares and residuals."""
 
 import mixedlm
 import numpy as np
@@ -12,7 +12,6 @@ from canopy_stats.mixed import (
     glmm,
     lmm,
     means,
-    profile,
     quantile_residuals,
     ratio,
     slopes,
@@ -62,72 +61,6 @@ def test_anova_keeps_reml_for_random_parts(sleep):
 def test_anova_refuses_what_cannot_be_compared(sleep, beta):
     with pytest.raises(UserError, match="different responses"):
         anova(sleep, beta)
-
-
-def test_profile_of_the_linear_model_is_lme4s(sleep):
-    """R: confint(lmer(Reaction ~ Days + (1 + Days|Subject), sleepstudy))."""
-    table = profile(sleep, ["Intercept", "Days", "random Intercept | Subject"]).set_index("term")
-    expected = {"Intercept": (237.6807, 265.1295), "Days": (7.3587, 13.5759),
-                "random Intercept | Subject": (14.3815, 37.7160)}
-    for term, ends in expected.items():
-        assert tuple(table.loc[term, ["conf_low", "conf_high"]]) == pytest.approx(ends, rel=1e-4)
-
-
-def test_standard_deviations_and_correlations_are_profiled_as_such(sleep):
-    """R: confint(profile(lmer(Reaction ~ Days + (Days|Subject), sleepstudy))): .sig01, .sig02, .sig03."""
-    expected = {"sd Intercept | Subject": (14.381, 37.716), "cor Intercept, Days | Subject": (-0.482, 0.685),
-                "sd Days | Subject": (3.801, 8.753)}
-    table = profile(sleep, list(expected)).set_index("term")
-    for term, ends in expected.items():
-        assert tuple(table.loc[term, ["conf_low", "conf_high"]]) == pytest.approx(ends, abs=6e-4)
-    ml = sleep.by_likelihood().varcorr()["sd_or_corr"]
-    np.testing.assert_allclose(table["estimate"], [ml[0], ml[2], ml[1]], rtol=1e-4)
-
-
-def test_profile_beside_a_variance_of_zero():
-    """lme4's Dyestuff2, where the variance is zero at the maximum but not along the profile of the mean.
-
-    R: confint(lmer(Yield ~ 1 + (1|Batch), Dyestuff2, REML = FALSE)).
-    """
-    y = [7.2980, 3.8460, 2.4340, 9.5660, 7.9900, 5.2200, 6.5560, 0.6080, 11.7880, -0.8920, 0.1100, 10.3860, 13.4340,
-         5.5100, 8.1660, 2.2120, 4.8520, 7.0920, 9.2880, 4.9800, 0.2820, 9.0140, 4.4580, 9.4460, 7.1980, 1.7220, 4.7820,
-         8.1060, 0.7580, 3.7580]
-    fit = lmm("y ~ 1 + (1|b)", pd.DataFrame({"y": y, "b": np.arange(30) // 5}))
-    row = profile(fit).iloc[0]
-    assert (row["conf_low"], row["conf_high"]) == pytest.approx((4.3128, 7.0184), abs=1e-4)
-    assert profile(fit, ["sd Intercept | b"]).iloc[0]["conf_low"] == 0
-
-
-def test_profile_of_a_third_random_column():
-    """The order in which random columns are written changes neither their deviations' nor their correlations' ends."""
-    rng = np.random.default_rng(4)
-    g = np.repeat(np.arange(25), 12)
-    x, z = rng.normal(size=(2, 300))
-    b = rng.normal(size=(25, 3)) @ np.array([[0.8, 0.3, 0.2], [0, 0.6, -0.2], [0, 0, 0.5]])
-    frame = pd.DataFrame({"y": b[g, 0] + b[g, 1] * x + b[g, 2] * z + rng.normal(size=300), "x": x, "z": z, "g": g})
-    first = profile(lmm("y ~ x + z + (1 + x + z|g)", frame), ["sd z | g", "cor x, z | g"])
-    second = profile(lmm("y ~ x + z + (1 + z + x|g)", frame), ["sd z | g", "cor z, x | g"])
-    for name in ("estimate", "conf_low", "conf_high"):
-        np.testing.assert_allclose(first[name], second[name], rtol=1e-3)
-
-
-def test_profile_ends_are_where_the_test_just_rejects(beta, data):
-    row = profile(beta, ["x:f[T.b]"]).iloc[0]
-    for end in (row["conf_low"], row["conf_high"]):
-        fixed = glmm("y ~ x + f + (1|g)", data.assign(o=end * data["x"] * (data["f"] == "b")), offset="o")
-        assert 2 * (beta.llf - fixed.llf) == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-3)
-    assert row["wald_low"] == pytest.approx(beta.conf_int().loc["x:f[T.b]", "conf_low"], rel=1e-4)
-
-
-def test_profile_of_a_small_variance_starts_at_zero(data):
-    flat = data.assign(g=np.tile(np.arange(30), 6))
-    row = profile(glmm("y ~ x*f + (1|g)", flat), ["random Intercept | g"]).iloc[0]
-    assert row["conf_low"] == 0 and row["conf_high"] > 0
-
-
-def test_profile_of_unknown_terms(beta):
-    with pytest.raises(UserError, match="Cannot profile z; the parameters are: Intercept, "):
-        profile(beta, ["z"])
 
 
 def test_bootstrap_is_the_same_for_any_number_of_workers(beta):

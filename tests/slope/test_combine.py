@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canopy_stats.slope.combine import CellGrid, combine
+from canopy_stats.slope.combine import CellGrid, average, combine
 
 FAMILIES, TASKS = 5, 4
 FAMILY, TASK = np.repeat(np.arange(FAMILIES), TASKS), np.tile(np.arange(TASKS), FAMILIES)
@@ -30,10 +30,10 @@ def test_balanced_layout_is_the_two_way_analysis_of_variance():
         between_families**2 / (FAMILIES - 1) + between_tasks**2 / (TASKS - 1)
         + rest**2 / ((FAMILIES - 1) * (TASKS - 1)))
     assert found.value == pytest.approx(table.mean(), abs=1e-6)
-    assert found.se == pytest.approx(np.sqrt(variance), rel=1e-3)
-    assert found.df == pytest.approx(max(df, TASKS - 1), rel=1e-2)
-    assert found.spread["family"] == pytest.approx(np.sqrt((between_families - rest) / TASKS), rel=1e-3)
-    assert found.spread["task"] == pytest.approx(np.sqrt((between_tasks - rest) / FAMILIES), rel=1e-3)
+    assert found.se == pytest.approx(np.sqrt(variance), rel=1e-6)
+    assert found.df == pytest.approx(max(df, TASKS - 1), rel=1e-5)
+    assert found.spread["family"] == pytest.approx(np.sqrt((between_families - rest) / TASKS), rel=1e-6)
+    assert found.spread["task"] == pytest.approx(np.sqrt((between_tasks - rest) / FAMILIES), rel=1e-6)
 
 
 def test_without_variation_the_sampling_covariance_decides():
@@ -51,9 +51,35 @@ def test_one_task_is_a_random_effects_meta_analysis():
     values, s2 = np.array([0.1, 0.5, 0.9, 0.2, 0.75]), 0.01
     found = combine(values, s2 * np.eye(5), CellGrid(np.arange(5), np.zeros(5, int)))
     assert list(found.spread) == ["cell"]
-    assert found.spread["cell"] == pytest.approx(np.sqrt(values.var(ddof=1) - s2), rel=1e-4)
-    assert found.se == pytest.approx(np.sqrt(values.var(ddof=1) / 5), rel=1e-4)
-    assert found.df == pytest.approx(4, rel=1e-3)
+    assert found.spread["cell"] == pytest.approx(np.sqrt(values.var(ddof=1) - s2), rel=1e-6)
+    assert found.se == pytest.approx(np.sqrt(values.var(ddof=1) / 5), rel=1e-6)
+    assert found.df == pytest.approx(4, rel=1e-6)
+
+
+def test_two_cells_by_hand():
+    """Their difference, of variance S = s1 + s2 + 2v, is all that tells of v: its estimate has variance S^2 / 2."""
+    s1, s2, gap = 0.25, 0.01, 0.8
+    values, sampling, grid = np.array([0.0, gap]), np.diag([s1, s2]), CellGrid(np.zeros(2, int), np.arange(2))
+    v = (gap**2 - s1 - s2) / 2
+    found = combine(values, sampling, grid)
+    np.testing.assert_allclose(found.weights, np.array([s2 + v, s1 + v]) / gap**2, rtol=1e-5)
+    assert found.spread == {"cell": pytest.approx(np.sqrt(v), rel=1e-6)}
+    first = combine(values, sampling, grid, np.array([1.0, 0.0]))
+    assert (first.value, first.se) == pytest.approx((0.0, np.sqrt(s1 + v)), rel=1e-6)
+    assert first.df == pytest.approx(4 * (s1 + v) ** 2 / gap**4, rel=1e-5)
+
+
+def test_one_cell_is_what_it_is():
+    found = combine(np.array([0.3]), np.array([[0.04]]), CellGrid(np.array([0]), np.array([0])))
+    assert (found.value, found.se, found.df, found.spread) == (0.3, pytest.approx(0.2), 1.0, {"cell": 0.0})
+
+
+def test_plain_average_of_these_cells():
+    sampling = np.array([[0.04, 0.01, 0.0], [0.01, 0.09, 0.0], [0.0, 0.0, 0.16]])
+    found = average(np.array([1.0, 2.0, 6.0]), sampling, 7.0)
+    assert (found.value, found.se) == pytest.approx((3.0, np.sqrt(0.31) / 3))
+    assert (found.df, found.spread) == (7.0, {})
+    np.testing.assert_allclose(found.weights, 1 / 3)
 
 
 def test_degrees_of_freedom_are_no_fewer_than_the_fewest_levels_leave():

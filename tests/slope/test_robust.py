@@ -7,9 +7,7 @@ from scipy import stats
 
 import canopy_stats as cs
 from canopy_stats.schema import UserError
-from canopy_stats.slope.cells import cell_slopes, fit_cells, with_terms
 from canopy_stats.slope.columns import with_columns
-from canopy_stats.slope.reliability import uncorrected
 from canopy_stats.slope.support import common_support
 
 LAW = cs.Scenario(prompts=40, difference=0.6, gap=1.0)
@@ -38,45 +36,41 @@ def test_finds_a_tripling(change):
     assert "rates and lengths that base and tuned share within a task and family" in change.estimand
 
 
+def test_the_cells_make_the_answer(change, panel):
+    """Weights of the difference sum to one and give all three slopes; errors, notes and tables come along."""
+    cells = change.cells
+    assert list(cells.columns) == ["task", "model_name", "rows", "base_slope", "base_std_error", "tuned_slope",
+                                   "tuned_std_error", "estimate", "std_error", "weight"]
+    assert cells["weight"].sum() == pytest.approx(1)
+    np.testing.assert_allclose(cells["tuned_slope"] - cells["base_slope"], cells["estimate"])
+    for name, column in (("base", "base_slope"), ("tuned", "tuned_slope"), ("difference", "estimate")):
+        assert getattr(change, name).estimate == pytest.approx(cells["weight"] @ cells[column])
+    assert (cells[["base_std_error", "tuned_std_error", "std_error"]] > 0).all(axis=None)
+    assert list(change.response) == ["base", "tuned", "difference"]
+    assert change.response["difference"].estimate == pytest.approx(
+        change.response["tuned"].estimate - change.response["base"].estimate)
+    assert 0 < change.response["tuned"].estimate < change.tuned.estimate / 4  # dmu/deta is at most a quarter
+    assert set(change.support["task"]) == set(panel["task"]) and change.calibration is None
+    assert change.claims["estimate"].iloc[0] == change.difference.estimate
+    assert list(change.left_out["name"]) == [*(f"family{k}" for k in range(3)), *(f"task{k}" for k in range(4))]
+    assert change.fit.nobs == len(panel) and change.panel is not None
+
+
+def test_a_rate_of_nothing_is_raised_and_told(panel, change):
+    """One rate far below the others': its logarithm would decide everything."""
+    low = panel.assign(R_bar=panel["R_bar"].where(panel.index != panel.index[5], 1e-9))
+    found = cs.slope_change(low, model="robust")
+    assert any(note.startswith("1 rate(s) below ") and note.endswith(" nats/token were raised to it.")
+               for note in found.notes)
+    assert not any("raised to it" in note for note in change.notes)
+    assert found.difference.estimate == pytest.approx(change.difference.estimate, abs=0.1)
+
+
 def test_a_shared_curve_is_no_difference_to_it():
     curved = panel_of(LAW.but(difference=0.0, curve="log", gap=2.0, prompts=100))
     assert cs.slope_change(curved).difference.pvalue < 1e-3
     robust = cs.slope_change(curved, model="robust")
     assert robust.difference.pvalue > 0.05 and "not shown to differ" in robust.verdict
-
-
-@pytest.fixture(scope="module")
-def joint(panel):
-    data = with_terms(uncorrected(with_columns(panel)).data, panel["R_bar"].mean(), panel["R_bar"].std())
-    return data, fit_cells(data)
-
-
-def test_cell_differences_are_coefficients_of_the_joint_model(panel, joint):
-    data, fit = joint
-    link, _ = cell_slopes(fit, data, panel["R_bar"].mean(), panel["R_bar"].std())
-    values, covariance = link.part("difference")
-    names = [f"cell[{task} / {family}]:x_tun" for task, family in
-             zip(link.names["task"], link.names["model_name"], strict=True)]
-    np.testing.assert_allclose(values, fit.params[names], atol=1e-6)
-    model = fit.cov_params().loc[names, names].to_numpy()
-    np.testing.assert_allclose(np.diag(covariance), np.diag(model), rtol=1e-4)
-    apart = np.not_equal.outer(link.names["task"].to_numpy(), link.names["task"].to_numpy())
-    np.testing.assert_allclose(covariance[apart], model[apart], rtol=1e-4, atol=1e-9)
-    assert (covariance - model).min() > -1e-6  # prompts as clusters raise what cells of a task share, never lower it
-
-
-def test_response_scale_is_the_derivative_of_predicted_means(panel, joint):
-    data, fit = joint
-    centre, scale, step = panel["R_bar"].mean(), panel["R_bar"].std(), 1e-3
-    _, response = cell_slopes(fit, data, centre, scale)
-    rows = data[(data["task"] == "task1") & (data["model_name"] == "family2")]
-    means = []
-    for move in (step, -step):
-        moved = rows.assign(R_cal=rows["R_cal"] + move * scale)
-        moved = with_terms(moved.assign(log_R=np.log(moved["R_cal"]), tun=1.0), centre, scale)
-        means.append(fit.predict(moved, mode="population").mean())
-    place = response.names.query("task == 'task1' and model_name == 'family2'").index[0]
-    assert response.part("tuned")[0][place] == pytest.approx((means[0] - means[1]) / (2 * step), rel=1e-4)
 
 
 def test_order_names_and_units_change_nothing(panel, change):
@@ -113,8 +107,12 @@ def test_lengths_are_matched_where_enough_rows_are():
 
 def test_rates_that_hardly_overlap_are_not_identified():
     found = cs.slope_change(panel_of(LAW.but(gap=3.6, prompts=100)), model="robust")
-    assert not found.identified and np.isnan(found.difference.estimate)
-    assert found.verdict.startswith("Not identified from common support") and found.support is not None
+    assert found.identified is False and found.model == "robust" and found.support is not None
+    for name in ("base", "tuned", "difference", "ratio"):
+        one = getattr(found, name)
+        assert np.isnan(one.estimate) and one.kind == "not modelled"
+    assert found.verdict.startswith("Not identified from common support")
+    assert found.estimand.startswith("Average derivative") and found.unit.startswith("log-odds")
 
 
 def far(panel, rows):
