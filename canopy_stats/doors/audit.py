@@ -299,7 +299,7 @@ def _judged(column: Column, laws: Mapping[str, Values], claim: SamplingPolicy) -
 def _surprise(meaning: Meaning, claimed: Meaning) -> int:
     """In how many respects a reading differs from the claimed one."""
     names = ("quantity", "law", "unit", "whole", "shift")
-    return sum(getattr(meaning, n) != getattr(claimed, n) for n in names) + meaning.law.count(",")
+    return int(sum(getattr(meaning, n) != getattr(claimed, n) for n in names)) + meaning.law.count(",")
 
 
 def _simplest(ordered: Sequence[Meaning], sizes: Mapping[Meaning, float], claimed: Meaning) -> Meaning:

@@ -122,11 +122,11 @@ def _whole(model: Any, texts: Sequence[Text]) -> torch.Tensor:
     first, last = (f(len(prompt) - 1 for prompt, _ in texts) for f in (min, max))
     keep = {"logits_to_keep": ids.shape[1] - first} if "logits_to_keep" in inspect.signature(
         model.forward).parameters else {}
-    logits = model(input_ids=ids, use_cache=False, **keep).logits[:, -(ids.shape[1] - first):]
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False, **keep).logits[:, -(ids.shape[1] - first):]
     if first == last:
         return logits
     longest = max(len(own) for _, own in texts)
-    moved = logits.new_zeros(len(texts), longest, logits.shape[2])
+    moved: torch.Tensor = logits.new_zeros(len(texts), longest, logits.shape[2])
     for i, (prompt, own) in enumerate(texts):
         start = len(prompt) - 1 - first
         moved[i, : len(own)] = logits[i, start:start + len(own)]

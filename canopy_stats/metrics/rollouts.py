@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,8 +58,9 @@ class RolloutTerms:
         """The terms of parts that share no prompt, one after the other."""
         offsets = np.cumsum([0, *(part.prompt.max() + 1 for part in parts[:-1])])
         prompt = np.concatenate([part.prompt + offset for part, offset in zip(parts, offsets, strict=True)])
-        rest = [np.concatenate([getattr(part, name) for part in parts]) for name in cls._arrays()[1:]]
-        return cls(prompt, *rest, known=parts[0].known)
+        rest: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts])
+                                for name in cls._arrays()[1:]}
+        return replace(parts[0], prompt=prompt, **rest)
 
     @classmethod
     def _arrays(cls) -> list[str]:
@@ -67,7 +68,8 @@ class RolloutTerms:
 
     def take(self, kept: NDArray[np.bool_]) -> RolloutTerms:
         """Only the rollouts where ``kept`` (R,) holds, at least one of each prompt."""
-        return RolloutTerms(*(getattr(self, name)[kept] for name in self._arrays()), known=self.known)
+        chosen: dict[str, Any] = {name: getattr(self, name)[kept] for name in self._arrays()}
+        return replace(self, **chosen)
 
     def groups(self) -> list[Ints]:
         """The rows of each prompt, in prompt order."""
@@ -159,10 +161,10 @@ class StepTerms:
             raise UserError(f"cap is {cap!r}; it must be a whole number of tokens, at least 1.")
         length = np.minimum(self.whole.length, cap)
         end = self.start + length.astype(np.intp)
-        sums = (_segment_sums(x, self.start, end) for x in (self.entropy, self.surprisal, self.stop_probability))
-        entropy, *rest = sums
-        return RolloutTerms(self.whole.prompt, length, self.whole.stopped & (self.whole.length <= cap), entropy, *rest,
-                            entropy, entropy)
+        entropy, surprisal, hazard = (_segment_sums(x, self.start, end)
+                                      for x in (self.entropy, self.surprisal, self.stop_probability))
+        return RolloutTerms(self.whole.prompt, length, self.whole.stopped & (self.whole.length <= cap), entropy,
+                            surprisal, hazard, entropy, entropy)
 
 
 def _segment_sums(x: Floats, start: Ints, end: Ints) -> Floats:
