@@ -25,10 +25,11 @@ def surroundings(net: PreTrainedModel) -> dict[str, Any]:
     capability = {"cpu_capability": torch.backends.cpu.get_cpu_capability()} if net.device.type == "cpu" else {}
     return {**capability, "architecture": type(net).__name__, "dtype": str(net.dtype).removeprefix("torch."),
             "device": net.device.type, "device_name": device, "threads": torch.get_num_threads(),
-            "attention": net.config.get_text_config()._attn_implementation, "versions": _versions()}
+            "attention": net.config.get_text_config()._attn_implementation, "versions": versions()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -54,8 +54,8 @@ def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
     source = {f.name: getattr(made, f.name) for made in [checkpoint.source(study.device)] for f in fields(made)}
     run = generate(prompts=prompts, out=out / "runs" / name, family=planned.family,
                    variant=str(checkpoint.variant), task=planned.task, n_rollouts=study.rollouts, policy=study.policy,
-                   seed=study.seed, engine=study.engine, batch_size=study.batch_size, drift_tokens=study.drift_tokens,
-                   progress=progress, **source)
+                   seed=study.seed, engine=study.engine, engine_options=study.engine_options,
+                   batch_size=study.batch_size, drift_tokens=study.drift_tokens, progress=progress, **source)
     rollouts.finish(out, name, key, run)
     return run
 
