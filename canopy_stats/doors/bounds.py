@@ -13,6 +13,8 @@ Floats = NDArray[np.float64]
 
 ROUNDING = 1e-6
 """Probability by which the logged ones may be off together: logs carry float32, or six digits."""
+_SAME = 1e-5
+"""Log-probabilities closer than this are one token's: a log may hold it in float32 in one place."""
 _OVER = 1e-3
 """Logged probabilities may add up to so much more than one; beyond that they are none."""
 
@@ -70,9 +72,9 @@ def step_bounds(drawn: Sequence[float], tops: Sequence[Sequence[float]] | None, 
 def _one(drawn: float, top: Sequence[float], longer: bool, vocabulary: int, where: str) -> tuple[float, float]:
     """Bounds of one step."""
     ordered = sorted(top)
-    if longer and drawn <= ordered[0]:
+    if longer and drawn <= ordered[0] + _SAME:
         ordered = ordered[1:]
-    listed = [*ordered, drawn] if not ordered or drawn < ordered[0] else ordered
+    listed = [*ordered, drawn] if not ordered or drawn < ordered[0] - _SAME else ordered
     known = np.exp(np.array(listed, dtype=np.float64))
     if len(known) > vocabulary:
         raise UserError(f"{where}: {len(known)} log-probabilities for a vocabulary of {vocabulary}; correct "

@@ -71,6 +71,13 @@ def test_a_drawn_token_below_the_likeliest_is_known_and_bounds_no_other():
         assert low[0] <= entropy(law) <= high[0]
 
 
+def test_a_drawn_token_that_was_rounded_otherwise_counts_once():
+    law = np.array([0.6, 0.25, 0.1, 0.05])
+    top = np.log(law[:3]).tolist()
+    found = step_bounds([float(np.float32(top[2])) - 1e-7], [top], 4, "here")
+    assert np.ravel(found) == pytest.approx([entropy(law), entropy(law)], abs=1e-4)
+
+
 @pytest.mark.parametrize(("drawn", "tops", "vocabulary", "message"), [
     ([-0.1], [[-0.1, -0.2, -0.3]], 100, "add up to 2.46"), ([-3.0], [[-1.5, -2.0, -3.0]], 2, "for a vocabulary of 2")])
 def test_logs_that_are_no_law_are_refused(drawn, tops, vocabulary, message):
