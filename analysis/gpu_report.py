@@ -12,8 +12,8 @@ For each model and each number of rollouts:
 - terms: stored entropies and log-probabilities against the same law in double precision, on the model's own logits by
   one plain forward pass; and what 16 bits cost: that law against the one of the weights in float32.
 
-Where vllm is installed its plain rate is measured too, in a process of its own. What time or memory did not allow is
-listed. `--models tiny` tries the whole on a CPU.
+Where vllm is installed it is measured too, in a process of its own: with terms against plain in turn, and its rollouts
+against the torch engine's. What time or memory did not allow is listed. `--models tiny` tries the whole on a CPU.
 """
 
 from __future__ import annotations
@@ -286,42 +286,42 @@ def drift(engine: TorchEngine, steps: int) -> dict[str, Any] | None:
 
 # --- vllm -------------------------------------------------------------------------------------------------------------
 
-VLLM = """
-import json, sys, time
-from vllm import LLM, SamplingParams
-folder, ids, sizes, steps = json.loads(sys.argv[1])
-llm = LLM(model=folder, skip_tokenizer_init=True, dtype="bfloat16", max_model_len=len(ids) + steps,
-          max_num_seqs=max(sizes), generation_config="vllm", enable_prefix_caching=True)
-law = SamplingParams(temperature=1.0, max_tokens=steps, ignore_eos=True, detokenize=False)
-rates = {}
-for rows in sizes:
-    for _ in range(2):
-        began = time.perf_counter()
-        llm.generate([{"prompt_token_ids": ids}] * rows, law, use_tqdm=False)
-        rates[rows] = rows * steps / (time.perf_counter() - began)
-print("RATES " + json.dumps(rates))
-"""
-
-
-def vllm_rates(engine: TorchEngine, sizes: Sequence[int], steps: int, report: Report, name: str) -> dict[str, float]:
-    """vLLM's own tokens/s without terms, by number of rollouts; its failure is listed and ends nothing."""
+def with_vllm(engine: TorchEngine, sizes: Sequence[int], options: argparse.Namespace, report: Report,
+              name: str) -> dict[str, Any] | None:
+    """vLLM's tokens/s with and without terms in turn, and its rollouts against the torch engine's, in a process of its
+    own (analysis/bench_vllm.py); its failure is listed and ends nothing."""
+    ours = draw(engine, SamplingPolicy(max_new_tokens=options.steps), range(CHECKED), CHECKED)
     with tempfile.TemporaryDirectory() as folder:
         engine.model.save_pretrained(folder)
-        asked = json.dumps([folder, list(prompt(engine).token_ids), list(sizes), steps])
+        asked = {"folder": folder, "ids": list(prompt(engine).token_ids), "sizes": list(sizes), "steps": options.steps,
+                 "rounds": options.rounds, "dtype": str(engine.model.dtype).removeprefix("torch."), "compared": CHECKED,
+                 "options": {"enforce_eager": True} if name == "tiny" else {}}
         engine.model.to("cpu")
         _release()
         try:
-            done = subprocess.run([sys.executable, "-c", VLLM, asked], capture_output=True, text=True,
+            done = subprocess.run([sys.executable, str(Path(__file__).with_name("bench_vllm.py")), "--asked",
+                                   json.dumps(asked)], capture_output=True, text=True,
                                   timeout=max(report.left() - 5, 1))
         except subprocess.TimeoutExpired:
             report.skipped.append(f"{name}, vllm: it did not end in time")
-            return {}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RATES ")]
+            return None
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     if not lines:
         report.skipped.append(f"{name}, vllm: {(done.stderr.strip().splitlines() or ['no output'])[-1][:200]}")
-        return {}
-    rates: dict[str, float] = json.loads(lines[-1].removeprefix("RATES "))
-    return rates
+        return None
+    found = json.loads(lines[-1].removeprefix("FOUND "))
+    return {"told": found["told"], "speed": found["speed"], "against_torch": _against(ours, found["rollouts"])}
+
+
+def _against(ours: Sequence[Rollout], theirs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rollouts that flipped, and the largest difference of an entropy before any flip."""
+    flipped, worst, compared = 0, 0.0, 0
+    for a, b in zip(ours, theirs, strict=True):
+        same = a.token_ids == np.array(b["token_ids"])
+        n = len(same) if same.all() else int(same.argmin()) + 1
+        flipped, compared = flipped + (not same.all()), compared + n
+        worst = max(worst, float(np.abs(a.steps["entropy"][:n] - np.array(b["entropy"], np.float32)[:n]).max()))
+    return {"rollouts": len(ours), "tokens": compared, "flips": flipped, "largest_entropy_difference": worst}
 
 
 def _release() -> None:
@@ -364,8 +364,7 @@ def _with_vllm(name: str, engine: TorchEngine, options: argparse.Namespace, repo
         return
     with report.part(f"{name}, vllm", 120) as allowed:
         if allowed:
-            rates = vllm_rates(engine, options.rows, options.steps, report, name)
-            report.models[name]["vllm_tokens_per_second"] = rates
+            report.models[name]["vllm"] = with_vllm(engine, options.rows, options, report, name)
 
 
 def page(found: dict[str, Any]) -> str:
@@ -378,7 +377,9 @@ def page(found: dict[str, Any]) -> str:
         by_law = [{"law": law, **values} for law, values in model.get("terms", {}).items()]
         parts += ["<h3>Terms against double precision</h3>", _table(by_law)]
         parts += ["<h3>16 bits against float32</h3>", _table([model["drift"]] if model.get("drift") else [])]
-        parts += ["<h3>vLLM, plain</h3>", _table([model.get("vllm_tokens_per_second") or {}])]
+        vllm = model.get("vllm") or {}
+        parts += ["<h3>vLLM</h3>", _table(vllm.get("speed", [])), _table([vllm.get("against_torch") or {}]),
+                  _table([vllm.get("told") or {}])]
     listed = "".join(f"<li>{html.escape(line)}</li>" for line in found["skipped"]) or "<li>nothing</li>"
     style = "body{font:15px system-ui;margin:2em}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}"
     return (f"<!doctype html><html lang='en'><meta charset='utf-8'><title>GPU report</title><style>{style}</style>"

@@ -2,11 +2,13 @@
 
 from . import metrics as metrics, mixed as mixed, oracle as oracle, report as report, slope as slope
 from .checks import check as check
+from .end_tokens import end_in_top_k as end_in_top_k
 from .metrics import measure as measure, paired_bootstrap as paired_bootstrap
 from .metrics.embed import embed as embed
 from .metrics.judge import add_rse as add_rse, judge as judge
 from .metrics.judging.local import EmbeddingJudge as EmbeddingJudge
 from .metrics.judging.openai import OpenAIJudge as OpenAIJudge
+from .metrics.people import correct_judge as correct_judge
 from .metrics.rho import rho as rho
 from .metrics.rho_change import rho_change as rho_change
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward

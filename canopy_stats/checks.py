@@ -116,7 +116,7 @@ def check(run: Run | str | Path, *, model: Any = None, tokenizer: Any = None, n_
     if n_sample < 1:
         raise UserError(f"n_sample is {n_sample}; at least one rollout must be scored.")
     findings = [*martingales(opened), *bookkeeping(opened)]
-    source = _at_hand(opened, model, tokenizer)
+    source = at_hand(opened, model, tokenizer)
     if source is None:
         return CheckReport(_name(opened), tuple(findings), "Prompts, scores and redraw were not looked at: the run was "
                            "drawn from a model object; pass it as model=.")
@@ -175,7 +175,8 @@ def _against_model(run: Run, source: ModelSource, pairs: Sequence[tuple[int, int
     engine: Any = load_engine(source)
     rebuilt, prompts = _rebuilt_prompts(run, engine.tokenizer, pairs)
     reference = _reference(engine, source)
-    return [_identity(run, engine), prompts, *_scores(run, engine, reference, rebuilt, pairs),
+    return [_identity(run, engine), prompts, *_prompt_forms(run, engine.tokenizer, source),
+            *_scores(run, engine, reference, rebuilt, pairs),
             *_format_drift(run, source, reference, rebuilt, pairs), _redraw(run, engine, pairs)]
 
 
@@ -233,15 +234,32 @@ def _rebuilt_prompts(run: Run, tokenizer: Any,
     return rebuilt, Finding("prompts rebuilt", len(different), 0, not different, detail)
 
 
+def _prompt_forms(run: Run, tokenizer: Any, source: ModelSource) -> list[Finding]:
+    """Of a run whose prompts go through a chat template: what tokenising the rendered text once more changes."""
+    from canopy_stats.generation.retokenised import retokenised
+
+    words = [p.source for p in run.prompts() if isinstance(p.source, str) or isinstance(p.source[0], dict)]
+    if not source.chat or not words:
+        return []
+    both = retokenised(tokenizer, words, system=source.system, arguments=source.template_arguments,
+                       day=run.config.model.get("template_date"))
+    return [Finding(f"{FORMS}: {name}", value, None, None, f"of {len(words)} prompts")
+            for name, value in asdict(both).items() if name != "prompts"]
+
+
+FORMS = "prompt forms"
+"""How findings begin that compare prompts by template with those by rendered text."""
+
+
 def _scores(run: Run, engine: Any, reference: Any, rebuilt: Mapping[int, tuple[int, ...]],
             pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """How far each stored term is from plain transformers.
 
     Steps at a filter boundary are left out and counted, except for the untruncated law's terms.
     """
-    from canopy_stats.generation.pieces import token_bytes
     from canopy_stats.generation.plain import plain_end_ids, plain_logits
     from canopy_stats.generation.plain_law import law_terms
+    from canopy_stats.generation.token_bytes import token_bytes
 
     ends, law = plain_end_ids(reference, engine.tokenizer), run.config.policy
     pieces = token_bytes(engine.tokenizer, engine.model.config.get_text_config().vocab_size) if law.stop_strings else ()
@@ -297,7 +315,7 @@ def _coarse(run: Run) -> bool:
     return "16" in str(run.config.model.get("dtype", ""))
 
 
-def _at_hand(run: Run, model: Any, tokenizer: Any) -> ModelSource | None:
+def at_hand(run: Run, model: Any, tokenizer: Any) -> ModelSource | None:
     """The model with the prompts' dress that the manifest names; None where it says nothing of where the model is."""
     if model is None and run.manifest["origin"].get("model") is None:
         return None

@@ -38,26 +38,29 @@ def sha256(*parts: bytes | memoryview) -> str:
 
 
 def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a file, or None where there is none."""
+    """SHA-256 of a file, or None where there is none; UserError where something else lies there."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
 """Suffixes of the files of a model's folder that decide what it does: weights, settings, templates, vocabulary."""
 
 
-def model_sha256(path: Path, suffixes: Collection[str] = MODEL_FILES, *, deep: bool = False, mark: str = ":") -> str:
-    """SHA-256 of a model's content: of a folder's files of these suffixes by name and content, or of the one file.
+def model_sha256(path: Path, which: Collection[str] = MODEL_FILES, *, deep: bool = False, mark: str = ":") -> str:
+    """SHA-256 of a model's content: of a folder's files of these suffixes or names by name and content, or of the one
+    file.
 
     The same model has the same hash wherever it lies. ``deep`` looks into folders below; ``mark`` stands between a
     name and its hash, and is part of what stored hashes were made of.
     """
     found = [path] if path.is_file() else sorted(
-        p for p in (path.rglob("*") if deep else path.iterdir()) if p.suffix in suffixes and p.is_file())
+        p for p in (path.rglob("*") if deep else path.iterdir()) if {p.suffix, p.name} & set(which) and p.is_file())
     root = path.parent if path.is_file() else path
     return sha256(*(f"{p.relative_to(root).as_posix()}{mark}{_known_sha256(p)}\n".encode() for p in found))
 

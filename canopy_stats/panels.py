@@ -166,8 +166,16 @@ def read_panel(path: str | Path) -> pd.DataFrame:
         raise UserError(f"There is no panel file {path}. canopy_stats.panel() makes a panel from runs.")
     frame, note = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
     frame = validate(frame, allow_mixed_laws=True)
-    frame.attrs["provenance"] = json.loads(note or b"{}")
+    frame.attrs["provenance"] = _provenance(note, path)
     return frame
+
+
+def _provenance(note: bytes, path: Path) -> Any:
+    try:
+        return json.loads(note or b"{}")
+    except (ValueError, RecursionError):
+        beside = f"{_beside(path)} " if path.suffix == ".csv" else f"What {path} says of itself "
+        raise UserError(f"{beside}is damaged: it says how the panel was made. Write the panel again.") from None
 
 
 def load_demo_panel() -> pd.DataFrame:
@@ -210,14 +218,16 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, bytes]:
 
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a readable Parquet file ({error}). Write the panel again.") from None
-    return table.to_pandas(), (table.schema.metadata or {}).get(_METADATA, b"")
+        frame = table.to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"{path} is not a readable Parquet file ({why}). Write the panel again.") from None
+    return frame, (table.schema.metadata or {}).get(_METADATA, b"")
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, bytes]:
     frame = read_cells(path)
-    text = [c.name for c in PANEL_COLUMNS if c.dtype == "string"]
+    text = [c.name for c in PANEL_COLUMNS if c.dtype == "string" and c.name in frame]
     frame[text] = frame[text].fillna("")
     return frame, _beside(path).read_bytes() if _beside(path).is_file() else b""
 
@@ -230,5 +240,9 @@ def read_cells(path: str | Path) -> pd.DataFrame:
     """The cells of a CSV panel as they were written: a prompt may be called "NA" or "001", only an empty cell is
     missing, text stays text, and numbers keep their last digit."""
     text = {c.name: "str" for c in PANEL_COLUMNS if c.dtype == "string"}
-    cells: pd.DataFrame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], **_EXACT)
+    try:
+        cells: pd.DataFrame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""], **_EXACT)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is no CSV table in UTF-8 ({str(error).splitlines()[0]}). Correct it, or write the "
+                        "panel again.") from None
     return cells

@@ -6,8 +6,10 @@ import hashlib
 import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ def generate(
     policy: SamplingPolicy | None = None,
     seed: int = 0,
     engine: str | Engine = "torch",
+    engine_options: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
     chat: bool | str | None = None,
     system: str | None = None,
@@ -93,6 +96,10 @@ def generate(
         Names for the panel: which models belong together, which checkpoint this is, what the prompts ask.
     n_rollouts : int
         Rollouts of each prompt; at least 2, because every metric compares rollouts of one prompt.
+    engine : "torch", "vllm" or an Engine
+        What draws. vLLM draws the same tokens at a higher rate (docs/engines.md); it needs the extra ``vllm``.
+    engine_options : mapping, optional
+        For vLLM's EngineArgs, such as ``{"tensor_parallel_size": 2}``. They decide no law.
     chat : bool or "rendered-text", optional
         Whether the chat template is applied; None means for every variant but ``base``.
     template_kwargs : mapping, optional
@@ -110,22 +117,22 @@ def generate(
     policy = policy or SamplingPolicy()
     source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)
-    if isinstance(engine, str):
-        engine = _load_engine(engine, source, variant)
-    encoded = encoded_prompts(prompts, engine)
-    _refuse_long_prompts(encoded, engine, policy)
-    size = _batch_size(batch_size, engine, encoded, policy, out)
-    config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
-                       policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
-                       model=engine.describe(), code_version=code_version())
-    for line in config.model.get("cautions", ()):
-        warnings.warn(line, Caution, stacklevel=2)
-    with RunWriter(out, config, encoded, versions=versions(), origin=source.origin, strict=strict,
-                   whole=getattr(engine, "batch_decides_bits", False)) as writer:
-        _draw_missing(writer, engine, config, progress)
-        if not writer.finished:
-            writer.finish(_drift_stamp(writer.run(), engine, drift_tokens, writer.here))
-        return writer.run()
+    with _ready(engine, source, variant, engine_options) as engine:
+        encoded = encoded_prompts(prompts, engine)
+        _refuse_long_prompts(encoded, engine, policy)
+        size = _batch_size(batch_size, engine, encoded, policy, out)
+        config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
+                           policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
+                           model=engine.describe(), code_version=code_version())
+        for line in config.model.get("cautions", ()):
+            warnings.warn(line, Caution, stacklevel=2)
+        with RunWriter(out, config, encoded, versions=versions(), origin=source.origin, strict=strict,
+                       whole=getattr(engine, "batch_decides_bits", False)) as writer:
+            _draw_missing(writer, engine, config, progress)
+            if not writer.finished:
+                drift = _drift_stamp(writer.run(), engine, drift_tokens, writer.here)
+                writer.finish(drift, getattr(engine, "tally", dict)())
+            return writer.run()
 
 
 def _refuse_few_rollouts(n_rollouts: int) -> None:
@@ -134,9 +141,36 @@ def _refuse_few_rollouts(n_rollouts: int) -> None:
                         "covariance and correlation compare rollouts of one prompt (the paper draws 100).")
 
 
-def _load_engine(name: str, source: ModelSource, variant: str) -> Engine:
+@contextmanager
+def _ready(engine: str | Engine, source: ModelSource, variant: str,
+           options: Mapping[str, Any] | None) -> Iterator[Engine]:
+    """An engine that was given, or one by its name, which lasts no longer than this."""
+    if not isinstance(engine, str):
+        if options:
+            raise UserError("engine_options are for an engine by name; set them where the engine is made.")
+        yield engine
+        return
+    made = _load_engine(engine, source, variant, options)
+    try:
+        yield made
+    finally:
+        getattr(made, "close", lambda: None)()
+
+
+def _load_engine(name: str, source: ModelSource, variant: str, options: Mapping[str, Any] | None = None) -> Engine:
+    if name == "vllm":
+        found = find_spec("vllm")
+        if found is None or found.origin is None:  # a folder of this name is no package
+            raise UserError("engine='vllm' needs vLLM, in an environment of its own: pip install 'canopy-stats[vllm]' "
+                            "-c constraints-vllm.txt (docs/engines.md).")
+        from canopy_stats.generation.vllm.engine import load_engine as load_vllm
+
+        return load_vllm(source, variant=variant, options=options)
     if name != "torch":
-        raise UserError(f"There is no engine {name!r}. Use 'torch', or pass an object with the Engine methods.")
+        raise UserError(f"There is no engine {name!r}. Use 'torch' or 'vllm', or pass an object with the Engine "
+                        "methods.")
+    if options:
+        raise UserError(f"engine_options ({', '.join(options)}) are for engine='vllm'; leave them out.")
     from canopy_stats.generation.torch_engine import load_engine
 
     return load_engine(source, variant=variant)
@@ -173,9 +207,31 @@ def _draw_missing(writer: RunWriter, engine: Engine, config: RunConfig, show: bo
     total, missing = len(writer.prompts) * config.n_rollouts, writer.missing
     stored = total - sum(len(shard.pairs) for shard in missing)
     with Progress(f"{config.family}/{config.variant}/{config.task}", total, stored, show=show) as bar:
-        for shard in missing:
-            tables, used = draw_shard(engine, writer.shard_prompts(shard), shard, config, bar)
+        draw = _draw_mixed if getattr(engine, "mixes_shards", False) else _draw_apart
+        for shard, tables, used in draw(writer, engine, missing, config, bar):
             writer.write_tables(shard, tables, batch_size=used)
+
+
+Drawn = Iterator[tuple[ShardPlan, ShardTables, int]]
+
+
+def _draw_apart(writer: RunWriter, engine: Engine, missing: Sequence[ShardPlan], config: RunConfig,
+                bar: Progress) -> Drawn:
+    """One shard after the other."""
+    for shard in missing:
+        yield shard, *draw_shard(engine, writer.shard_prompts(shard), shard, config, bar)
+
+
+def _draw_mixed(writer: RunWriter, engine: Any, missing: Sequence[ShardPlan], config: RunConfig,
+                bar: Progress) -> Drawn:
+    """Several shards at a time, each as soon as it is whole, by an engine that does not wait for a shard's tail."""
+    key = RunKey(config.seed, config.family, config.variant)
+    asked = ((writer.shard_prompts(shard), shard.pairs) for shard in missing)
+    for number, drawn in engine.sample_shards(asked, config.policy, key, config.batch_size):
+        shard = missing[number]
+        rollouts = _all_of(shard.pairs, _counted(iter(drawn), bar))
+        tables = shard_tables(writer.shard_prompts(shard), rollouts, config.task, engine.decode)
+        yield shard, tables, engine.batch_size_used or config.batch_size
 
 
 def draw_shard(engine: Engine, prompts: Sequence[Prompt], shard: ShardPlan, config: RunConfig,
@@ -230,7 +286,7 @@ def _drift_of(run: Run, engine: Engine, tokens: int, surroundings: str) -> dict[
 def code_version() -> str:
     """The package's version and a hash of the sources that decide what is drawn and which terms are stored."""
     only_looking = ("plain.py", "reference.py")
-    sources = sorted(p for p in (Path(__file__).parent / "generation").glob("*.py") if p.name not in only_looking)
+    sources = sorted(p for p in (Path(__file__).parent / "generation").rglob("*.py") if p.name not in only_looking)
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return f"{__version__}+{digest[:12]}"
 

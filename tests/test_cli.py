@@ -228,8 +228,8 @@ def test_embed_counts(capsys, runs):
 
 def test_measure_prints_and_writes(capsys, runs, tmp_path):
     code, out, _ = run(capsys, "measure", *runs[:2], "--embedder", "tfidf", "--caps", "2,4", "--csv",
-                       tmp_path / "m.csv")
-    assert code == 0
+                       tmp_path / "m.csv", "--extra", "vendi_2", "length_thirds")
+    assert code == 0 and "VS_q2" in out and "D middle" in out
     assert "covariance between prompts" in out and "Under smaller length caps" in out
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 1 + 2 * 8
 

@@ -66,6 +66,61 @@ def test_unknown_engine(tmp_path):
         draw(tmp_path / "run", engine="magic")
 
 
+def test_vllm_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("canopy_stats.runs.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="environment of its own: pip install 'canopy-stats.vllm.'"):
+        draw(tmp_path / "run", engine="vllm")
+
+
+@pytest.mark.parametrize(("engine", "message"), [("torch", "are for engine='vllm'; leave them out"),
+                                                 (None, "are for an engine by name")])
+def test_engine_options_without_vllm(tmp_path, engine, message):
+    with pytest.raises(UserError, match=message):
+        draw(tmp_path / "run", engine, engine_options={"tensor_parallel_size": 2})
+
+
+class MixingEngine(FakeEngine):
+    """Draws several shards at a time, the last of three first, and counts."""
+
+    mixes_shards, batch_size_used = True, 5
+
+    def sample_shards(self, shards, policy, key, batch_size):
+        held = []
+        for number, (prompts, pairs) in enumerate(shards):
+            held.insert(0, (number, list(self.sample(prompts, pairs, policy, key, batch_size))))
+            if len(held) == 3:
+                yield from held
+                held = []
+        yield from held
+
+    def tally(self):
+        return {"preemptions": 3}
+
+
+def test_an_engine_may_mix_shards(tmp_path):
+    apart, mixed = draw(tmp_path / "apart"), draw(tmp_path / "mixed", MixingEngine())
+    assert len(mixed.shards) == len(apart.shards) > 3
+    assert mixed.content_hash == apart.content_hash
+    assert {s["batch_size"] for s in mixed.shards} == {5}
+    assert open_run(tmp_path / "mixed").manifest["engine"] == {"preemptions": 3}
+    assert "engine" not in apart.manifest
+
+
+def test_a_killed_run_of_mixed_shards_goes_on(tmp_path):
+    whole = draw(tmp_path / "whole")
+    killed = MixingEngine()
+    killed.sample_shards = lambda *given: (pair for i, pair in enumerate(MixingEngine.sample_shards(killed, *given))
+                                           if i < 2 or _kill())
+    with pytest.raises(KeyboardInterrupt):
+        draw(tmp_path / "run", killed)
+    assert len(open_run(tmp_path / "run", allow_partial=True).shards) == 2
+    assert draw(tmp_path / "run", MixingEngine()).content_hash == whole.content_hash
+
+
+def _kill():
+    raise KeyboardInterrupt
+
+
 def test_same_call_again_draws_nothing(tmp_path):
     first, again = draw(tmp_path / "run"), FakeEngine()
     second = draw(tmp_path / "run", again)

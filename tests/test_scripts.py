@@ -149,7 +149,7 @@ def study(tmp_path_factory):
     runs = [cs.generate(markov(seed + 10 * (variant == "tuned"), 2.0 if variant == "base" else 0.5),
                         [[i // 7, (first + i) % 7] for i in range(10)], out / "runs" / f"{task}-{family}-{variant}",
                         family=family, variant=variant, task=task, n_rollouts=6, drift_tokens=0, progress=False,
-                        policy=SamplingPolicy(max_new_tokens=12))
+                        policy=SamplingPolicy(max_new_tokens=12, top_k=5))
             for seed, family in enumerate(("north", "south")) for variant in ("base", "tuned")
             for task, first in (("count", 0), ("walk", 3))]
     write_panel(cs.panel(runs, embedder="tfidf"), out / "panel.parquet")
@@ -160,11 +160,43 @@ def study(tmp_path_factory):
 
 
 def test_scripts_that_need_runs_have_them_from_a_study_and_no_torch(study, tmp_path):
-    chosen = [script for script in SCRIPTS if script not in ON_PANEL or script.stem == "table_slopes"]
+    # chains have no chat template, so nothing is to be said of prompts by rendered text
+    chosen = [script for script in SCRIPTS if script.stem != "table_rendered_text"
+              and (script not in ON_PANEL or script.stem == "table_slopes")]
     codes, heavy = run_all(chosen, tmp_path, "--study", str(study))
     assert {Path(s).stem: code for s, code in codes.items() if code != 0} == {} and heavy == []
-    assert {p.stem for p in tmp_path.glob("*.csv")} == {"checks", "slopes"}
+    needing = {name for name, entry in TABLES.items() if entry.needs != "panel"} - {"rendered_text"}
+    assert {p.stem for p in tmp_path.glob("*.csv")} == needing | {"slopes"}
     assert {p.stem for p in tmp_path.glob("*.png")} == {n for n, entry in FIGURES.items() if entry.needs == "runs"}
+
+
+def test_length_diversity_is_each_rollouts_distance_to_the_others_pooled_like_rho(study):
+    """One run's row, from the kept embeddings by loops and scipy."""
+    from itertools import combinations
+
+    from scipy import stats
+
+    table = TABLES["length_diversity"].make(Source.of(Folder(study), cs.slope))
+    run = cs.open_run(study / "runs" / "walk-north-tuned")
+    rollouts, vectors = run.rollouts().to_pandas(), np.asarray(cs.embed(run, "tfidf"), float)
+    rhos, taus, covs, thirds = [], [], [], []
+    for _, own in rollouts.groupby("prompt_id"):
+        cosine = vectors[own.index] @ vectors[own.index].T
+        each = [1 - np.delete(cosine[i], i).mean() for i in range(6)]
+        if np.ptp(own["length"]) > 0 and np.ptp(each) > 1e-12:
+            rhos.append(stats.pearsonr(own["length"], each).statistic)
+            taus.append(stats.kendalltau(own["length"], each).statistic)
+        covs.append(np.cov(own["length"], each)[0, 1])
+        order = np.argsort(own["length"].to_numpy(), kind="stable")
+        thirds.append([np.mean([1 - cosine[i, j] for i, j in combinations(order[2 * g:2 * g + 2], 2)])
+                       for g in range(3)])
+    row = table.query("task == 'walk' and model_name == 'north' and model_variant == 'tuned'").iloc[0]
+    clipped = np.clip(rhos, -0.999999, 0.999999)
+    assert row["rho_ND_pearson"] == pytest.approx(np.tanh(np.mean(np.arctanh(clipped))))
+    assert row["rho_ND_kendall"] == pytest.approx(np.mean(taus))
+    assert row["cov_ND_paper"] == pytest.approx(np.mean(covs)) and row["left_out"] == 10 - len(rhos)
+    assert row["cov_ND"] == pytest.approx(5 / 6 * np.mean(covs))
+    assert row[["D_short", "D_middle", "D_long"]].to_list() == pytest.approx(np.mean(thirds, axis=0), abs=1e-6)
 
 
 def test_a_script_that_needs_rollouts_says_how_to_get_them(capsys, tmp_path):
@@ -186,7 +218,8 @@ def of(panel):
 
 def test_what_the_material_lacks_is_named_and_left_out(tmp_path):
     source = of(cs.load_demo_panel())
-    assert {name for name, entry in TABLES.items() if entry.lacks(source)} == {"checks"}
+    assert {name for name, entry in TABLES.items() if entry.lacks(source)} == {
+        name for name, entry in TABLES.items() if entry.needs != "panel"}
     assert {name for name, entry in FIGURES.items() if entry.lacks(source)} == {
         name for name, entry in FIGURES.items() if entry.needs == "runs"}
     with pytest.raises(UserError, match="checks needs the check of the runs"):
@@ -197,7 +230,7 @@ def test_a_whole_catalogue_goes_on_past_what_a_panel_does_not_suffice_for(tmp_pa
     """One family, no RSE and no check of runs: the rest is written, and what is not is told."""
     panel = cs.load_demo_panel().query("model_name == 'alder' and task != 'stories'")
     written = {p.stem for p in catalogue.write("tables", of(panel), tmp_path)}
-    assert written == set(TABLES) - {"checks"} | {"index", "left_out"}
+    assert written == {name for name, e in TABLES.items() if e.needs == "panel"} | {"index", "left_out"}
     captions = json.loads((tmp_path / "index.json").read_text())
     assert captions.keys() == written - {"index", "left_out"}
     assert captions["slopes"] == {"caption": TABLES["slopes"].caption}

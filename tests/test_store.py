@@ -1,6 +1,7 @@
 """The store: what is written is read back, whatever happened in between."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from canopy_stats.schema import ROLLOUT_COLUMNS, STEP_COLUMNS, STEP_TERMS, Sampl
 from canopy_stats.store import RunWriter, ShardTables, plan
 from canopy_stats.store.content import WrongRows
 from canopy_stats.store.identity import differences as config_differences
+from canopy_stats.store.kept import Kept
 from canopy_stats.store.shard_files import content_now
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
@@ -531,3 +533,26 @@ def test_a_large_run_is_written_and_read_by_parts(tmp_path):
     found = bench(Size(24, 40, 8), tmp_path / "run", said.append)
     assert found.keys() == STEPS.keys() and len(said) == 1 + len(STEPS) and "960 rollouts" in said[0]
     assert found["open, again"][2] < found["open, first time"][2]
+
+
+# --- tables by what they were made by ---------------------------------------------------------------------------
+
+
+def test_tables_of_a_kind_lie_side_by_side(run):
+    first, second = (Kept(run, "lengths", {"cap": cap}, "made_by") for cap in (1, 2))
+    first.write(TABLE, "lengths")
+    assert first.read().equals(TABLE) and second.read() is None
+    assert Kept(run, "lengths", {"cap": 1}, "asked").read() is None  # another note, another maker
+    assert run.read_table(first.name)[1]["made_by"] == {"cap": 1}
+    expected = hashlib.sha256(b'{"cap": 1}').hexdigest()[:12]
+    assert first.name == f"lengths-{expected}"
+
+
+def test_a_full_disk_costs_a_warning_and_no_result(run, monkeypatch):
+    def full(*given):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(run), "write_table", full)
+    with pytest.warns(UserWarning, match="The lengths could not be kept in the run's folder .No space left") as told:
+        (lambda: Kept(run, "lengths", {}, "made_by").write(TABLE, "lengths"))()
+    assert told[0].filename == __file__

@@ -52,11 +52,14 @@ def _measure(options: argparse.Namespace) -> int:
     import pandas as pd
 
     from canopy_stats.metrics import cap_curve, measure, three_level
+    from canopy_stats.metrics.measures import STANDARD_ERRORS
 
     runs = open_runs(options.runs)
-    measured = {label_of(run): measure(run, embedder=options.embedder, cap=options.cap) for run in runs}
+    measured = {label_of(run): measure(run, embedder=options.embedder, cap=options.cap, extra=options.extra)
+                for run in runs}
     table = pd.concat(list(measured.values()), ignore_index=True)
-    shown = [c for c in _MEASURE_SHOWN if c in table and table[c].notna().any()]
+    more = list(table)[list(table).index(STANDARD_ERRORS[-1]) + 1:]
+    shown = [c for c in (*_MEASURE_SHOWN, *more) if c in table and table[c].notna().any()]
     show(table[shown], options.csv, whole=table)
     tell("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
     show(labelled({label: pd.DataFrame([three_level(m)]) for label, m in measured.items()}))
@@ -74,6 +77,8 @@ def _measure_options(command: argparse.ArgumentParser) -> None:
     runs_argument(command)
     embedder_option(command, None)
     command.add_argument("--cap", type=int, metavar="N", help="measure as if the length cap had been N")
+    command.add_argument("--extra", nargs="+", default=[], metavar="NAME",
+                         help="further columns: vendi_2 (any order), length_diversity, length_thirds (with --embedder)")
     command.add_argument("--caps", type=whole_numbers, nargs="?", const=[], metavar="N,N,...",
                          help="also print the curve over these caps; alone, the run's cap halved again and again")
     csv_option(command)
@@ -93,6 +98,7 @@ MEASURE = Command(
     Examples:
       canopy-stats measure runs/alder-stories --embedder minilm --csv measures.csv
       canopy-stats measure runs/alder-stories --caps 20,40,80
+      canopy-stats measure runs/alder-stories --embedder minilm --extra vendi_2 length_thirds
     """)
 
 

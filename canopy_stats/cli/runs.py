@@ -34,8 +34,9 @@ def _generate(options: argparse.Namespace) -> int:
         suppress_tokens=options.suppress_tokens)
     run = generate(
         options.model, options.prompts, options.out, family=options.family, variant=options.variant, task=options.task,
-        n_rollouts=options.rollouts, policy=policy, seed=options.seed, tokenizer=options.tokenizer, chat=options.chat,
-        system=options.system, enable_thinking=options.thinking, template_kwargs=options.template_kwargs,
+        n_rollouts=options.rollouts, policy=policy, seed=options.seed, engine=options.engine,
+        engine_options=options.engine_options, tokenizer=options.tokenizer, chat=options.chat, system=options.system,
+        enable_thinking=options.thinking, template_kwargs=options.template_kwargs,
         adapter=options.adapter, revision=options.revision, dtype=options.dtype, device=options.device,
         batch_size=options.batch_size, drift_tokens=options.drift_tokens, strict=options.strict,
         progress=not options.quiet)
@@ -67,6 +68,10 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="a rollout depends on seed, family, variant, prompt and index alone")
     _law_options(command)
     _model_options(command)
+    add("--engine", choices=["torch", "vllm"], default="torch",
+        help="what draws: transformers (default), or vLLM with the same tokens at a higher rate (docs/engines.md)")
+    add("--engine-options", type=json_object, metavar="JSON",
+        help="""for vLLM's EngineArgs, such as '{"tensor_parallel_size": 2}'""")
     add("--drift-tokens", type=whole_number(0), default=512, metavar="T",
         help="tokens drawn again at other batch sizes in the end, to measure flips; 0 skips it (default 512)")
     add("--strict", action="store_true",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils import logging as transformers_logging
 
@@ -64,6 +64,27 @@ def read_checkpoint(name: str, revision: str | None, dtype: Any, device: torch.d
         if quantised:
             _try_out(net)
         return net if device.type in ("cpu", "cuda") else net.to(device)
+
+
+def read_outline(name: str, revision: str | None) -> PreTrainedModel:
+    """The same model without its weights, on torch's meta device, for an engine that reads them itself."""
+    path = Path(name).expanduser()
+    _refuse_what_is_no_checkpoint(name, path)
+    where, options = location(path if path.exists() else name)
+    with _refused_in_one_line(name, path, said_quantisation(name)), _quiet(path.exists()):
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False, **options)
+        with torch.device("meta"):
+            net = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        net.generation_config = _said_generation(where, revision) or net.generation_config
+    return net.eval()
+
+
+def _said_generation(where: str, revision: str | None) -> GenerationConfig | None:
+    """The generation configuration of a checkpoint; None where it has none."""
+    try:
+        return GenerationConfig.from_pretrained(where, revision=revision)
+    except OSError:
+        return None
 
 
 def location(model: str | Path) -> tuple[str, dict[str, Any]]:

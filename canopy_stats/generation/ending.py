@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import SamplingPolicy, UserError
-from .pieces import token_bytes
+from .token_bytes import token_bytes
 
 _NONE = np.zeros(0, dtype=np.int64)
 
@@ -23,7 +23,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 class StopStrings:
     """Which token ids complete one of some strings, given the end of the text so far.
 
-    ``pieces`` are the tokens' bytes by id (:func:`.pieces.token_bytes`); ids in ``aside`` are left out of the answers.
+    ``pieces`` are the tokens' bytes by id (:mod:`.token_bytes`); ids in ``aside`` are left out of the answers.
     """
 
     def __init__(self, strings: Sequence[str], pieces: Sequence[bytes], aside: Iterable[int] = ()):

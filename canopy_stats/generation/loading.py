@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from ..schema import ModelSource, UserError
 from . import adapters
-from .checkpoint import UNREADABLE, cause, location, quantisation, read_checkpoint, said_quantisation
+from .checkpoint import UNREADABLE, cause, location, quantisation, read_checkpoint, read_outline, said_quantisation
 from .provenance import files_sha256, surroundings, tensors_sha256, tokenizer_sha256
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -46,6 +46,16 @@ def load(source: ModelSource) -> Loaded:
             _refuse_a_larger_vocabulary(net, words)
         said["tokenizer_sha256"] = tokenizer_sha256(words)
     return Loaded(net, words, {**said, **surroundings(net)}, tuple(cautions))
+
+
+def outline(source: ModelSource) -> Loaded:
+    """What :func:`load` gives for the checkpoint of a name or path, without its weights and without what is known only
+    once it runs, for an engine that reads the weights itself. ``provenance`` says the same of them."""
+    name = str(source.model)
+    net, words = read_outline(name, source.revision), _tokenizer(source)
+    _refuse_a_larger_vocabulary(net, words)
+    said = {**_named(name, net, source.revision), "tokenizer_sha256": tokenizer_sha256(words)}
+    return Loaded(net, words, said)
 
 
 def _read(source: ModelSource) -> tuple[PreTrainedModel, dict[str, Any], list[str]]:

@@ -30,30 +30,31 @@ def read_prompts(prompts: str | Path | Sequence[Any]) -> list[tuple[str, Source]
     numbers.
     """
     if isinstance(prompts, str | Path):
-        return _read_file(Path(prompts))
+        return parse_prompts(_bytes(Path(prompts)), f"The prompt file {prompts}", str(prompts))
     return _distinct([(f"prompt {i}", str(i), read_source(item, f"prompt {i}")) for i, item in enumerate(prompts)],
                      "The list of prompts")
 
 
-def _read_file(path: Path) -> list[tuple[str, Source]]:
+def parse_prompts(data: bytes, what: str, name: str = "prompts") -> list[tuple[str, Source]]:
+    """The same of a file's bytes; ``what`` and ``name`` say in errors which file it is."""
     entries: list[tuple[str, str, Source]] = []
-    for number, line in _lines(path):
-        where = f"{path}, line {number}"
+    for number, line in _lines(data, name):
+        where = f"{name}, line {number}"
         record = parse_line(line, where)
         if "prompt" not in record:
             raise UserError(f"{where} has no 'prompt' key; write one object a line, such as {_EXAMPLE}.")
-        name = _name(record["id"], where) if "id" in record else str(len(entries))
-        entries.append((f"line {number}", name, read_source(record["prompt"], where)))
-    return _distinct(entries, f"The prompt file {path}")
+        prompt_id = _name(record["id"], where) if "id" in record else str(len(entries))
+        entries.append((f"line {number}", prompt_id, read_source(record["prompt"], where)))
+    return _distinct(entries, what)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(data: bytes, name: str) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines that are not blank."""
-    for number, raw in enumerate(_bytes(path).split(b"\n"), start=1):
+    for number, raw in enumerate(data.split(b"\n"), start=1):
         try:
             line = raw.decode("utf-8").strip(" \t\r")
         except UnicodeDecodeError:
-            raise UserError(f"{path}, line {number} is no UTF-8 text, so the file can't be read; save it as UTF-8.") \
+            raise UserError(f"{name}, line {number} is no UTF-8 text, so the file can't be read; save it as UTF-8.") \
                 from None
         if line:
             yield number, line

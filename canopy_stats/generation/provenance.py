@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from .. import files
+
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "gguf")
-_CONTENT = ("*.safetensors", "*.bin", "*.gguf", "config.json", "adapter_config.json")
+_CONTENT = (".safetensors", ".bin", ".gguf", "config.json", "adapter_config.json")
 _INCIDENTAL = ("_name_or_path", "transformers_version")
 
 
@@ -23,10 +25,11 @@ def surroundings(net: PreTrainedModel) -> dict[str, Any]:
     capability = {"cpu_capability": torch.backends.cpu.get_cpu_capability()} if net.device.type == "cpu" else {}
     return {**capability, "architecture": type(net).__name__, "dtype": str(net.dtype).removeprefix("torch."),
             "device": net.device.type, "device_name": device, "threads": torch.get_num_threads(),
-            "attention": net.config.get_text_config()._attn_implementation, "versions": _versions()}
+            "attention": net.config.get_text_config()._attn_implementation, "versions": versions()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -38,13 +41,7 @@ def _versions() -> dict[str, str]:
 
 def files_sha256(path: Path) -> str:
     """SHA-256 over a checkpoint's weights and configuration (file names and contents, by name), or over one file."""
-    files = [path] if path.is_file() else sorted({f for pattern in _CONTENT for f in path.glob(pattern)})
-    total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.name}:{digest}\n".encode())
-    return total.hexdigest()
+    return files.model_sha256(path, _CONTENT)
 
 
 def tensors_sha256(model: PreTrainedModel) -> str:

@@ -33,8 +33,10 @@ class Draws:
 class Workspace:
     """Three work arrays of some rows, kept from step to step: on a CPU, fresh memory costs more than the arithmetic."""
 
-    def __init__(self, vocabulary: int, device: torch.device):
-        self.rows = max(1, _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cuda"]) // (4 * vocabulary))
+    def __init__(self, vocabulary: int, device: torch.device, nbytes: int | None = None):
+        """``nbytes`` is the size of the three together, where it is not what suits the device."""
+        each = nbytes // 3 if nbytes else _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cuda"])
+        self.rows = max(1, each // (4 * vocabulary))
         self._arrays = torch.empty(3, self.rows, vocabulary, device=device)
 
     def first(self, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -75,3 +75,41 @@ def log_vendi(unit: Floats) -> float:
     eigenvalues = np.linalg.eigvalsh(kernel)
     positive = eigenvalues[eigenvalues > 0]
     return max(0.0, float(-(positive * np.log(positive)).sum()))
+
+
+def vendi_of_order(unit: Floats, order: float = 1.0) -> float:
+    """Vendi score of an order q >= 0 for unit rows (M, d) (Pasarkar & Dieng 2024): the Hill number of the eigenvalues.
+
+    (Σ λ^q)^(1/(1 − q)); the limit at q = 1 is the Vendi score, at infinity 1/max λ. Small orders count rare texts,
+    large ones the commonest. Eigenvalues that are rounding (below M · 1e-15) count as zero, which matters for q < 1.
+    """
+    if not order >= 0:
+        raise UserError(f"The Vendi score's order is {order!r}; it must be a number of at least 0, or inf.")
+    if order == 1:
+        return float(np.exp(log_vendi(unit)))
+    m, d = unit.shape
+    values = np.linalg.eigvalsh((unit @ unit.T if m <= d else unit.T @ unit) / m)
+    values = values[values > m * 1e-15]
+    if np.isinf(order):
+        return float(1 / values.max())
+    return float(np.sum(values**order) ** (1 / (1 - order)))
+
+
+# --- each rollout by itself, and with length --------------------------------------------------------------------
+
+
+def dispersion_of_each(unit: Floats) -> Floats:
+    """d_i = 1 − mean cosine of rollout i to the others (M,), for unit rows (M, d), M >= 2; their mean is D."""
+    return np.asarray(1 - (unit @ unit.sum(axis=0) - 1) / (len(unit) - 1))
+
+
+def dispersion_by_length(length: ArrayLike, unit: Floats, parts: int = 3) -> Floats:
+    """D within each of ``parts`` groups of a prompt's rollouts, from the shortest to the longest; NaN below two.
+
+    Groups are by rank of the lengths (M,), ⌊rank · parts / M⌋; rollouts of equal length keep their order.
+    """
+    n = np.asarray(length)
+    rank = np.empty(len(n), np.intp)
+    rank[np.argsort(n, kind="stable")] = np.arange(len(n))
+    group = rank * parts // len(n)
+    return np.array([dispersion(unit[group == g]) if (group == g).sum() > 1 else np.nan for g in range(parts)])

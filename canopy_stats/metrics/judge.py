@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +26,7 @@ from canopy_stats.metrics.judging.local import EmbeddingJudge, FunctionJudge
 from canopy_stats.metrics.judging.openai import OpenAIJudge
 from canopy_stats.metrics.rse import asymmetric_share, semantic_entropy
 from canopy_stats.schema import Column, UserError
+from canopy_stats.store.kept import Kept
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,18 +69,25 @@ def judge(run: Run, judge: JudgeLike, *, m: int = 20, seed: int = 0, think: str 
     result is kept in the run's folder by judge, m, seed and think, together with the rollouts chosen and every
     verdict, unless the judge is a function or verdicts failed.
     """
+    return _frame(judged_table(run, judge, m=m, seed=seed, think=think, max_failed=max_failed, progress=progress))
+
+
+def judged_table(run: Run, judge: JudgeLike, *, m: int = 20, seed: int = 0, think: str = "keep",
+                 max_failed: float = 0.05, progress: bool = True) -> pa.Table:
+    """What :func:`judge` gives, with the columns ``rollouts`` (m,), who was judged, and ``verdicts`` (m·m,)."""
     _refuse_options(m, seed, max_failed)
     chosen = judge if isinstance(judge, Judge) else FunctionJudge(judge)
     context = JudgeContext(run, think, max_failed, _speaker(run) if progress else lambda line: None)
     identity = chosen.identity(context)
     key = None if identity is None else {"judge": identity, "m": m, "seed": seed, "think": think}
-    kept = None if key is None else run.read_table(_table_name(key))
-    if kept is not None and kept[1].get("made_by") == key:
-        return _frame(kept[0])
+    place = None if key is None else Kept(run, "rse", key, "made_by")
+    if place is not None and (kept := place.read()) is not None:
+        return kept
     made = _judged(draw_comparisons(run, m, seed, think), chosen, context)
-    if key is not None and not np.any(made["failed"]):
-        _keep(run, key, made)
-    return _frame(made)
+    table = _arrow(made)
+    if place is not None and not np.any(made["failed"]):
+        place.write(table, "semantic entropies")
+    return table
 
 
 def _refuse_options(m: Any, seed: Any, max_failed: float) -> None:
@@ -100,8 +106,16 @@ def judge_run(run: Run, spec: Mapping[str, Any]) -> pd.DataFrame:
     "base_url": ..., "model": ..., "api_key_env": ..., "m": 20, ...}`` with any field of :class:`OpenAIJudge`; and
     ``think``, ``max_failed``, ``progress``. Without "m", 20 rollouts are judged, or all where there are fewer.
     """
-    options = {"m": min(20, run.config.n_rollouts), **{name: spec[name] for name in _OPTIONS if name in spec}}
-    return judge(run, from_spec({name: value for name, value in spec.items() if name not in _OPTIONS}), **options)
+    return _frame(judged_by(run, spec))
+
+
+def judged_by(run: Run, judge: JudgeLike | Mapping[str, Any]) -> pa.Table:
+    """:func:`judged_table` of a judge with the options of :func:`judge`, or of a mapping as for :func:`judge_run`."""
+    if not isinstance(judge, Mapping):
+        return judged_table(run, judge, m=min(20, run.config.n_rollouts))
+    options = {"m": min(20, run.config.n_rollouts), **{name: judge[name] for name in _OPTIONS if name in judge}}
+    chosen = from_spec({name: value for name, value in judge.items() if name not in _OPTIONS})
+    return judged_table(run, chosen, **options)
 
 
 _OPTIONS = ("m", "seed", "think", "max_failed", "progress")
@@ -236,21 +250,9 @@ def _arrow(made: Mapping[str, list[Any]]) -> pa.Table:
     return pa.table({f.name: made[f.name] for f in fields}, schema=pa.schema(fields))
 
 
-def _frame(made: Mapping[str, list[Any]] | pa.Table) -> pd.DataFrame:
-    table = _arrow(made) if isinstance(made, Mapping) else made
+def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.select([c.name for c in JUDGE_COLUMNS]).to_pandas()
     return frame
-
-
-def _table_name(key: Mapping[str, Any]) -> str:
-    return "rse-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _keep(run: Run, key: Mapping[str, Any], made: Mapping[str, list[Any]]) -> None:
-    try:
-        run.write_table(_table_name(key), _arrow(made), {"made_by": dict(key)})
-    except (UserError, OSError) as error:
-        warnings.warn(f"The semantic entropies could not be kept in the run's folder ({error}).", stacklevel=3)
 
 
 def _speaker(run: Run) -> Callable[[str], None]:

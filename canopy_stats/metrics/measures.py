@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from canopy_stats.metrics import control, jackknife
 from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
 from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts, stored_decoder
+from canopy_stats.metrics.extra import asked_for
+from canopy_stats.metrics.extra_of_run import JudgeOrSpec, Material, extra_columns
 from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes, stored_terms
 from canopy_stats.metrics.subset import SelectionLike, selection_of
 from canopy_stats.metrics.texts import with_openings
@@ -35,7 +37,8 @@ _CONTROLLED = ("CE_cv", "N_bar_cv", "R_bar_cv", "cov_cv", "se_CE_cv", "se_N_cv",
 
 def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap: int | None = None, think: str = "keep",
             reembed: bool = False, decode: Decode | None = None,
-            rollouts: SelectionLike | None = None) -> pd.DataFrame:
+            rollouts: SelectionLike | None = None, extra: Sequence[str] = (), judge: JudgeOrSpec | None = None,
+            reward: Any = None) -> pd.DataFrame:
     """Measure a run: one row per prompt, with the panel's columns and :data:`STANDARD_ERRORS`.
 
     Parameters
@@ -50,22 +53,39 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
         :func:`canopy_stats.keep_best` gives. The controlled columns (``*_cv``) are then NaN, since S − H and
         1{stopped} − A have mean zero over all rollouts that the law drew, not over chosen ones; ``law`` says what was
         chosen; standard errors treat the chosen as if they had been drawn
+    extra : further measures by name, each with its columns at the end: ``vendi_2``, ``length_diversity``,
+        ``length_thirds``, ``semantic_entropy``, ``distinct_4``, ``utility_4`` (:mod:`canopy_stats.metrics.extra`)
+    judge, reward : what some of these read: a judge as :func:`canopy_stats.judge` takes it or a mapping as a study file
+        has it, and a reward model or the table that :func:`canopy_stats.reward` gives
     """
+    asked = asked_for(extra, {"embedder": embedder, "judge": judge, "reward": reward})
+    if (cap is not None or rollouts is not None) and any("judge" in one.kind.needs for one in asked):
+        raise UserError("A judge reads all rollouts whole: measures that need one go without cap= and rollouts=.")
     terms = stored_terms(run) if cap is None else cut_terms(run, cap)
     _refuse_single_rollouts(terms, run)
     chosen = None if rollouts is None else selection_of(rollouts, run)
     embeddings = _embeddings(run, embedder, cap, think, reembed, decode)
+    if asked and embeddings is None and embedder is not None:
+        raise UserError("The texts are cut by cap=: give reembed=True, so that measures on request have embeddings.")
     if chosen is not None:
         terms, embeddings = terms.take(chosen.kept), _taken(embeddings, chosen.kept)
     with _one_blas_thread():
         rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
         controlled = _controlled(terms)
+        wanted = extra_columns(run, asked, _for_extra(terms, embeddings), Material(judge, reward)) if asked else None
     frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**controlled, **_provenance(run, cap))
     frame["embedder"] = embeddings.label if embeddings else None
     if chosen is not None:
         frame[list(_CONTROLLED)] = np.nan
         frame["law"] += f", {chosen.label}"
-    return frame.assign(**_prompt_identity(run))[[*names(PANEL_COLUMNS), *STANDARD_ERRORS]]
+    frame = frame.assign(**_prompt_identity(run))[[*names(PANEL_COLUMNS), *STANDARD_ERRORS]]
+    return frame if wanted is None else pd.concat([frame, wanted], axis=1)
+
+
+def _for_extra(terms: RolloutTerms, embeddings: Embeddings | None) -> list[tuple[Floats, Floats | None]]:
+    """Each prompt's lengths and unit embeddings."""
+    return [(terms.length[rows], unit_rows(embeddings.vectors[rows]) if embeddings else None)
+            for rows in terms.groups()]
 
 
 def _one_blas_thread() -> AbstractContextManager[Any]:

@@ -43,12 +43,28 @@ def pool(prompt_metrics: PromptMetrics, counts: ArrayLike) -> dict[str, float]:
     }
 
 
-def _pool_rhos(frame: pd.DataFrame, m: Floats) -> dict[str, float]:
+def _pool_rhos(frame: pd.DataFrame, m: Floats, names: Sequence[str] = RHOS) -> dict[str, float]:
     pooled: dict[str, float] = {}
-    for name in RHOS:
-        how = pool_kendall if name == "rho_kendall" else pool_fisher
+    for name in names:
+        how = pool_kendall if name.endswith("_kendall") else pool_fisher
         pooled[name], pooled[f"{name}_left_out"] = how(frame[name].to_numpy(np.float64), m)
     return pooled
+
+
+LENGTH_RHOS = tuple(name.replace("rho_", "rho_ND_") for name in RHOS)
+"""Correlations of length and each rollout's own diversity."""
+
+
+def pool_length_diversity(measures: pd.DataFrame, counts: ArrayLike) -> dict[str, float]:
+    """Length against each rollout's own diversity d_i over P prompts with counts (P,), pooled as :func:`pool` does.
+
+    ``measures`` has the columns of ``measure(extra=["length_diversity"])``. ``cov_ND``: mean of the population
+    covariances; ``cov_ND_paper``: sample covariances weighted by M − 1.
+    """
+    m, cov = np.asarray(counts, np.float64), measures["cov_ND"].to_numpy(np.float64)
+    _check_counts(m, len(cov))
+    return {**_pool_rhos(measures, m, LENGTH_RHOS), "cov_ND": float(cov.mean()),
+            "cov_ND_paper": float(m @ cov / (m - 1).sum())}
 
 
 def three_level(measures: PromptMetrics) -> dict[str, float]:

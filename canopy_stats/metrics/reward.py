@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,8 +19,11 @@ from canopy_stats.metrics.subset import Selection
 from canopy_stats.metrics.texts import prepare, with_openings
 from canopy_stats.progress import Progress
 from canopy_stats.schema import Column, UserError
+from canopy_stats.store.kept import Kept
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from canopy_stats.store import Run
 
 REWARD_COLUMNS = (
@@ -33,7 +33,6 @@ REWARD_COLUMNS = (
     Column("truncated", "bool", "", "prompt and rollout are longer than the reward model reads; the end is left out"),
 )
 
-_CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")
 _UNLIMITED = 10**7
 """Tokenizers without a limit say 10^30."""
 
@@ -93,13 +92,12 @@ def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", 
             raise UserError(f"{option} is {value!r}; it must be a whole number of at least 1.")
     scorer = _scorer(model, tokenizer, dtype, device)
     key = {**scorer.identity, "think": think, "max_length": max_length, "dtype": dtype}
-    name = "reward-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    kept = run.read_table(name)
-    if kept is not None and kept[1].get("reward") == key:
-        frame: pd.DataFrame = kept[0].to_pandas()
+    place = Kept(run, "reward", key, "reward")
+    if (kept := place.read()) is not None:
+        frame: pd.DataFrame = kept.to_pandas()
     else:
         frame = _scored(run, scorer.load(), think, max_length, batch_size, progress)
-        _keep(run, name, key, frame)
+        place.write(_arrow(frame), "rewards")
     frame.attrs["reward_model"] = f"{key['name']}@{key['version']}"
     return frame
 
@@ -141,13 +139,10 @@ def _batches(lengths: Sequence[int], size: int) -> Iterator[np.ndarray]:
     return (order[i:i + size] for i in range(0, len(order), size))
 
 
-def _keep(run: Run, name: str, key: dict[str, Any], frame: pd.DataFrame) -> None:
+def _arrow(frame: pd.DataFrame) -> pa.Table:
     import pyarrow as pa
 
-    try:
-        run.write_table(name, pa.Table.from_pandas(frame, preserve_index=False), {"reward": key})
-    except (UserError, OSError) as error:
-        warnings.warn(f"The rewards could not be kept in the run's folder ({error}).", stacklevel=3)
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 # ---------------------------------------------------------------------------------------------------------- the model
@@ -262,7 +257,7 @@ def _named(tokenizer: Any) -> str | None:
 
 def _folder_version(folder: Path) -> str:
     """12 digits of the SHA-256 over everything in a model's folder that decides its rewards."""
-    return files.model_sha256(folder, _CONTENT)[:12]
+    return files.model_sha256(folder)[:12]
 
 
 @lru_cache(maxsize=1)

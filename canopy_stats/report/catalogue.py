@@ -14,7 +14,7 @@ import pandas as pd
 
 from canopy_stats import files
 from canopy_stats.report import drawings as draw
-from canopy_stats.report import frames, printed, views
+from canopy_stats.report import end_drawings, frames, printed, rollout_frames, views
 from canopy_stats.report.figures import save
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
@@ -22,9 +22,9 @@ from canopy_stats.schema import UserError
 LINEAR, BETA, ROBUST = ("main", "interaction", "quadratic"), ("paper_beta", "paper_vendi", "paper_rse"), "robust"
 """The slope models by kind."""
 
-Needs = Literal["panel", "runs", "checks", "ablations"]
+Needs = Literal["panel", "runs", "checks", "findings", "ablations"]
 _HOW = {"panel": "a panel", "runs": "rollouts, which a panel alone does not have", "checks": "the check of the runs",
-        "ablations": "panels of ablations"}
+        "findings": "the check of the runs", "ablations": "panels of ablations"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,18 @@ TABLES: Mapping[str, Entry] = {
                          shown=views.side_by_side),
     "regressions_beta": Entry("Beta mixed models of semantic diversity, Vendi score and semantic entropy",
                               frames.coefficient_table(BETA), shown=views.side_by_side),
+    "quadratic": Entry("The paper's check of linearity: what a parabola changes, in standard errors", frames.quadratic,
+                       shown=_with_notes(views.quadratic)),
     "scrutiny": Entry("The paper's slope and the robust one", frames.scrutiny, shown=_with_notes(views.scrutiny)),
     "ablations": Entry("Slopes on parts of the panel and under other choices", frames.ablations,
                        shown=views.printed_changes),
     "decomposition": Entry("Canopy entropy in three terms", lambda source: frames.decomposition(source.panel)),
     "lengths": Entry("Lengths, truncation and diversity by thirds of length",
                      lambda source: frames.length_thirds(source.panel)),
+    "length_diversity": Entry("Length against each rollout's own diversity, and D by thirds of a prompt's rollouts",
+                              rollout_frames.length_diversity, "runs", rollout_frames.shown_length_diversity),
+    "rendered_text": Entry("The same prompts by chat template and by rendered text", rollout_frames.rendered_text,
+                           "findings"),
     "checks": Entry("Check of the runs", lambda source: source.checks, needs="checks"),
 }
 FIGURES: Mapping[str, Entry] = {
@@ -81,13 +87,21 @@ FIGURES: Mapping[str, Entry] = {
     "slopes_beta": Entry("Slopes of the paper's beta models and the robust slope",
                          draw.forest((*BETA, ROBUST))),
     "decomposition": Entry("Canopy entropy in three terms", draw.decomposition_figure),
+    "decomposition_shares": Entry("Canopy entropy's three terms as signed shares", draw.share_figure),
     "residuals": Entry("Quantile residuals of the models", draw.residuals(("interaction", "paper_beta", "robust"))),
     "lengths": Entry("Lengths of the rollouts", draw.length_figure, needs="runs"),
     "length_densities": Entry("Densities of the lengths that ended by themselves", draw.density_figure, "runs"),
     "within_prompt": Entry("Variance of length and rate over a prompt's rollouts", draw.within_figure, "runs"),
-    "entropy_profile": Entry("Entropy rate along the rollout", draw.profile_figure, needs="runs"),
+    "entropy_profile": Entry("Step profile: mean entropy of the next token at each position, over the rollouts that "
+                             "still run there", draw.profile_figure, needs="runs"),
+    "running_rate": Entry("Running entropy rate: mean of H_t / t, the entropy of a rollout's first t tokens over t, "
+                          "every 5 tokens. It lags behind the step profile", draw.running_figure, needs="runs"),
     "entropy_cohorts": Entry("Entropy along fixed cohorts of rollouts", draw.cohort_figure, needs="runs"),
     "end_hazard": Entry("Chance of an end token by position", draw.hazard_figure, needs="runs"),
+    "end_logprob": Entry("Log-probability of an end token at each step, a row a rollout", end_drawings.logprobs,
+                         "runs"),
+    "end_top_k": Entry("Steps at which an end token is among the k most likely, a row a rollout",
+                       end_drawings.membership, "runs"),
     "cap_sensitivity": Entry("Sensitivity to the length cap", draw.cap_figure, needs="runs"),
 }
 

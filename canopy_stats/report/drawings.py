@@ -92,6 +92,10 @@ def decomposition_figure(source: Source) -> Figure:
     return figures.decomposition_bars(frames.decomposition(source.panel))
 
 
+def share_figure(source: Source) -> Figure:
+    return figures.share_bars(frames.decomposition(source.panel))
+
+
 # --- figures of the rollouts ------------------------------------------------------------------------------------
 
 
@@ -109,6 +113,10 @@ def within_figure(source: Source) -> Figure:
 
 def profile_figure(source: Source) -> Figure:
     return figures.entropy_profile(source.steps, by="task")
+
+
+def running_figure(source: Source) -> Figure:
+    return figures.running_rate(source.steps, by="task")
 
 
 def cohort_figure(source: Source) -> Figure:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 CELL = ("task", "model_name", "model_variant")
 """What names one run in a table: task, family, variant."""
-MEASURES = ("GenPPL", "BF", "CE", "cov_NR", "rho_pearson", "rho_spearman", "rho_kendall", "D", "N_bar", "R_bar",
-            "truncation_rate")
+MEASURES = ("GenPPL", "BF", "CE", "cov_NR", "cov_NR_paper", "rho_pearson", "rho_spearman", "rho_kendall", "D",
+            "VS", "N_bar", "R_bar", "truncation_rate")
 
 
 # --- base against tuned -----------------------------------------------------------------------------------------
@@ -32,7 +32,9 @@ def base_tuned(panel: pd.DataFrame) -> pd.DataFrame:
     """Base against tuned: a row per family, task and variant, each measure pooled over the cell's prompts.
 
     Entropies, lengths and rates, their correlations and what follows from them are pooled as ``metrics.pool`` does;
-    D, RSE (where the panel has it) and the share that the cap ended are plain means over prompts.
+    D and the share that the cap ended are plain means over prompts, VS is exp(mean log_VS), as BF is exp(mean R_bar).
+    Where the panel has RSE: its mean, and ``saturated``, the share of prompts at log m, of which no two rollouts judged
+    mean the same: a larger m would tell these apart.
     """
     return _by_cell(panel, _pooled_row, ["model_name", "task", "model_variant"])
 
@@ -41,14 +43,36 @@ def _pooled_row(rows: pd.DataFrame) -> dict[str, float]:
     pooled = pool(rows, rows["M"].to_numpy())
     means = {"D": rows["D"].mean(), "truncation_rate": rows["truncation_rate"].mean(),
              "N_bar": pooled["mean_length"], "R_bar": pooled["mean_rate"]}
+    if "log_VS" in rows:
+        means["VS"] = np.exp(rows["log_VS"].mean())
     judged = {"RSE": float(rows["RSE"].mean())} if "RSE" in rows else {}
-    return {"prompts": len(rows)} | {name: float((pooled | means)[name]) for name in MEASURES} | judged
+    if {"RSE", "rse_m"} <= set(rows):
+        judged["saturated"] = saturated(rows)
+    found = pooled | means
+    return {"prompts": len(rows)} | {name: float(found[name]) for name in MEASURES if name in found} | judged
+
+
+def saturated(rows: pd.DataFrame) -> float:
+    """Share of the judged prompts whose RSE is at its largest value, log m."""
+    judged = rows[rows["RSE"].notna()]
+    at_most = np.log(judged["rse_m"].to_numpy(float))
+    return float(np.mean(judged["RSE"].to_numpy(float) >= at_most * (1 - 1e-9))) if len(judged) else float("nan")
 
 
 def decomposition(panel: pd.DataFrame) -> pd.DataFrame:
-    """Pooled CE* and its three terms, a row per task, family and variant."""
-    wanted = ("CE", "product", "cov_within", "cov_between")
-    return _by_cell(panel, lambda rows: {k: v for k, v in three_level(rows).items() if k in wanted}, list(CELL))
+    """Pooled CE* and its three terms, a row per task, family and variant; then each as a signed share of CE*, and the
+    paper's share of covariance, which is that of the last two together."""
+    return _by_cell(panel, _decomposed, list(CELL))
+
+
+TERMS = ("product", "cov_within", "cov_between")
+
+
+def _decomposed(rows: pd.DataFrame) -> dict[str, float]:
+    found = three_level(rows)
+    shares = {f"share_{name}": found[name] / found["CE"] if found["CE"] > 0 else float("nan") for name in TERMS}
+    return {name: found[name] for name in ("CE", *TERMS)} | shares | {
+        "share_cov_paper": shares["share_cov_within"] + shares["share_cov_between"]}
 
 
 def _by_cell(panel: pd.DataFrame, row_of: Any, keys: list[str]) -> pd.DataFrame:
@@ -69,7 +93,20 @@ def _refuse_empty(panel: pd.DataFrame) -> None:
 
 def slopes(source: Source) -> pd.DataFrame:
     """The slope table, for each tuned variant."""
-    made = {variant: source.fitter.slope_table(source.pair(variant)) for variant in source.variants}
+    return _for_each_variant(source, source.fitter.slope_table)
+
+
+def quadratic(source: Source) -> pd.DataFrame:
+    """How far a parabola moves the base slope (beta) and its change (eta), for each tuned variant."""
+    table = _for_each_variant(source, source.fitter.quadratic_check)
+    table.attrs["notes"] = ["Interaction and quadratic model by maximum likelihood, slopes at the mean rate; moved: "
+                            "quadratic − linear, also in standard errors of the linear one (the paper asks for at most "
+                            "one). LRT of both quadratic terms on 2 df.", *table.attrs.get("notes", [])]
+    return table
+
+
+def _for_each_variant(source: Source, table_of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    made = {variant: table_of(source.pair(variant)) for variant in source.variants}
     if len(made) == 1:
         return next(iter(made.values()))
     table = pd.concat([one.assign(tuned=variant) for variant, one in made.items()], ignore_index=True)
@@ -106,7 +143,10 @@ def changes(found: Sequence[tuple[Mapping[str, Any], SlopeChange]]) -> pd.DataFr
 # --- parts of the panel, and other choices ----------------------------------------------------------------------
 
 COMPARED, ROBUST = ("interaction", "paper_beta"), "robust"
-"""Models of every panel of the ablation table; the robust slope, which takes longer, is for the whole and ablations."""
+"""Models of every panel of the ablation table; the robust slope and those of other diversities, which take longer, are
+for the whole and ablations."""
+OTHER = {"paper_vendi": "VS", "paper_rse": "RSE"}
+"""Models of other diversities, and the column without which a panel has none."""
 
 
 def ablations(source: Source) -> pd.DataFrame:
@@ -117,7 +157,7 @@ def ablations(source: Source) -> pd.DataFrame:
         label = {"tuned": variant} if len(source.tuned) > 1 else {}
         for name, part in panels(source, variant).items():
             sizes = {"rows": len(part.panel), "mean_D": part.panel["D"].mean(), "mean_R": part.panel["R_bar"].mean()}
-            found = part.slope_changes(COMPARED if name.startswith(WITHOUT) else (*COMPARED, ROBUST), strict=False)
+            found = part.slope_changes(COMPARED if name.startswith(WITHOUT) else _every_model(part.panel), strict=False)
             rows += [({"panel": name, **label, **sizes}, change) for change in found.changes.values()]
             refused += [f"{name}: {reason}" for reason in found.refused]
             refused += [f"{name}: the {one.model} fit is not certified." for one in found.changes.values()
@@ -126,9 +166,15 @@ def ablations(source: Source) -> pd.DataFrame:
         raise UserError(refused[0])
     table = changes(rows)
     table.attrs["notes"] = ["Standard errors in brackets; 95% sets of the ratio by Fieller. interaction: D per "
-                            "nat/token; paper_beta and robust: log-odds per standard deviation of that panel's rates.",
+                            "nat/token; the others: log-odds per standard deviation of that panel's rates, of D, of "
+                            "(VS - 1)/(M - 1) for paper_vendi and of RSE / log m for paper_rse.",
                             *refused]
     return table
+
+
+def _every_model(panel: pd.DataFrame) -> tuple[str, ...]:
+    """The models of the whole panel and of an ablation."""
+    return (*COMPARED, *(model for model, column in OTHER.items() if column in panel), ROBUST)
 
 
 WHOLE, WITHOUT = "all", "without "

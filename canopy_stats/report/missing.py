@@ -8,7 +8,8 @@ from canopy_stats.report.folder import Folder
 
 CAPPED = 0.5
 """Share of the rollouts ended by the length cap from which it explains why models with a length cannot be fitted."""
-NOT_ASKED = ("needs the columns RSE", "needs the check of the runs", "needs rollouts,", "needs panels of ablations")
+NOT_ASKED = ("needs the columns RSE", "needs the check of the runs", "needs rollouts,", "needs panels of ablations",
+             "needs scoring again", "needs the study's check of prompts")
 """Reasons of what was never asked for."""
 _OF = {"fit": "the slope model", "tables": "the table", "figures": "the figure"}
 

@@ -62,6 +62,17 @@ def _slope_cells(row: Mapping[Any, Any]) -> dict[str, str]:
             "ratio": number(row["ratio"], "{:.2f}"), "95% set of the ratio": ratio_set(row)}
 
 
+def quadratic(table: pd.DataFrame) -> pd.DataFrame:
+    """The check of linearity as a paper prints it; ``table`` is what ``slope.quadratic_check`` gives."""
+    tuned = ["tuned"] if "tuned" in table else []
+    return pd.DataFrame([{**{name: str(row[name]) for name in (*tuned, "coefficient")},
+                          "linear": with_error(row["linear"], row["linear_std_error"]),
+                          "quadratic": with_error(row["quadratic"], row["quadratic_std_error"]),
+                          "moved": number(row["moved"]), "in standard errors": number(row["moved_in_se"], "{:+.2f}"),
+                          "LRT": number(row["lrt_chi2"], "{:.1f}"), "p": p_value(row["lrt_p"])}
+                         for row in table.to_dict("records")])
+
+
 def scrutiny(table: pd.DataFrame) -> pd.DataFrame:
     """The paper's and the robust slope as a paper prints them; ``table`` is that of ``slope.slope_scrutiny``."""
     return pd.DataFrame([{"model": str(row["model"]), **_slope_cells(row), "rows": str(int(row["nobs"]))}

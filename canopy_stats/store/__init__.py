@@ -15,6 +15,7 @@ any moment leaves a folder from which the next one resumes.
 
 from canopy_stats.store.manifest import stored_config
 from canopy_stats.store.plan import Shard, ShardPlan
+from canopy_stats.store.prompts import changes as prompt_changes
 from canopy_stats.store.prompts import prompts_hash
 from canopy_stats.store.reading import Run, open_run
 from canopy_stats.store.tables import KINDS, ShardTables, arrow_schema, shard_tables, step_table
@@ -29,6 +30,7 @@ __all__ = [
     "ShardTables",
     "arrow_schema",
     "open_run",
+    "prompt_changes",
     "prompts_hash",
     "shard_tables",
     "step_table",

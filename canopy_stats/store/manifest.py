@@ -46,6 +46,7 @@ class Manifest(TypedDict):
     content_hash: str | None
     surroundings: NotRequired[dict[str, dict[str, Any]]]
     drawn: NotRequired[list[dict[str, Any]]]
+    engine: NotRequired[dict[str, Any]]
     shards: NotRequired[list[dict[str, Any]]]
 
 

@@ -43,7 +43,15 @@ def read_table(path: Path, shard: Shard, kind: str, columns: Sequence[str],
         table = file.read_row_groups(list(groups), columns=have)
     for name in derived:
         table = table.append_column(name, _summed(path, shard, name, table["length"].to_numpy()))
-    return table.select(list(columns)).cast(_declared(kind, columns))
+    return _cast(table.select(list(columns)), _declared(kind, columns), path / vouched(shard, kind)["path"])
+
+
+def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
+    try:
+        return table.cast(schema)
+    except (ValueError, pa.ArrowException) as error:  # nulls, or values of another kind
+        raise UserError(f"{path} holds columns that no run has ({str(error).splitlines()[0]}). Run the same `generate` "
+                        "again: it draws damaged shards anew.") from None
 
 
 def _declared(kind: str, columns: Sequence[str]) -> pa.Schema:
@@ -130,4 +138,4 @@ def content_now(path: Path, shard: Shard, prompts: Mapping[str, Prompt]) -> str:
 
 def _as_stored(path: Path, shard: Shard, kind: str) -> pa.Table:
     with _opened(path / vouched(shard, kind)["path"]) as file:
-        return file.read().cast(_declared(kind, file.schema_arrow.names))
+        return _cast(file.read(), _declared(kind, file.schema_arrow.names), path)

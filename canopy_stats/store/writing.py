@@ -221,13 +221,16 @@ class RunWriter:
             for kind in DECLARED:
                 (self.path / plan.vouched(gone, kind)["path"]).unlink(missing_ok=True)
 
-    def finish(self, drift: Mapping[str, Any] | None) -> None:
-        """Close a run whose shards are all there, with its measured drift and where it was drawn."""
+    def finish(self, drift: Mapping[str, Any] | None, engine: Mapping[str, Any] | None = None) -> None:
+        """Close a run whose shards are all there, with its measured drift, where it was drawn, and what the engine
+        that drew the last of it has counted."""
         if lacking := len(self.missing):
             raise ValueError(f"{lacking} shards are missing")
         shards = list(self._shards.values())
         self._manifest = {**self._manifest, "finished": now(), "drift": dict(drift) if drift is not None else None,
                           "content_hash": content_of(self._manifest, shards), "drawn": drawn_where(shards)}
+        if engine:
+            self._manifest["engine"] = dict(engine)
         write_manifest(self.path, self._manifest)
 
     def run(self) -> Run:

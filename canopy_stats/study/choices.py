@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
@@ -44,19 +45,32 @@ def _law_as_keys(value: Any) -> Any:
 LawKeys = Annotated[Law, BeforeValidator(_law_as_keys)]
 
 
+Form = Literal["lines", "question-answer", "continuation"]
+
+
 class FewShot(Record):
     """``shots`` examples before every prompt, drawn from the JSON lines of ``pool`` by ``seed``.
 
-    A line of the pool has a ``prompt`` and its ``answer``, and may name the ``task`` it is for.
+    A line of the pool has a ``prompt`` and its ``answer``, and may name the ``task`` it is for. ``form`` is how
+    examples and prompt are written, one for all tasks or one by task: "lines" (answer below its prompt),
+    "question-answer" (``Question: ... Answer: ...``, the prompt's answer left open) or "continuation" (answer behind
+    its prompt). ``same`` draws one set of examples for all prompts of a task; a prompt that is among them would be its
+    own example, and is refused.
     """
 
     pool: FilePath
     shots: Count
     seed: Seed = 0
+    form: Form | dict[Name, Form] = "lines"
+    same: bool = False
+
+    def form_of(self, task: str) -> Form:
+        """How the examples of a task are written."""
+        return self.form.get(task, "lines") if isinstance(self.form, dict) else self.form
 
     def described(self) -> dict[str, Any]:
-        """Plain values for provenance; of the pool's path the last part."""
-        return {**self.model_dump(), "pool": Path(self.pool).name}
+        """Plain values for provenance; of the pool's path the last part. Later keys are left out at their defaults."""
+        return {**self.model_dump(exclude_defaults=True), "seed": self.seed, "pool": Path(self.pool).name}
 
 
 class Embedder(Record):
@@ -65,29 +79,40 @@ class Embedder(Record):
     model: ModelName
     prompt: str | None = None
     name: Name | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    max_tokens: Count | None = None
 
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo) -> Self:
         if folder_of(info) is not None and self.model not in BUILT_IN and "/" not in self.model:
             raise ValueError(f"has the model {self.model!r}; it must be {', '.join(map(repr, BUILT_IN))}, a folder, or "
                              "a hub name written as organisation/name")
-        if self.prompt and self.model == "tfidf":
-            raise ValueError("has a prompt, but the embedder 'tfidf' counts words and heeds none; leave it out")
+        if self.model == "tfidf" and (given := [name for name in _SETTINGS if getattr(self, name)]):
+            raise ValueError(f"has a {given[0]}, but the embedder 'tfidf' counts words and heeds none; leave it out")
         return self
 
     @property
     def asked(self) -> str | Prompted:
         """The embedder as metrics.embed takes it."""
-        return Prompted(self.model, self.prompt) if self.prompt else self.model
+        return Prompted(self.model, **given) if (given := self.settings) else self.model
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is asked for beside the model."""
+        return {name: value for name in _SETTINGS if (value := getattr(self, name))}
 
     @property
     def label(self) -> str:
         """For people."""
-        return f"{self.model} (prompt {self.prompt!r})" if self.prompt else self.model
+        return self.model + Prompted(self.model, **self.settings).suffix
 
     def described(self) -> Any:
         """Plain values for provenance."""
-        return {"model": shown(self.model), "prompt": self.prompt} if self.prompt else shown(self.model)
+        return {"model": shown(self.model), **self.settings} if self.settings else shown(self.model)
+
+
+_SETTINGS = ("prompt", "dtype", "max_tokens")
+"""What an embedder can be asked for beside its model."""
 
 
 class Reward(Record):
@@ -102,7 +127,10 @@ class Reward(Record):
 
 
 class Judge(Record):
-    """Who says which rollouts mean the same: what :func:`canopy_stats.metrics.judge.judge_run` takes."""
+    """Who says which rollouts mean the same: what :func:`canopy_stats.metrics.judge.judge_run` takes.
+
+    An ``optional`` one is asked only where the environment variable of its ``api_key_env`` is set.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: Literal["embedding", "openai"]
@@ -113,6 +141,7 @@ class Judge(Record):
     base_url: str | None = None
     model: str | None = None
     max_failed: float | None = Field(default=None, ge=0, le=1)
+    optional: bool = False
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -124,7 +153,13 @@ class Judge(Record):
 
     def spec(self) -> dict[str, Any]:
         """The mapping that ``judge_run`` takes."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(exclude_none=True, exclude={"optional"})
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether it is asked here and now."""
+        variable = (self.model_extra or {}).get("api_key_env")
+        return not (self.optional and variable) or bool(os.environ.get(variable))
 
     def described(self) -> dict[str, Any]:
         """Plain values for provenance."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import typing
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,11 +32,12 @@ class StudyFile:
 
     def folder(self, out: str | Path | None = None) -> Path:
         """Where results go: ``out``, else what the file says, else runs/<name of the file> here."""
-        if out is not None:
-            return Path(out)
-        if self.study.out is None:
-            return Path("runs") / self.path.stem
-        return self.path.resolve().parent / Path(self.study.out).expanduser()
+        own = (Path("runs") / self.path.stem if self.study.out is None
+               else self.path.resolve().parent / Path(self.study.out).expanduser())
+        found = own if out is None else Path(out)
+        if os.path.isfile(found):
+            raise UserError(f"{found} is a file; a study needs a folder. Choose another --out.")
+        return found
 
 
 def read_study(path: str | Path) -> StudyFile:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from canopy_stats import __version__, files
 from canopy_stats.schema import UserError
 from canopy_stats.study import worker
-from canopy_stats.study.parts import Part
+from canopy_stats.study.ablations import Part
 from canopy_stats.study.spec import Embedder, Study
 from canopy_stats.study.stamps import Key, code_hash, model_identity
 
@@ -53,7 +53,7 @@ def _identity(embedder: Embedder) -> dict[str, Any]:
     """What decides an embedder: its settings, with the content of the model where it is on the disk."""
     from canopy_stats.metrics.embed import BUILT_IN, resolve
 
-    settings = {"model": embedder.model, **({"prompt": embedder.prompt} if embedder.prompt else {})}
+    settings = {"model": embedder.model, **embedder.settings}
     if embedder.model not in BUILT_IN and not Path(embedder.model).is_dir():
         return settings
     try:
@@ -90,7 +90,7 @@ def judge_key(part: Part) -> Key | None:
 
 def _judge(study: Study) -> dict[str, Any]:
     """What the judge is asked for; one that compares embeddings takes the study's unless it names its own."""
-    return {"think": study.think, **(study.judge.spec() if study.judge else {})}
+    return {"think": study.think, **(study.asked_judge.spec() if study.asked_judge else {})}
 
 
 def judge(part: Part) -> list[Path]:
@@ -139,7 +139,7 @@ def _verdicts(part: Part) -> Path:
 
 def _judges(part: Part) -> bool:
     """Whether the panel gets verdicts: they are over all rollouts, and not those that a reward model left."""
-    return part.study.judge is not None and part.study.reward is None
+    return part.study.asked_judge is not None and part.study.reward is None
 
 
 def _selection(study: Study) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from canopy_stats.report.missing import missing
 from canopy_stats.report.printed import console
 from canopy_stats.schema import UserError
 from canopy_stats.study import rollouts, stamps, worker
-from canopy_stats.study.parts import Part, parts_of
+from canopy_stats.study.ablations import Part, parts_of
 from canopy_stats.study.prompts import choose_prompts
 from canopy_stats.study.ready import ready
 from canopy_stats.study.result import TIMES, StudyResult, read_result

@@ -14,7 +14,7 @@ from canopy_stats.report.folder import MAIN
 from canopy_stats.report.printed import console
 from canopy_stats.schema import UserError
 from canopy_stats.study import rollouts
-from canopy_stats.study.parts import Part, parts_of
+from canopy_stats.study.ablations import Part, parts_of
 from canopy_stats.study.prompts import chosen
 from canopy_stats.study.ready import ready
 from canopy_stats.study.rollouts import RunState
@@ -161,7 +161,8 @@ def _totals(study: Study, out: Path, rows: pd.DataFrame) -> list[str]:
              f"Embeddings: {sum(t['texts'] for t in texts):,} texts",
              *(f"            {t['texts']:,} by {t['embedder']}" for t in texts)]
     if study.judge is not None:
-        lines.append(f"Verdicts:   at most {verdicts(study, rows):,} (m(m-1) for each prompt and checkpoint)")
+        asked = "" if study.asked_judge else "; optional, and not asked: its api_key_env is not set"
+        lines.append(f"Verdicts:   at most {verdicts(study, rows):,} (m(m-1) for each prompt and checkpoint{asked})")
     return lines
 
 
@@ -178,7 +179,7 @@ def embeddings(study: Study, out: Path) -> list[dict[str, Any]]:
                     for run in part.study.runs.values()) * part.study.rollouts
         row = totals.setdefault(label, {"embedder": label, "texts": 0, "bytes": 0})
         row["texts"] += texts
-        row["bytes"] += texts * 4 * DIMENSIONS.get(label, OTHER_DIMENSIONS)
+        row["bytes"] += texts * 4 * DIMENSIONS.get(part.study.embedder.model, OTHER_DIMENSIONS)
     return list(totals.values())
 
 

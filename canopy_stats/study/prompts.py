@@ -85,7 +85,8 @@ def read_lines(source: str | Path) -> list[str]:
 def with_examples(lines: Sequence[str], few_shot: FewShot, task: str) -> list[str]:
     """Prompt lines with examples before each prompt: the same for every family and variant.
 
-    Which ones depends on (seed, task, prompt) alone, so that adding a prompt changes no other.
+    Which ones depends on (seed, task, prompt) alone, so that adding a prompt changes no other; or on (seed, task),
+    where all prompts of a task have the same.
     """
     pool = examples(few_shot.pool, task)
     return [_with_examples(_record(line, place), place, pool, few_shot, task) for place, line in enumerate(lines)]
@@ -94,15 +95,26 @@ def with_examples(lines: Sequence[str], few_shot: FewShot, task: str) -> list[st
 def _with_examples(record: Mapping[str, Any], place: int, pool: Sequence[Mapping[str, Any]], few_shot: FewShot,
                    task: str) -> str:
     prompt = record["prompt"]
-    others = [e for e in pool if e["prompt"] != prompt]
-    if not 1 <= few_shot.shots <= len(others):
-        raise UserError(f"few_shot.shots is {few_shot.shots}, but {Path(few_shot.pool).name} has {len(others)} "
-                        f"examples for {task}: ask for 1 to {len(others)}, or add some.")
-    key = files.sha256(files.canonical_json([few_shot.seed, task, prompt]))
-    drawn = np.random.default_rng(int(key, 16)).choice(len(others), few_shot.shots, replace=False)
-    shown = [f"{others[i]['prompt']}\n{others[i]['answer']}" for i in drawn]
-    dressed = {**record, "id": str(record.get("id", place)), "prompt": "\n\n".join([*shown, prompt])}
+    choices = pool if few_shot.same else [e for e in pool if e["prompt"] != prompt]
+    if not 1 <= few_shot.shots <= len(choices):
+        raise UserError(f"few_shot.shots is {few_shot.shots}, but {Path(few_shot.pool).name} has {len(choices)} "
+                        f"examples for {task}: ask for 1 to {len(choices)}, or add some.")
+    key = files.sha256(files.canonical_json([few_shot.seed, task, *([] if few_shot.same else [prompt])]))
+    places = np.random.default_rng(int(key, 16)).choice(len(choices), few_shot.shots, replace=False)
+    drawn = [choices[i] for i in places]
+    if any(e["prompt"] == prompt for e in drawn):
+        raise UserError(f"Prompt {place + 1} of {task} is among its own examples: with few_shot.same, the pool holds "
+                        "none of the prompts. Leave it out of the pool, or choose another few_shot.seed.")
+    example, opening = FORMS[few_shot.form_of(task)]
+    shown = [example.format(**{name: e[name] for name in ("prompt", "answer")}) for e in drawn]
+    dressed = {**record, "id": str(record.get("id", place)),
+               "prompt": "\n\n".join([*shown, opening.format(prompt=prompt)])}
     return json.dumps(dressed, ensure_ascii=False)
+
+
+FORMS = {"lines": ("{prompt}\n{answer}", "{prompt}"), "continuation": ("{prompt} {answer}", "{prompt}"),
+         "question-answer": ("Question: {prompt}\nAnswer: {answer}", "Question: {prompt}\nAnswer:")}
+"""How an example and the prompt behind the examples are written."""
 
 
 def _record(line: str, place: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from canopy_stats.study.spec import Study
 
 def ready(study: Study) -> list[str]:
     """What would stop the study later, and can be seen before its first token is drawn: environment and packages."""
-    judge = study.judge
+    judge = study.asked_judge
     if judge is None or judge.kind != "openai":
         return []
     variable, found = (judge.model_extra or {}).get("api_key_env"), list[str]()

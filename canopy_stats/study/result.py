@@ -11,7 +11,7 @@ from canopy_stats import files
 from canopy_stats.report import summary
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.missing import missing
-from canopy_stats.study.parts import Part
+from canopy_stats.study.ablations import Part
 from canopy_stats.study.rollouts import STALE
 from canopy_stats.study.spec import Study
 from canopy_stats.study.stamps import files_of

@@ -1,7 +1,8 @@
 """Which of a study's runs are drawn, from the stamps alone: no model is loaded to find that nothing is missing.
 
-A run's stamp says what was asked when it was begun, and the run's content hash once it is complete. A run that was
-asked for otherwise is stale. Rollouts are dear: they are never drawn over unless that is asked for, and never deleted.
+A run's stamp says what was asked when it was begun, and the run's content hash once it is complete. Where more rollouts
+or more prompts are asked for, a run is partial: it grows. A run that was asked for otherwise is stale. Rollouts are
+dear: they are never drawn over unless that is asked for, and never deleted.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from canopy_stats import files
 from canopy_stats.schema import UserError
-from canopy_stats.study import stamps
-from canopy_stats.study.prompts import chosen
+from canopy_stats.study import growth, stamps
+from canopy_stats.study.prompts import Chosen, chosen
 from canopy_stats.study.spec import Checkpoint, Study
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Drawn = Literal["done", "partial", "stale", "missing"]
 Key = dict[str, Any]
 STALE = "stale"
 """Folder of the runs that were moved aside."""
+_WHERE = ("code", "engine", "device", "batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,14 @@ def asked(study: Study, name: str) -> Key | None:
     run = study.runs[name]
     if not isinstance(run.checkpoint.model, str):
         return None
-    prompts = chosen(study.tasks[run.task], study.prompts_per_task, study.few_shot, run.task)
+    prompts = _prompts(study, run.task)
     return {"task": run.task, "family": run.family, **_identity(run.checkpoint), "prompts": prompts.sha256,
             "law": study.policy.to_dict(), "rollouts": study.rollouts, "seed": study.seed, "engine": study.engine,
             "batch_size": study.batch_size, "device": study.device}
+
+
+def _prompts(study: Study, task: str) -> Chosen:
+    return chosen(study.tasks[task], study.prompts_per_task, study.few_shot, task)
 
 
 def _identity(checkpoint: Checkpoint) -> Key:
@@ -61,14 +67,17 @@ def _identity(checkpoint: Checkpoint) -> Key:
 # --- stamps of runs ---------------------------------------------------------------------------------------------
 
 
-def begin(study: Study, out: Path, name: str) -> Key | None:
-    """Stamp what is asked, before the first rollout, and give it; a run that is there keeps the stamp that it has."""
-    stamp = stamps.stamped(out, _stamp(name))
-    if stamp is not None and (out / "runs" / name / "manifest.json").is_file():
+def begin(study: Study, out: Path, name: str, prompts: Path) -> Key | None:
+    """Stamp what is asked, before the first rollout, and give it; a run that goes on keeps the stamp that it has, and
+    one that grows gets another. ``prompts`` is the file that is drawn from: the study's own copy."""
+    key, stamp = asked(study, name), stamps.stamped(out, _stamp(name))
+    if key is None:
+        return None
+    key = {**key, "prompts": files.file_sha256(prompts)}
+    there = (out / "runs" / name / "manifest.json").is_file()
+    if stamp is not None and there and not growth.GROWING.intersection(_changed(stamp, key)):
         return dict(stamp["made_from"])
-    key = asked(study, name)
-    if key is not None:
-        stamps.write_stamp(out, _stamp(name), _note(key, None))
+    stamps.write_stamp(out, _stamp(name), _note(key, None))
     return key
 
 
@@ -93,19 +102,19 @@ def _stamp(name: str) -> str:
 def run_state(study: Study, out: Path, name: str) -> RunState:
     """How far a run is; every file of it is compared with its hash."""
     run = study.runs[name]
-    prompts = chosen(study.tasks[run.task], study.prompts_per_task, study.few_shot, run.task)
+    prompts = _prompts(study, run.task)
     wanted = prompts.count * study.rollouts
     found = stored(out, name)
     if found is None:
         return RunState(name, "missing", 0, 0, wanted)
     rollouts, tokens = (sum(s[what] for s in found.shards) for what in ("n_rollouts", "n_tokens"))
-    state, why = _judged(asked(study, name), stamps.stamped(out, _stamp(name)), found)
+    state, why = _judged(asked(study, name), stamps.stamped(out, _stamp(name)), found, prompts.lines)
     return RunState(name, state, rollouts, tokens, wanted, why)
 
 
-def _judged(key: Key | None, stamp: Mapping[str, Any] | None, run: Run) -> tuple[Drawn, str]:
+def _judged(key: Key | None, stamp: Mapping[str, Any] | None, run: Run, prompts: bytes) -> tuple[Drawn, str]:
     if key is not None and stamp is not None and (changed := _changed(stamp, key)):
-        return "stale", f"changed: {', '.join(changed)}"
+        return _asked_otherwise(changed, key, run, prompts)
     if run.damaged:
         return "partial", f"{len(run.damaged)} shards are damaged"
     if not run.complete or run.manifest["finished"] is None:
@@ -115,11 +124,21 @@ def _judged(key: Key | None, stamp: Mapping[str, Any] | None, run: Run) -> tuple
     return "done", ""
 
 
+def _asked_otherwise(changed: Sequence[str], key: Key, run: Run, prompts: bytes) -> tuple[Drawn, str]:
+    """A run that was begun for something else: stale, or partial where what is drawn stays and more is added."""
+    lost = growth.lost(run, key["rollouts"], prompts) if growth.GROWING.issuperset(changed) else []
+    if lost or not growth.GROWING.issuperset(changed):
+        told = f" ({lost[0]}{'; ...' if len(lost) > 1 else ''})" if lost else ""
+        return "stale", f"changed: {', '.join(changed)}{told}"
+    return "partial", f"to grow: {' and '.join(changed)}"
+
+
 def _changed(stamp: Mapping[str, Any], key: Key) -> list[str]:
-    """What is asked for otherwise than when the run was begun. Our own code is none of it: how a run was drawn stands
-    in its manifest, and an edit of this package makes no rollout wrong."""
-    before = {name: value for name, value in stamp["made_from"].items() if name != "code"}
-    return stamps.differing(before, key)
+    """What is asked for otherwise than when the run was begun. Where and by which code it is drawn is none of it: that
+    decides roundings, and stands in the run's log for each shard."""
+    before, now = ({name: value for name, value in one.items() if name not in _WHERE}
+                   for one in (stamp["made_from"], key))
+    return stamps.differing(before, now)
 
 
 def stored(out: Path, name: str) -> Run | None:
@@ -141,12 +160,21 @@ def finished(study: Study, out: Path) -> dict[str, Run] | None:
         run = stored(out, name)
         if run is None:
             return None
-        key, stamp = asked(study, name), stamps.stamped(out, _stamp(name))
-        complete = run.complete and run.manifest["finished"] is not None
-        if not (complete if key is None else _judged(key, stamp, run)[0] == "done"):
+        if not _is_done(study, out, name, run):
             return None
         runs[name] = run
     return runs
+
+
+def _is_done(study: Study, out: Path, name: str, run: Run) -> bool:
+    planned = study.runs[name]
+    key, prompts = asked(study, name), _prompts(study, planned.task).lines
+    if key is not None:
+        return _judged(key, stamps.stamped(out, _stamp(name)), run, prompts)[0] == "done"
+    # A loaded model has no stamp; what else was asked stands in the run.
+    drawn = (run.config.policy, run.config.seed) == (study.policy, study.seed)
+    return run.complete and run.manifest["finished"] is not None and drawn and growth.alike(
+        run, study.rollouts, prompts)
 
 
 # --- runs that were asked for otherwise -------------------------------------------------------------------------

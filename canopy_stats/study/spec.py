@@ -165,8 +165,9 @@ class Study(Record):
     ``contrast`` says in words what differs between base and tuned. ``prompts_per_task`` None takes all of a file;
     ``drift_tokens`` are drawn again at other batch sizes for each run, and ``check_sample`` rollouts scored again.
     ``workers`` processes of one thread each draw the rollouts; None draws them here, with all threads. ``engine`` is a
-    name or an object with the methods of ``schema.Engine``, ``think`` what becomes of a ``<think>`` part before texts
-    are embedded. The first embedder makes the panel, each further one a panel of its own.
+    name or an object with the methods of ``schema.Engine``, ``engine_options`` go to vLLM, ``think`` is what becomes
+    of a ``<think>`` part before texts are embedded. The first embedder makes the panel, each further one a panel of its
+    own.
     """
 
     title: str
@@ -179,6 +180,7 @@ class Study(Record):
     rollouts: int = Field(default=100, ge=2, le=10**9)
     seed: Seed = 0
     engine: Annotated[Any, BeforeValidator(engine_or_object)] = "torch"
+    engine_options: dict[str, Any] = Field(default_factory=dict)
     batch_size: Annotated[Any, BeforeValidator(whole_or_auto)] = "auto"
     device: Annotated[str, AfterValidator(device_name)] = "auto"
     workers: Count | None = None
@@ -212,6 +214,11 @@ class Study(Record):
     def embedder(self) -> Embedder:
         """The embedder of the panel."""
         return self.embedders[0]
+
+    @property
+    def asked_judge(self) -> Judge | None:
+        """The judge, unless it is optional and not at hand."""
+        return self.judge if self.judge is not None and self.judge.at_hand else None
 
     @cached_property
     def runs(self) -> dict[str, PlannedRun]:

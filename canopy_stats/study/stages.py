@@ -15,7 +15,7 @@ from canopy_stats.report.page import write_report
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
 from canopy_stats.study import fitting, measuring, stamps
-from canopy_stats.study.parts import Part
+from canopy_stats.study.ablations import Part
 from canopy_stats.study.stamps import Key, State
 
 KINDS = ("generate", "check", "embed", "judge", "panel", "fit", "tables", "figures", "report")
@@ -62,11 +62,12 @@ def later_stages(parts: Sequence[Part]) -> Iterator[Stage]:
 
 def _of_part(part: Part) -> Iterator[Stage]:
     """What is made of a part's runs."""
+    judges = part.study.asked_judge is not None and part.lender is None
     runs = "every run of " + ("the study" if part.name == MAIN else f"the ablation {part.name}")
     table: dict[str, tuple[Callable[[Part], Key | None], Callable[[Part], list[Path]], bool, str]] = {
         "check": (measuring.check_key, measuring.check, part.lender is None, runs),
         "embed": (measuring.embed_key, measuring.embed, True, runs),
-        "judge": (measuring.judge_key, measuring.judge, part.study.judge is not None and part.lender is None, runs),
+        "judge": (measuring.judge_key, measuring.judge, judges, runs),
         "panel": (measuring.panel_key, measuring.make_panel, True, "the runs, their embeddings and verdicts")}
     for kind, (key, make, wanted, needs) in table.items():
         if wanted:

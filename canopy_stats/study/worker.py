@@ -43,17 +43,19 @@ def prompts_of(out: Path, task: str) -> Path:
 
 
 def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
-    """One run of the study: what is stored stays, and an unfinished run goes on. Its stamp tells what was asked."""
+    """One run of the study: what is stored stays, and an unfinished run goes on or grows. Its stamp tells what was
+    asked."""
     from canopy_stats.runs import generate
 
     planned = study.runs[name]
     checkpoint = planned.checkpoint
-    key = rollouts.begin(study, out, name)
+    prompts = prompts_of(out, planned.task)
+    key = rollouts.begin(study, out, name, prompts)
     source = {f.name: getattr(made, f.name) for made in [checkpoint.source(study.device)] for f in fields(made)}
-    run = generate(prompts=prompts_of(out, planned.task), out=out / "runs" / name, family=planned.family,
+    run = generate(prompts=prompts, out=out / "runs" / name, family=planned.family,
                    variant=str(checkpoint.variant), task=planned.task, n_rollouts=study.rollouts, policy=study.policy,
-                   seed=study.seed, engine=study.engine, batch_size=study.batch_size, drift_tokens=study.drift_tokens,
-                   progress=progress, **source)
+                   seed=study.seed, engine=study.engine, engine_options=study.engine_options,
+                   batch_size=study.batch_size, drift_tokens=study.drift_tokens, progress=progress, **source)
     rollouts.finish(out, name, key, run)
     return run
 

@@ -9,7 +9,7 @@ from tokenizers_by_kind import KINDS, tokenizer
 from transformers import StopStringCriteria
 
 from canopy_stats.generation.ending import Endings, StopStrings, refuse_impossible
-from canopy_stats.generation.pieces import token_bytes
+from canopy_stats.generation.token_bytes import token_bytes
 from canopy_stats.schema import SamplingPolicy, UserError
 
 STRINGS = ["stop", "\n\n", "é", "–", "日本", "t t", "<|im_end|>", "op", "😀", "top"]

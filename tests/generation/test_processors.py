@@ -14,11 +14,11 @@ from transformers import (
     TopKLogitsWarper,
 )
 
-from canopy_stats.generation.pieces import token_bytes
 from canopy_stats.generation.plain import plain_logits, score
 from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.processors import Past, TokenTable, process
 from canopy_stats.generation.terms import step_terms
+from canopy_stats.generation.token_bytes import token_bytes
 from canopy_stats.generation.torch_engine import load_engine
 from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, ModelSource, SamplingPolicy
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from transformers import LlamaForCausalLM
 
@@ -14,6 +15,8 @@ from canopy_stats.generation.prompts import encode
 from canopy_stats.generation.reference import plain_prompt
 from canopy_stats.generation.templates import ChatFormat, check_template
 from canopy_stats.metrics.embed import embed
+from canopy_stats.report.catalogue import TABLES
+from canopy_stats.report.source import Source
 from canopy_stats.runs import generate
 from canopy_stats.schema import RENDERED_TEXT, SamplingPolicy, UserError
 
@@ -208,6 +211,21 @@ def test_the_second_bos_is_in_the_law_and_the_cautions(tmp_path):
     assert run.config.model["chat"] == "rendered-text" and check(run).ok
     assert run.prompts()[0].token_ids[:2] == (1, 1)
     assert any("rendered-text" in line for line in run.config.model["cautions"])
+
+
+def test_what_rendered_text_changes_of_the_same_prompts_stands_in_the_check_and_in_a_table(tmp_path):
+    """Each prompt has one token more by rendered text, the second BOS; the template here writes one of its own."""
+    runs = {name: draw(saved(tmp_path / name, TURN), chat=chat)
+            for name, chat in (("by-template", True), ("rendered", "rendered-text"))}
+    findings = pd.concat([check(run, n_sample=1).to_frame().assign(run=name) for name, run in runs.items()])
+    panel = pd.DataFrame({"model_variant": ["base"]})
+    table = TABLES["rendered_text"].make(Source(panel, None, runs, findings=findings)).set_index("drawn_by")
+    lengths = {name: np.mean([len(p.token_ids) for p in run.prompts()]) for name, run in runs.items()}
+    for row in (table.loc["template"], table.loc["rendered-text"]):
+        assert row["tokens_template"] == pytest.approx(lengths["by-template"])
+        assert row["tokens_rendered"] == pytest.approx(lengths["rendered"]) == pytest.approx(lengths["by-template"] + 1)
+        assert (row["differing"], row["second_bos_template"], row["second_bos_rendered"]) == (1, 0, 1)
+    assert check(runs["by-template"], n_sample=1).ok
 
 
 def test_of_usual_prompts_a_run_says_nothing(tmp_path):

@@ -241,6 +241,23 @@ def test_a_prompt_counts_into_the_length_that_is_read():
     assert embed_texts([text], Prompted("minilm", "one two three four five six: ")).truncated[0]
 
 
+def test_number_format_and_limit_are_part_of_the_embedder_and_do_what_they_say():
+    words = " ".join(f"word{i}" for i in range(40))
+    asked = Prompted("minilm", dtype="bfloat16", max_tokens=16)
+    short = embed_texts([words, "the cat"], asked)
+    assert short.truncated.tolist() == [True, False] and short.provenance["max_tokens"] == 16
+    assert short.label.startswith("all-MiniLM-L6-v2 (bfloat16, 16 tokens)@")
+    assert short.provenance["dtype"] == "bfloat16"
+    plain = embed_texts([words, "the cat"], "minilm")
+    cosine = np.sum(short.vectors * plain.vectors, axis=1)
+    assert cosine[0] < 0.98 and 1e-7 < 1 - cosine[1] < 1e-2  # cut; and 16 bits
+    assert not plain.truncated.any() and embed_texts([words], Prompted("minilm")).label == plain.label
+    with pytest.raises(UserError, match="512 positions"):
+        resolve(Prompted("minilm", max_tokens=8192))
+    with pytest.raises(UserError, match="dtype is 'float8'"):
+        resolve(Prompted("minilm", dtype="float8"))
+
+
 def test_a_prompt_for_an_embedder_without_any_is_refused():
     with pytest.raises(UserError, match="'tfidf' counts words and heeds no prompt"):
         resolve(Prompted("tfidf", "clustering: "))

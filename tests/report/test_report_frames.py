@@ -38,6 +38,22 @@ def test_semantic_entropy_stands_in_the_tables_of_a_judged_panel(panel):
     assert frames.length_thirds(judged)["RSE"].notna().all() and "RSE" not in frames.base_tuned(panel)
 
 
+def test_pooled_vendi_the_papers_covariance_and_saturation(panel):
+    rng = np.random.default_rng(0)
+    log_vs, m = rng.uniform(0.2, 2, len(panel)), rng.integers(5, 30, len(panel))
+    full = rng.random(len(panel)) < 0.4
+    rse = np.where(full, np.log(24), rng.uniform(0, 3, len(panel)))
+    judged = panel.assign(log_VS=log_vs, M=m, RSE=np.where(rng.random(len(panel)) < 0.1, np.nan, rse), rse_m=24)
+    table = frames.base_tuned(judged)
+    row = cell(table, model_name="alder", task="math", model_variant="base").iloc[0]
+    own = cell(judged, model_name="alder", task="math", model_variant="base")
+    assert row["VS"] == pytest.approx(np.exp(own["log_VS"].mean()))
+    sample = own["cov_NR"] * own["M"] / (own["M"] - 1)  # divisor M - 1
+    assert row["cov_NR_paper"] == pytest.approx(np.average(sample, weights=own["M"] - 1))
+    known = own["RSE"].dropna()
+    assert row["saturated"] == pytest.approx(np.mean(np.isclose(known, np.log(24))))
+
+
 def test_row_order_of_the_panel_changes_nothing(panel):
     shuffled = panel.sample(frac=1, random_state=3)
     pd.testing.assert_frame_equal(frames.base_tuned(shuffled), frames.base_tuned(panel))

@@ -15,7 +15,7 @@ from canopy_stats import cli
 from canopy_stats.report.folder import Folder
 from canopy_stats.slope import change_from_dict
 from canopy_stats.study import pipeline, read_study
-from canopy_stats.study.parts import parts_of
+from canopy_stats.study.ablations import parts_of
 from canopy_stats.study.result import content_hash
 
 RUN = [sys.executable, "-m", "canopy_stats", "run"]

@@ -11,6 +11,7 @@ from small_studies import settings, write_study
 from canopy_stats.metrics.embed import Prompted
 from canopy_stats.schema import SamplingPolicy, UserError
 from canopy_stats.study import demo, read_study
+from canopy_stats.study.ready import ready
 from canopy_stats.study.spec import Ablation, Embedder, FewShot, Law, Study
 
 STUDIES = Path(__file__).resolve().parents[2] / "analysis" / "studies"
@@ -163,7 +164,22 @@ def test_every_study_of_the_project_is_valid():
     assert paper.families[0].arms[0].model == "Qwen/Qwen3-8B-Base"
     laws = {a.name: a.law.top_k for a in paper.ablations if a.law}
     assert laws == {"top-k-1000": 1000, "top-k-5000": 5000, "full-law": None}
-    assert [f.arms[1].chat for f in paper.families] == [True] * 3
+    assert [f.arms[1].chat for f in paper.families] == ["rendered-text"] * 3
+
+
+@needs_studies
+def test_the_papers_study_says_what_the_paper_ran(monkeypatch):
+    paper = read_study(STUDIES / "paper.yaml").study
+    parts = {a.name: a for a in paper.every_ablation}
+    few_shot = parts["few-shot"].few_shot
+    assert (few_shot.shots, few_shot.same) == (5, True)
+    assert [few_shot.form_of(task) for task in paper.tasks] == ["continuation", *["question-answer"] * 3]
+    assert parts["best-70"].reward.model == "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
+    assert {(e.dtype, e.max_tokens) for e in paper.embedders} == {("bfloat16", 8192)}
+    monkeypatch.delenv("CANOPY_JUDGE_API_KEY", raising=False)
+    assert paper.judge.spec()["m"] == 24 and paper.asked_judge is None and ready(paper) == []
+    monkeypatch.setenv("CANOPY_JUDGE_API_KEY", "secret")
+    assert paper.asked_judge is paper.judge
 
 
 @needs_studies

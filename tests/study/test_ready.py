@@ -10,7 +10,7 @@ from small_studies import write_study
 from canopy_stats.cli import main
 from canopy_stats.schema import UserError
 from canopy_stats.study import pipeline, read_study, rollouts, stamps
-from canopy_stats.study.parts import parts_of
+from canopy_stats.study.ablations import parts_of
 
 OPENAI = {"kind": "openai", "base_url": "http://here/v1", "model": "m"}
 
@@ -88,7 +88,7 @@ class Stored:
 def test_a_prompt_file_edited_while_a_run_is_drawn_leaves_it_stale(tmp_path):
     path = write_study(tmp_path)
     study, out = read_study(path).study, tmp_path / "out"
-    key = rollouts.begin(study, out, "walk-ash-base")
+    key = rollouts.begin(study, out, "walk-ash-base", tmp_path / "walk.jsonl")
     (tmp_path / "walk.jsonl").write_text(json.dumps({"prompt": "another"}) + "\n")
     rollouts.finish(out, "walk-ash-base", key, Stored())
     stamp = stamps.stamped(out, "generate-walk-ash-base")
@@ -98,7 +98,7 @@ def test_a_prompt_file_edited_while_a_run_is_drawn_leaves_it_stale(tmp_path):
 
 def test_a_model_edited_while_a_run_is_drawn_leaves_it_stale(tmp_path):
     study, out = read_study(write_study(tmp_path)).study, tmp_path / "out"
-    key = rollouts.begin(study, out, "walk-ash-base")
+    key = rollouts.begin(study, out, "walk-ash-base", tmp_path / "walk.jsonl")
     (tmp_path / "models" / "base" / "config.json").write_text("{}")
     rollouts.finish(out, "walk-ash-base", key, Stored())
     stamp = stamps.stamped(out, "generate-walk-ash-base")

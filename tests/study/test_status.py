@@ -15,8 +15,8 @@ from small_studies import write_prompts, write_study
 import canopy_stats as cs
 from canopy_stats.schema import UserError
 from canopy_stats.study import measuring, pipeline, read_study, run_study
-from canopy_stats.study.parts import parts_of
-from canopy_stats.study.result import content_hash
+from canopy_stats.study.ablations import parts_of
+from canopy_stats.study.result import content_hash, contents
 
 RUNS = ["walk-ash-base", "walk-ash-instruct"]
 LATER = ["check", "embed", "panel", "fit", "tables", "figures", "report"]
@@ -92,7 +92,9 @@ def test_status_loads_no_model_and_changes_nothing(finished):
 
 @pytest.mark.parametrize(("keys", "why"), [
     ({"law": {"max_new_tokens": 6, "top_k": 3}}, "changed: law.top_k"), ({"seed": 1}, "changed: seed"),
-    ({"rollouts": 4}, "changed: rollouts"), ({"prompts_per_task": 2}, "changed: prompts")])
+    ({"rollouts": 2}, "changed: rollouts (fewer than the 3 rollouts that are drawn)"),
+    ({"prompts_per_task": 2}, "changed: prompts (prompt 'p1' is no longer there; ...)"),
+    ({"rollouts": 4, "seed": 1}, "changed: rollouts, seed")])
 def test_runs_of_other_settings_are_stale_and_all_that_follows(folder, keys, why):
     change(folder, **keys)
     runs, later = look(folder)
@@ -102,7 +104,12 @@ def test_runs_of_other_settings_are_stale_and_all_that_follows(folder, keys, why
 
 def test_another_prompt_file(folder):
     write_prompts(folder / "walk.jsonl", first=2)
-    assert look(folder)[0] == dict.fromkeys(RUNS, ("stale", "changed: prompts"))
+    assert look(folder)[0] == dict.fromkeys(RUNS, ("stale", "changed: prompts (prompt 'p0' was edited; ...)"))
+
+
+def test_where_rollouts_are_drawn_makes_none_of_them_stale(folder):
+    change(folder, device="cpu", batch_size=2)
+    assert look(folder)[0] == dict.fromkeys(RUNS, ("done", ""))
 
 
 def test_other_weights_under_the_same_name(folder):
@@ -174,6 +181,59 @@ def test_stale_rollouts_are_named_and_kept_unless_that_is_asked_for(folder):
     assert cs.open_run(out / "stale" / f"{RUNS[0]}-1").content_hash == old
     assert any(f"moved to stale/{RUNS[0]}-1" in line for line in said)
     assert set(look(folder)[0].values()) == {("done", "")}
+
+
+def test_a_study_grows_to_the_content_of_one_drawn_at_once(folder, tmp_path):
+    write_prompts(folder / "walk.jsonl", count=12)
+    change(folder, rollouts=4)
+    runs, later = look(folder)
+    assert runs == dict.fromkeys(RUNS, ("partial", "to grow: prompts and rollouts"))
+    assert {state for state, _ in later.values()} == {"stale"}
+    study = read_study(folder / "study.yaml").study
+    quietly(study, folder / "out")
+    quietly(study, tmp_path / "at-once")
+    assert content_hash(folder / "out") == content_hash(tmp_path / "at-once")
+    assert look(folder)[0] == dict.fromkeys(RUNS, ("done", ""))
+
+
+def only_drawn(study, out):
+    """Draw the runs alone; their contents and stamps."""
+    pipeline.run_stages(study, out, ["generate"], say=lambda _: None, progress=False)
+    return {name: found for name, found in contents(out).items() if name.startswith(("runs/walk-ash", "stages/gen"))
+            and "tables" not in name}
+
+
+@pytest.mark.parametrize(("keys", "count", "why"), [
+    ({"rollouts": 4}, 10, "to grow: rollouts"), ({}, 12, "to grow: prompts"),
+    ({"prompts_per_task": 10}, 12, "changed: prompts (prompt 'p5' is no longer there)")])
+def test_rollouts_and_prompts_that_a_study_adds_are_drawn(folder, tmp_path, keys, count, why):
+    write_prompts(folder / "walk.jsonl", count=count)
+    change(folder, **keys)
+    assert look(folder)[0] == dict.fromkeys(RUNS, ("stale" if "changed" in why else "partial", why))
+    study = read_study(folder / "study.yaml").study
+    if "changed" not in why:
+        before = {s["steps"]["sha256"] for s in cs.open_run(folder / "out" / "runs" / RUNS[0]).shards}
+        assert only_drawn(study, folder / "out") == only_drawn(study, tmp_path / "at-once")
+        after = {s["steps"]["sha256"] for s in cs.open_run(folder / "out" / "runs" / RUNS[0]).shards}
+        # A block of 8 prompts x 32 rollouts that was not full has another batch when it grows: it is drawn again.
+        assert len(before & after) == ("prompts" in why)
+
+
+def test_a_study_killed_as_it_grows_goes_on(folder, tmp_path, monkeypatch):
+    change(folder, rollouts=4)
+    study, out = read_study(folder / "study.yaml").study, folder / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("canopy_stats.runs.generate", _interrupted)
+        quietly(study, out)
+    assert look(folder)[0] == {RUNS[0]: ("partial", "complete, but not yet compared with the study"),
+                               RUNS[1]: ("partial", "to grow: rollouts")}
+    change(folder, rollouts=3)
+    assert look(folder)[0] == {RUNS[0]: ("partial", "to grow: rollouts"), RUNS[1]: ("done", "")}
+    assert only_drawn(study, out) == only_drawn(study, tmp_path / "at-once")
+
+
+def _interrupted(**options):
+    raise KeyboardInterrupt
 
 
 def test_a_run_without_a_stamp_is_compared_by_loading_its_model(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -61,6 +62,26 @@ def test_ids_are_those_of_the_prompts_without_examples(pool, tmp_path):
     plain = read_prompts(choose_prompts(source, None, tmp_path / "a.jsonl"))
     dressed = read_prompts(choose_prompts(source, None, tmp_path / "b.jsonl", FewShot(pool=str(pool), shots=2), "math"))
     assert [i for i, _ in plain] == [i for i, _ in dressed] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(("form", "before", "after"), [
+    ("question-answer", r"Question: q\d\nAnswer: a\d", "Question: question 0\nAnswer:"),
+    ("continuation", r"q\d a\d", "question 0"), ("lines", r"q\d\na\d", "question 0"),
+    ({"math": "continuation", "stories": "question-answer"}, r"q\d a\d", "question 0")])
+def test_examples_are_written_in_the_form_of_their_task(pool, form, before, after):
+    pool.write_text("".join(json.dumps(e) + "\n" for e in POOL))
+    few_shot = FewShot(pool=str(pool), shots=5, form=form)
+    *shown, last = json.loads(with_examples(PROMPTS, few_shot, "math")[0])["prompt"].split("\n\n")
+    assert last == after and len(set(shown)) == 5 and all(re.fullmatch(before, example) for example in shown)
+
+
+def test_all_prompts_of_a_task_can_have_the_same_examples(pool):
+    shots = FewShot(pool=str(pool), shots=3, same=True)
+    assert len({tuple(shown(line)[0]) for line in with_examples(PROMPTS, shots, "math")}) == 1
+    with pytest.raises(UserError, match="Prompt 2 of math is among its own examples"):
+        with_examples([json.dumps({"prompt": "other"}), json.dumps({"prompt": "q0"})],
+                      FewShot(pool=str(pool), shots=6, same=True), "math")
+    assert shots.described() == {"pool": "pool.jsonl", "shots": 3, "seed": 0, "same": True}
 
 
 @pytest.mark.parametrize(("line", "message"), [

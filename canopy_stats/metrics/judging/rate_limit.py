@@ -59,7 +59,7 @@ def retry_after(header: str | None, now: datetime | None = None) -> float | None
         pass
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, OverflowError):  # no date, or one that no calendar has
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())

@@ -74,7 +74,7 @@ def _read(path: Path) -> tuple[dict[str, bool], int]:
                 if not (isinstance(key, str) and isinstance(same, bool)):
                     raise TypeError
                 known[key] = same
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 torn += bool(line.strip())
     return known, torn
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from canopy_stats.mixed.families.continuous import gamma_family, gaussian_family, lognormal_family
 from canopy_stats.mixed.families.counts import nbinom1_family, nbinom2_family, poisson_family
+from canopy_stats.mixed.families.family import Density, Derivatives, Family, Maker, Others, others
 from canopy_stats.mixed.families.ordinal import cumulative_family
-from canopy_stats.mixed.families.record import Density, Derivatives, Family, Maker, Others, others
 from canopy_stats.mixed.families.shares import beta_family, ordbeta_family
 from canopy_stats.mixed.families.trials import betabinomial_family, binomial_family
 from canopy_stats.mixed.families.zeros import hurdle_nbinom2_family, hurdle_poisson_family, zero_inflated

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from canopy_stats.mixed.families.family import Array, Density, Derivatives
 from canopy_stats.mixed.families.links import Link
-from canopy_stats.mixed.families.record import Array, Density, Derivatives
 
 
 def through(link: Link, density: Density) -> Density:

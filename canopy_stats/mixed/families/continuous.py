@@ -13,9 +13,9 @@ import numpy as np
 from scipy import special, stats
 
 from canopy_stats.mixed.families.chain import through
+from canopy_stats.mixed.families.family import Array, Density, Derivatives, Family, Others, Refusal
 from canopy_stats.mixed.families.links import POSITIVE, REAL, choose_link, unit_of
 from canopy_stats.mixed.families.polygamma import polygammas
-from canopy_stats.mixed.families.record import Array, Density, Derivatives, Family, Others, Refusal
 
 LARGEST_KAPPA = 25.0
 EDGE = 12.0

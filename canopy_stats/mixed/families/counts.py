@@ -13,8 +13,8 @@ import numpy as np
 from scipy import special, stats
 
 from canopy_stats.mixed.families.chain import through
+from canopy_stats.mixed.families.family import Array, Density, Derivatives, Family, Maker, Others, Refusal
 from canopy_stats.mixed.families.links import POSITIVE, Link, choose_link, unit_of
-from canopy_stats.mixed.families.record import Array, Density, Derivatives, Family, Maker, Others, Refusal
 from canopy_stats.mixed.families.rising import rising
 
 LARGEST_KAPPA = 30.0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from canopy_stats.mixed.families.record import Array, Cuts, Density, Derivatives, Family, Others, Refusal
+from canopy_stats.mixed.families.family import Array, Cuts, Density, Derivatives, Family, Others, Refusal
 from canopy_stats.schema import UserError
 
 EDGE = 12.0

@@ -13,9 +13,9 @@ import numpy as np
 from scipy import special
 
 from canopy_stats.mixed.families.chain import through
+from canopy_stats.mixed.families.family import Array, Cuts, Density, Derivatives, Family, Others, Refusal
 from canopy_stats.mixed.families.links import SHARES, Link, choose_link
 from canopy_stats.mixed.families.polygamma import polygammas
-from canopy_stats.mixed.families.record import Array, Cuts, Density, Derivatives, Family, Others, Refusal
 
 LARGEST_ETA = 30.0
 LARGEST_KAPPA = 25.0

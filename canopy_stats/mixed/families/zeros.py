@@ -14,7 +14,7 @@ from scipy import special
 
 from canopy_stats.mixed.families.chain import compose, minus
 from canopy_stats.mixed.families.counts import nbinom2_family, poisson_family
-from canopy_stats.mixed.families.record import Array, Density, Derivatives, Family, Maker, Others, Refusal
+from canopy_stats.mixed.families.family import Array, Density, Derivatives, Family, Maker, Others, Refusal
 
 
 def zero_inflated(family: Family) -> Family:

@@ -13,7 +13,7 @@ from canopy_stats.mixed.algebra.covariance import canonical_theta, vanished
 from canopy_stats.mixed.algebra.optimise import Optimum, make_positive, minimise, newton_step, polish, positive_inverse
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
 from canopy_stats.mixed.estimates import Estimates
-from canopy_stats.mixed.families.record import Cuts
+from canopy_stats.mixed.families.family import Cuts
 from canopy_stats.mixed.fitting import evidence, laplace
 from canopy_stats.mixed.fitting.laplace import Evaluation
 from canopy_stats.mixed.fitting.modes import Problem, Sizes

@@ -36,7 +36,8 @@ def entropy_profile(steps: pd.DataFrame, *, by: str = "model_name", fewest: int 
         for ax in (ax for axes in cells.values() for ax in axes):
             ax.set_ylim(bottom=0)  # after all facets are drawn: those of a row share this axis
         left_label(cells, "mean entropy\n(nats)", "rollouts\nrunning")
-        legend(figure, [axes[0] for axes in cells.values()], title="Entropy rate along the rollout")
+        legend(figure, [axes[0] for axes in cells.values()],
+               title="Step profile: entropy of the next token along the rollout")
     return figure
 
 

@@ -74,7 +74,8 @@ def _run_row(name: str, run: Run) -> tuple[str, ...]:
     weights = str(model.get("weights_sha256") or model.get("revision") or "–")[:12]
     adapter = f" + adapter {model['adapter_sha256'][:12]}" if model.get("adapter_sha256") else ""
     sizes = [sum(shard[what] for shard in run.shards) for what in ("n_rollouts", "n_tokens")]
-    return (name, _model(run), "yes" if model.get("chat") else "no", *(f"{size:,}" for size in sizes),
+    chat = {True: "yes", False: "no", None: "no"}.get(model.get("chat"), str(model.get("chat")))
+    return (name, _model(run), chat, *(f"{size:,}" for size in sizes),
             str(run.config.batch_size), f"{flips} of {tokens:,}" if redrawn else "–", run.run_id, weights + adapter,
             run.content_hash[:12])
 
