@@ -19,7 +19,8 @@ from canopy_stats.mixed.fitting.clustered import Clustered
 from canopy_stats.mixed.fitting.sandwich import CR, KINDS
 from canopy_stats.mixed.fitting.ways import Way
 from canopy_stats.mixed.formulas.clusters import cluster_codes
-from canopy_stats.mixed.results import archive, plots, predict, simulation, tables, views
+from canopy_stats.mixed.results import archive, influence, intervals, plots, predict, simulation, tables, views
+from canopy_stats.mixed.results.intervals import Interval
 from canopy_stats.mixed.results.predict import Mode, Scale
 from canopy_stats.schema import UserError
 
@@ -66,7 +67,7 @@ class Fit(Estimates):
 
     def predict(
         self, data: pd.DataFrame | None = None, *, mode: Mode = "conditional", scale: Scale = "response",
-        se: bool = False,
+        se: bool = False, interval: Interval | None = None, level: float = 0.95,
     ) -> Any:
         """Predicted means (m,) for ``data`` (default: the fitted rows); with ``se`` a table of mean and standard error.
 
@@ -74,7 +75,15 @@ class Fit(Estimates):
         levels, 'new_levels' sets those of unknown levels to zero (their variance enters the standard error). Ordered
         categories have a table (m, K) of probabilities, successes out of trials their probability. Standard errors are
         those of the mean's predictor, by the delta method on the response scale.
+
+        ``interval`` gives a table of estimate, conf_low and conf_high instead. 'confidence': of the mean, ends of the
+        linear predictor mapped back (t with the fit's degrees of freedom for 'population', normal otherwise; the zero
+        part and the dispersion as estimated). 'prediction': where a new response lies with probability ``level``, the
+        uncertainty of the linear predictor included; 'population' is then a new level of every grouping variable. Ends
+        are exact quantiles of that law (whole counts; shares of one trial in new data), normal for linear models.
         """
+        if interval is not None:
+            return intervals.intervals(self, self.way, data, mode, scale, interval, level)
         return predict.predict(self, self.way, data, mode, scale, se)
 
     @property
@@ -123,6 +132,21 @@ class Fit(Estimates):
         plain = self if inner is self.way else make_fit(inner, inner.estimate(self))
         way = Clustered(inner, codes, name, kind)
         return make_fit(way, way.with_errors(plain))
+
+    def influence(self, group: Any, *, refit: bool = True) -> pd.DataFrame:
+        """What leaving out each level of ``group`` (column name, Series or array (n,)) does to the coefficients.
+
+        One row a level: level, rows, cooks_distance, and 'dfbetas x' for every coefficient x. With c the coefficients
+        minus those without the level, Cook's distance is c' V^-1 c / p, V the covariance of all rows' coefficients, and
+        dfbetas are c over the standard errors without the level (as in R's influence.ME). ``refit=False`` is cheaper:
+        linear models keep the variances of the random effects, others take one Newton step from the fit with the
+        curvature and the errors of all rows. Levels without which there is no fit are NaN and named in a warning.
+        """
+        return influence.influence(self, self.way, self.certificate, group, refit)
+
+    def plot_influence(self, group: Any, *, refit: bool = True) -> Figure:
+        """Cook's distance of each level of ``group``, the largest first, with the usual mark at 4 over their number."""
+        return plots.plot_influence(self.influence(group, refit=refit))
 
     def save(self, path: str | Path) -> Path:
         """Write the fit to a file (.npz, no pickle); ``load_fit`` reads it."""

@@ -77,6 +77,7 @@ def test_record_of_the_training_fits_the_scripts(folder: Path) -> None:
     assert record["corpus_sha256"] == corpus_hash(record["seed"], corpus.STYLES[folder.parent.name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", TUNED, ids=name)
 def test_tuned_models_end_by_themselves(folder: Path) -> None:
     torch.manual_seed(20)
@@ -88,6 +89,7 @@ def test_tuned_models_end_by_themselves(folder: Path) -> None:
     assert len({len(row) for row in rows}) > 20
 
 
+@pytest.mark.slow
 def test_base_models_talk_longer_and_more_variably() -> None:
     torch.manual_seed(21)
     lengths = {}

@@ -23,6 +23,7 @@ def same(ours, printed):
     return ours == printed
 
 
+@pytest.mark.slow
 def test_every_block_runs_and_prints_what_the_page_says():
     pytest.importorskip("marginaleffects")
     names: dict[str, object] = {}

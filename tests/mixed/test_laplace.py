@@ -14,6 +14,7 @@ from canopy_stats.mixed.families import get_family, others
 from canopy_stats.mixed.families.polygamma import polygammas
 from canopy_stats.mixed.fitting import laplace, modes
 from canopy_stats.mixed.formulas.formula import build_design
+from canopy_stats.mixed.models import glmm
 
 FAMILIES = ["beta", "ordbeta", "gaussian", "binomial", "betabinomial", "poisson", "nbinom1", "nbinom2", "gamma",
             "lognormal", "cumulative", "hurdle_poisson", "hurdle_nbinom2", "inflated poisson", "inflated nbinom2"]
@@ -142,3 +143,15 @@ def test_polygammas():
     expected = [special.gammaln(x), special.psi(x), special.polygamma(1, x), special.polygamma(2, x)]
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-11)
+
+
+def test_a_start_without_an_inner_maximum_is_drawn_in():
+    """Nearly all responses at the squeezed edge: the joint likelihood is not concave at the first random effects."""
+    rng = np.random.default_rng(6)
+    x, n = rng.normal(size=180), 180
+    data = pd.DataFrame({"x": x, "g": np.repeat(np.arange(15), 12), "f": rng.choice(["a", "b"], n),
+                         "h": rng.choice(["u", "v", "w"], n)})
+    data["y"] = np.clip(np.where(rng.random(n) < 0.97, 0, rng.beta(0.3, 0.3, n)), 1e-6, 1 - 1e-6)
+    with pytest.warns(UserWarning, match="may not have converged"):  # the likelihood has no maximum: that is said
+        fit = glmm("y ~ x*f + (1|g)", data, dispersion="~ x*f + h")
+    assert np.isfinite(fit.llf) and "suspect separation" in str(fit.certificate)

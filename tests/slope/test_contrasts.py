@@ -130,6 +130,7 @@ def test_panels_without_a_base_have_contrasts_too(panel):
     np.testing.assert_allclose(slope_contrasts(named, model="interaction")["estimate"], table["estimate"])
 
 
+@pytest.mark.slow
 def test_holm_keeps_the_chance_of_any_false_difference():
     """No variant differs: without adjustment a third of the panels show something, with Holm about 5%."""
     equal = dict.fromkeys(SLOPES, 0.15)

@@ -66,7 +66,7 @@ def gaussian_family(link: str | None, facts: tuple[Any, ...] = (), labels: tuple
         _none, lambda y, trials: chosen.forward(y if natural else np.maximum(y, 1e-3 * np.abs(y).mean())),
         _start_variance if natural else lambda y, trials, residual: float(np.log(np.var(y))),
         dispersion="log sigma^2, the residual variance", unit=_mean_sd if natural else lambda kappa, y: 1.0,
-        make=gaussian_family,
+        normal=natural, make=gaussian_family,
     )
 
 

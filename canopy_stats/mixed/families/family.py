@@ -116,7 +116,7 @@ class Family:
     response; predictors outside ``eta_range`` and log dispersions beyond ``kappa_range`` (``sharp`` says what that
     means) are suspicious. ``zero`` is "inflation" or "hurdle" where zeros have a predictor of their own. ``make``
     builds the family from link, ``facts`` (what ``learn`` took from the response) and ``labels`` of its categories;
-    ``wrap`` adds zero inflation.
+    ``wrap`` adds zero inflation. ``normal`` says that responses are normal about eta itself.
     """
 
     name: str
@@ -137,6 +137,7 @@ class Family:
     sharp: str = "their responses hardly vary."
     cuts: Cuts = NO_CUTS
     probabilities: Callable[[Array, Others], Array] | None = None
+    normal: bool = False
     counts: bool = False
     trials: bool = False
     zero: str = ""

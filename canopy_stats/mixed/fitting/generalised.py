@@ -31,6 +31,9 @@ from canopy_stats.mixed.fitting.ways import Uncertainty
 from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.schema import UserError
 
+HALVINGS = 10
+"""How often a start's random effects are halved before it counts as not defined."""
+
 
 @dataclass(frozen=True, eq=False)
 class Laplace:
@@ -171,11 +174,21 @@ def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objec
         plain = fixed_start(problem)
         start = np.concatenate([plain, random_start(problem, plain)])
     objective = Objective(problem)
-    if objective(start) is None or objective.best is None:
-        raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
+    start = _defined(objective, start)
+    assert objective.best is not None
     hessian = first_hessian(problem, start, objective.best)
     optimum = minimise(objective, start, hessian, decrement=LAPLACE.search, limit=step_limit(problem))
     return canonical(objective, _polished(objective, optimum)), objective
+
+
+def _defined(objective: Objective, start: Array) -> Array:
+    """The start, with smaller random effects where the joint likelihood has no maximum in them at the first ones."""
+    first = objective.problem.sizes.fixed
+    for halving in range(HALVINGS):
+        there = np.append(start[:first], start[first:] * 0.5**halving)
+        if objective(there) is not None:
+            return there
+    raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
 
 
 def _polished(objective: Objective, optimum: Optimum) -> Optimum:

@@ -71,3 +71,23 @@ def _intervals(axes: Axes, labels: list[str], middle: np.ndarray, low: np.ndarra
     axes.set_yticks(places if len(labels) <= MOST_LABELS else [], labels if len(labels) <= MOST_LABELS else [])
     axes.set_ylim(-0.7, len(labels) - 0.3)
     axes.grid(False, axis="y")
+
+
+def plot_influence(table: pd.DataFrame) -> Figure:
+    """Cook's distances of levels from ``Fit.influence``, the largest first; the line is 4 over their number."""
+    from matplotlib.figure import Figure
+
+    known = table[table["cooks_distance"].notna()].sort_values("cooks_distance", ascending=False)
+    used = known.head(MOST_LABELS)
+    if used.empty:
+        raise UserError("No level could be left out, so there is nothing to draw.")
+    with styled():
+        figure = Figure(figsize=(COLUMN, 0.9 + LINE * len(used)), layout="constrained")
+        axes = figure.subplots()
+        distance = used["cooks_distance"].to_numpy()
+        _intervals(axes, list(used["level"]), distance, np.zeros(len(used)), distance)
+        axes.axvline(4 / len(table), color=GREY, linewidth=0.8)
+        left = len(known) - len(used)
+        axes.set(title=f"without each {table.attrs.get('group', 'level')}" + (f" ({left} more)" if left else ""),
+                 xlabel="Cook's distance")
+    return figure
