@@ -167,3 +167,18 @@ def test_units_and_origins_of_every_family(family, unit, shift):
     assert second.tvalues["x"] == pytest.approx(first.tvalues["x"], rel=1e-4)
     assert second.pvalues["x"] == pytest.approx(first.pvalues["x"], rel=1e-3)
     assert (second.converged, second.singular) == (first.converged, first.singular) and first.converged
+
+
+@pytest.mark.parametrize("shift", [1e2, 1e4, -1e4])
+def test_ordered_categories_know_no_origin(shift):
+    """No intercept takes a shift of x up: the thresholds must."""
+    rng = np.random.default_rng(1)
+    g, x, b = np.repeat(np.arange(15), 15), rng.normal(size=225), rng.normal(size=(15, 2)) * [0.8, 0.4]
+    eta = 0.5 * x + b[g, 0] + b[g, 1] * x
+    y = 1.0 + (rng.logistic(size=225) + eta > np.array([-1.5, 0, 1.2])[:, None]).sum(axis=0)
+    here, there = (cs.glmm("y ~ x + (x | g)", pd.DataFrame({"y": y, "x": x + move, "g": g}), family="cumulative")
+                   for move in (0, shift))
+    assert there.converged and there.llf == pytest.approx(here.llf, abs=1e-6)
+    assert there.tvalues["x"] == pytest.approx(here.tvalues["x"], rel=1e-3)
+    moved = here.thresholds + shift * here.params["x"]
+    np.testing.assert_allclose(there.thresholds, moved, rtol=1e-5)

@@ -17,7 +17,7 @@ STEP = 1e-5
 class Standard:
     """The problem with orthogonal columns in every linear predictor and every block of random columns.
 
-    Natural coefficients are ``back`` (f, f) times the standard ones, cutpoints stay; natural covariance factors are
+    Natural coefficients are ``back`` (f, f) times the standard ones, cutpoints included; natural covariance factors are
     the lower-triangular roots of A_k T_k with A_k ``outward[k]``.
     """
 
@@ -55,8 +55,9 @@ class Standard:
 
 
 def standardise(problem: Problem) -> Standard:
-    """The same likelihood in orthogonal columns."""
-    x, bx = orthogonal(problem.x)
+    """The same likelihood in orthogonal columns, centred ones where thresholds take the place of an intercept."""
+    centre = np.zeros(problem.x.shape[1]) if problem.family.has_intercept else problem.x.mean(axis=0)
+    x, bx = orthogonal(problem.x - centre)
     w, bw = orthogonal(problem.w)
     zero, bz = orthogonal(problem.zero_design)
     pairs = [own_columns(factor, None) for factor in problem.factors]
@@ -66,6 +67,8 @@ def standardise(problem: Problem) -> Standard:
     for part in (bx, bw, bz):
         back[start : start + len(part), start : start + len(part)] = part
         start += len(part)
+    if not problem.family.has_intercept:  # the first threshold moves with the origin of the columns, gaps do not
+        back[start, : len(bx)] = centre @ bx
     layout = make_layout(factors) if factors else None
     own = replace(problem, x=x, w=w, g=None if problem.g is None else zero, factors=factors, layout=layout)
     return Standard(own, back, tuple(a for _, a in pairs))
