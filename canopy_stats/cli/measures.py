@@ -61,15 +61,17 @@ def _measure(options: argparse.Namespace) -> int:
     more = list(table)[list(table).index(STANDARD_ERRORS[-1]) + 1:]
     shown = [c for c in (*_MEASURE_SHOWN, *more) if c in table and table[c].notna().any()]
     show(table[shown], options.csv, whole=table)
-    tell("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
-    show(labelled({label: pd.DataFrame([three_level(m)]) for label, m in measured.items()}))
+    if exact := {label: m for label, m in measured.items() if "CE" in m}:
+        tell("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
+        show(labelled({label: pd.DataFrame([three_level(m)]) for label, m in exact.items()}))
     if options.caps is not None:
         tell("\nUnder smaller length caps:")
         show(labelled({label_of(run): cap_curve(run, options.caps or None) for run in runs}))
     return OK
 
 
-_MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_bar", "R_bar", "CE", "cov_NR",
+_MEASURE_SHOWN = ("task", "prompt_id", "model_name", "model_variant", "M", "N_bar", "R_bar",
+                  "R_bar_low", "R_bar_high", "CE", "CE_low", "CE_high", "cov_NR", "cov_NR_low", "cov_NR_high",
                   "rho_pearson", "D", "VS", "truncation_rate")
 
 
@@ -94,6 +96,8 @@ MEASURE = Command(
       CE            canopy entropy in nats: N_bar * R_bar + cov_NR, exactly
       rho_pearson   correlation of length and rate over the rollouts
       D, VS         semantic diversity and Vendi score (with --embedder)
+
+    Of imported runs without their model there are bounds (R_bar_low, R_bar_high, ...) or lengths and diversity alone.
 
     Examples:
       canopy-stats measure runs/alder-stories --embedder minilm --csv measures.csv

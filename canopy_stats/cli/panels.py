@@ -35,7 +35,7 @@ def _panel(options: argparse.Namespace) -> int:
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out is {options.out}; give a file name that ends in .parquet or .csv.")
     runs = open_runs(options.runs)
-    table = panel(runs, embedder=options.embedder)
+    table = panel(runs, embedder=options.embedder, entropy=options.entropy)
     make_folder(out.parent)
     write_panel(table, out, _panel_provenance(runs, options))
     tell(f"{out}: {len(table):,} rows, {table['prompt_uid'].nunique():,} prompts, "
@@ -54,6 +54,9 @@ def _panel_options(command: argparse.ArgumentParser) -> None:
     embedder_option(command, "minilm")
     command.add_argument("--out", required=True, metavar="FILE",
                          help="NAME.parquet or NAME.csv; how it was made is kept with it")
+    command.add_argument("--entropy", choices=["exact", "interval", "missing"], default="exact",
+                         help="what the panel holds of entropies: imported runs without their model have bounds "
+                              "(interval) or none (missing) and are refused otherwise (default exact)")
 
 
 PANEL = Command(

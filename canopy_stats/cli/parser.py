@@ -10,11 +10,11 @@ from textwrap import dedent
 from typing import NoReturn
 
 from canopy_stats import __version__
-from canopy_stats.cli import measures, panels, runs, starting, studies
+from canopy_stats.cli import imports, measures, panels, runs, starting, studies
 from canopy_stats.cli.command import USER_ERROR, Command
 from canopy_stats.schema import printable
 
-_STEPS: tuple[Command, ...] = (*runs.COMMANDS, *measures.COMMANDS, *panels.COMMANDS)
+_STEPS: tuple[Command, ...] = (*runs.COMMANDS, *imports.COMMANDS, *measures.COMMANDS, *panels.COMMANDS)
 COMMANDS: dict[str, Command] = {command.name: command for command in (*_STEPS, *studies.COMMANDS, *starting.COMMANDS)}
 
 

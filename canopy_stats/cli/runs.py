@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 def _generate(options: argparse.Namespace) -> int:
     from canopy_stats.runs import generate
 
-    policy = SamplingPolicy(
-        options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens,
-        stop_token_ids=options.stop_token_ids, stop_strings=options.stop_string,
-        repetition_penalty=options.repetition_penalty, min_new_tokens=options.min_new_tokens,
-        suppress_tokens=options.suppress_tokens)
+    policy = stated_law(options)
     run = generate(
         options.model, options.prompts, options.out, family=options.family, variant=options.variant, task=options.task,
         n_rollouts=options.rollouts, policy=policy, seed=options.seed, engine=options.engine,
@@ -40,11 +36,20 @@ def _generate(options: argparse.Namespace) -> int:
         adapter=options.adapter, revision=options.revision, dtype=options.dtype, device=options.device,
         batch_size=options.batch_size, drift_tokens=options.drift_tokens, strict=options.strict,
         progress=not options.quiet)
-    tell(_run_summary(run))
+    tell(run_summary(run))
     return OK
 
 
-def _run_summary(run: Run) -> str:
+def stated_law(options: argparse.Namespace) -> SamplingPolicy:
+    """The law of :func:`law_options`."""
+    return SamplingPolicy(
+        options.temperature, options.top_k, options.top_p, options.min_p, options.max_new_tokens,
+        stop_token_ids=options.stop_token_ids, stop_strings=options.stop_string,
+        repetition_penalty=options.repetition_penalty, min_new_tokens=options.min_new_tokens,
+        suppress_tokens=options.suppress_tokens)
+
+
+def run_summary(run: Run) -> str:
     tokens = sum(s["n_tokens"] for s in run.shards)
     rollouts = sum(s["n_rollouts"] for s in run.shards)
     lines = [f"{run.path}: {rollouts:,} rollouts, {tokens:,} tokens, {run.config.policy.label()}",
@@ -66,8 +71,8 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("--task", required=True, type=plain_name, help="what the prompts ask, such as stories")
     add("--rollouts", type=int, default=100, metavar="M", help="rollouts of each prompt, at least 2 (default 100)")
     add("--seed", type=int, default=0, help="a rollout depends on seed, family, variant, prompt and index alone")
-    _law_options(command)
-    _model_options(command)
+    law_options(command)
+    model_options(command)
     add("--engine", choices=["torch", "vllm"], default="torch",
         help="what draws: transformers (default), or vLLM with the same tokens at a higher rate (docs/engines.md)")
     add("--engine-options", type=json_object, metavar="JSON",
@@ -79,7 +84,8 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress on stderr")
 
 
-def _law_options(command: argparse.ArgumentParser) -> None:
+def law_options(command: argparse.ArgumentParser) -> None:
+    """The sampling law."""
     add = command.add_argument_group("the sampling law (in this order; ties are kept)").add_argument
     add("--repetition-penalty", type=float, metavar="R",
         help="divide positive logits of tokens that prompt or rollout hold by R, multiply negative ones")
@@ -96,7 +102,8 @@ def _law_options(command: argparse.ArgumentParser) -> None:
         help="end a rollout at the token that completes this text; may be given several times")
 
 
-def _model_options(command: argparse.ArgumentParser) -> None:
+def model_options(command: argparse.ArgumentParser) -> None:
+    """What is loaded, and how prompts are put to it."""
     add = command.add_argument_group("the model").add_argument
     add("--tokenizer", help="name or folder, where it is not the model's own")
     add("--chat", nargs="?", const=True, type=chat_format, metavar="rendered-text",

@@ -75,7 +75,7 @@ class SlotDecoder:
 
     def __init__(self, model: PreTrainedModel):
         self.model, self.dtype = model, model.dtype
-        self._windows = _layer_windows(text_config(model))
+        self.windows = _layer_windows(text_config(model))
         self._additive = _mask_dtype(model)
 
     def prefill(self, token_ids: Sequence[int]) -> PrefilledPrompt:
@@ -97,7 +97,7 @@ class SlotDecoder:
     def step(self, slots: SlotCache, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (active, V) after feeding one token (active,) to every active row."""
         slots.prepare()
-        masks: Any = row_masks(slots, self._windows, self._additive)
+        masks: Any = row_masks(slots, self.windows, self._additive)
         positions = slots.lengths[: slots.active, None].clone()
         out = self.model(input_ids=tokens[:, None], attention_mask=masks.get("", masks), position_ids=positions,
                          past_key_values=slots, use_cache=True)

@@ -176,19 +176,20 @@ def _tokenizer(source: ModelSource) -> Any:
     if given is not None and not isinstance(given, str | Path):
         return given
     if given is not None:
-        return _read_tokenizer(str(given), None)
+        return read_tokenizer(str(given), None)
     if isinstance(source.model, torch.nn.Module):
         return None
     if source.adapter is not None and adapters.brings_tokenizer(source.adapter):
-        return _read_tokenizer(str(source.adapter), None)
-    words = _read_tokenizer(str(source.model), source.revision)
+        return read_tokenizer(str(source.adapter), None)
+    words = read_tokenizer(str(source.model), source.revision)
     template = adapters.brought_template(source.adapter) if source.adapter is not None else None
     if template is not None:
         words.chat_template = template
     return words
 
 
-def _read_tokenizer(name: str, revision: str | None) -> Any:
+def read_tokenizer(name: str, revision: str | None = None) -> Any:
+    """The tokenizer of a hub name, a folder or a GGUF file."""
     path = Path(name).expanduser()
     where, options = location(path if path.exists() else name)
     try:

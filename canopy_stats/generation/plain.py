@@ -76,6 +76,12 @@ def score(model: Any, prompt_ids: Ids, token_ids: Ids, endings: Endings, policy:
     The log-probability of a token that the law cannot draw is minus infinity. ``one_shot`` as in :func:`plain_logits`.
     """
     logits = plain_logits(model, prompt_ids, token_ids, one_shot=one_shot)
+    return terms_of_logits(logits, prompt_ids, token_ids, endings, policy)
+
+
+def terms_of_logits(logits: torch.Tensor, prompt_ids: Ids, token_ids: Ids, endings: Endings,
+                    policy: SamplingPolicy) -> np.ndarray:
+    """Terms (N, len(STEP_TERMS)) float32 of given tokens from the logits (N, V) before each of them."""
     tokens = torch.tensor([int(t) for t in token_ids], device=logits.device)
     ends = torch.tensor(endings.ids, dtype=torch.long, device=logits.device)
     prompt, completing = [int(i) for i in prompt_ids], _completing(prompt_ids, token_ids, endings)

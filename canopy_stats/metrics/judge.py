@@ -112,8 +112,8 @@ def judge_run(run: Run, spec: Mapping[str, Any]) -> pd.DataFrame:
 def judged_by(run: Run, judge: JudgeLike | Mapping[str, Any]) -> pa.Table:
     """:func:`judged_table` of a judge with the options of :func:`judge`, or of a mapping as for :func:`judge_run`."""
     if not isinstance(judge, Mapping):
-        return judged_table(run, judge, m=min(20, run.config.n_rollouts))
-    options = {"m": min(20, run.config.n_rollouts), **{name: judge[name] for name in _OPTIONS if name in judge}}
+        return judged_table(run, judge, m=min(20, *run.counts))
+    options = {"m": min(20, *run.counts), **{name: judge[name] for name in _OPTIONS if name in judge}}
     chosen = from_spec({name: value for name, value in judge.items() if name not in _OPTIONS})
     return judged_table(run, chosen, **options)
 

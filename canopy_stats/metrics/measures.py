@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from canopy_stats.metrics import control, jackknife
+from canopy_stats.metrics.bounded import bounded_metrics
 from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
 from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts, stored_decoder
 from canopy_stats.metrics.extra import asked_for
@@ -20,7 +22,7 @@ from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes,
 from canopy_stats.metrics.subset import SelectionLike, selection_of
 from canopy_stats.metrics.texts import with_openings
 from canopy_stats.metrics.tree import tree_metrics
-from canopy_stats.schema import PANEL_COLUMNS, UserError, names
+from canopy_stats.schema import EXACT, IMPORTED, INTERVAL, PANELS_OF, Caution, UserError, names
 
 if TYPE_CHECKING:
     from canopy_stats.store import Run
@@ -57,12 +59,16 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
         ``length_thirds``, ``semantic_entropy``, ``distinct_4``, ``utility_4`` (:mod:`canopy_stats.metrics.extra`)
     judge, reward : what some of these read: a judge as :func:`canopy_stats.judge` takes it or a mapping as a study file
         has it, and a reward model or the table that :func:`canopy_stats.reward` gives
+
+    An imported run without its model has the columns of schema.PANELS_OF: bounds (``R_bar_low``, ``R_bar_high``, ...)
+    or nothing in the place of what exact entropies give.
     """
+    exact = run.config.terms == EXACT
     asked = asked_for(extra, {"embedder": embedder, "judge": judge, "reward": reward})
     if (cap is not None or rollouts is not None) and any("judge" in one.kind.needs for one in asked):
         raise UserError("A judge reads all rollouts whole: measures that need one go without cap= and rollouts=.")
     terms = stored_terms(run) if cap is None else cut_terms(run, cap)
-    _refuse_single_rollouts(terms, run)
+    _look_at_single_rollouts(terms, run)
     chosen = None if rollouts is None else selection_of(rollouts, run)
     embeddings = _embeddings(run, embedder, cap, think, reembed, decode)
     if asked and embeddings is None and embedder is not None:
@@ -71,20 +77,21 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
         terms, embeddings = terms.take(chosen.kept), _taken(embeddings, chosen.kept)
     with _one_blas_thread():
         rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
-        controlled = _controlled(terms)
-        wanted = extra_columns(run, asked, _for_extra(terms, embeddings), Material(judge, reward)) if asked else None
+        controlled = _controlled(terms) if exact else {}
+        more = extra_columns(run, asked, _for_extra(terms, embeddings), Material(judge, reward)) if asked else None
     frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**controlled, **_provenance(run, cap))
     frame["embedder"] = embeddings.label if embeddings else None
     if chosen is not None:
         frame[list(_CONTROLLED)] = np.nan
         frame["law"] += f", {chosen.label}"
-    frame = frame.assign(**_prompt_identity(run))[[*names(PANEL_COLUMNS), *STANDARD_ERRORS]]
-    return frame if wanted is None else pd.concat([frame, wanted], axis=1)
+    wanted = [*names(PANELS_OF[run.config.terms]), *(STANDARD_ERRORS if exact else ())]
+    frame = frame.assign(**_prompt_identity(run))[wanted]
+    return frame if more is None else pd.concat([frame, more], axis=1)
 
 
 def _for_extra(terms: RolloutTerms, embeddings: Embeddings | None) -> list[tuple[Floats, Floats | None]]:
     """Each prompt's lengths and unit embeddings."""
-    return [(terms.length[rows], unit_rows(embeddings.vectors[rows]) if embeddings else None)
+    return [(terms.length[rows], unit_rows(embeddings.vectors[rows]) if embeddings and len(rows) > 1 else None)
             for rows in terms.groups()]
 
 
@@ -105,21 +112,25 @@ def cut_terms(run: Run, cap: int) -> RolloutTerms:
     return RolloutTerms.joined([StepTerms.of(part).cut(cap) for part in run.parts()])
 
 
-def _refuse_single_rollouts(terms: RolloutTerms, run: Run) -> None:
+def _look_at_single_rollouts(terms: RolloutTerms, run: Run) -> None:
+    """UserError for prompts with one rollout; a warning where they came from elsewhere."""
     alone = np.flatnonzero(np.bincount(terms.prompt) < 2)
-    if alone.size:
-        ids = prompt_codes(run.rollouts(["prompt_id"]))[1]
-        listed = ", ".join(ids[i] for i in alone[:5]) + (", ..." if alone.size > 5 else "")
-        raise UserError(f"{alone.size} prompt(s) have a single rollout ({listed}): covariance and diversity need at "
-                        "least two. Generate again with n_rollouts=2 or more (the paper uses 100).")
+    if not alone.size:
+        return
+    ids = prompt_codes(run.rollouts(["prompt_id"]))[1]
+    listed = ", ".join(ids[i] for i in alone[:5]) + (", ..." if alone.size > 5 else "")
+    what = f"{alone.size} prompt(s) have a single rollout ({listed}): covariance and diversity need at least two."
+    if run.config.engine != IMPORTED:
+        raise UserError(f"{what} Generate again with n_rollouts=2 or more (the paper uses 100).")
+    warnings.warn(f"{what} They have lengths and entropies alone.", Caution, stacklevel=3)
 
 
 def _prompt_row(terms: RolloutTerms, rows: NDArray[np.intp], embeddings: Embeddings | None) -> dict[str, float]:
     """Section by section, one prompt's raw metrics and their jackknife uncertainty."""
-    length, entropy = terms.length[rows], terms.entropy_sum[rows]
-    unit = unit_rows(embeddings.vectors[rows]) if embeddings else None
+    length, several = terms.length[rows], len(rows) > 1
+    unit = unit_rows(embeddings.vectors[rows]) if embeddings and several else None
     return {
-        **tree_metrics(length, entropy),
+        **_entropy(terms, rows),
         **_diversity(unit),
         **jackknife.uncertainty(length, terms.rate[rows], unit),
         "truncation_rate": float(1 - terms.stopped[rows].mean()),
@@ -127,6 +138,16 @@ def _prompt_row(terms: RolloutTerms, rows: NDArray[np.intp], embeddings: Embeddi
         "embed_truncated_share": float(embeddings.truncated[rows].mean()) if embeddings else np.nan,
         "empty_share": float(embeddings.empty[rows].mean()) if embeddings else np.nan,
     }
+
+
+def _entropy(terms: RolloutTerms, rows: NDArray[np.intp]) -> dict[str, float]:
+    """What is known of one prompt's length and entropy."""
+    length = terms.length[rows]
+    if terms.known == EXACT:
+        found = tree_metrics(length, terms.entropy_sum[rows])
+        return found if len(rows) > 1 else {**found, "cov_NR": np.nan}
+    bounds = bounded_metrics(length, *(b[rows] for b in terms.bounds)) if terms.known == INTERVAL else {}
+    return {"mean_length": float(length.mean()), **bounds}
 
 
 def _diversity(unit: Floats | None) -> dict[str, float]:
@@ -138,8 +159,12 @@ def _diversity(unit: Floats | None) -> dict[str, float]:
 
 def _controlled(terms: RolloutTerms) -> dict[str, Floats]:
     """CE, mean N and mean r with control variates, and the covariance that follows from them."""
-    values = np.column_stack([terms.entropy_sum, terms.length, terms.rate])
-    a = control.adjust(values, terms.martingales, terms.prompt, terms.length)
+    values, martingales = np.column_stack([terms.entropy_sum, terms.length, terms.rate]), terms.martingales
+    a = control.adjust(values, np.where(np.isfinite(martingales), martingales, 0.0), terms.prompt, terms.length)
+    if not np.isfinite(martingales).all():
+        warnings.warn("The run holds tokens that its law cannot draw (see `check`): control variates are left out.",
+                      Caution, stacklevel=3)
+        a = replace(a, mean=np.full_like(a.mean, np.nan), se=np.full_like(a.se, np.nan))
     ce, length, rate = a.mean.T
     errors = {f"se_{name}_cv": a.se[:, i] for i, name in enumerate(_ADJUSTED)}
     return {"CE_cv": ce, "N_bar_cv": length, "R_bar_cv": rate, "cov_cv": ce - length * rate,

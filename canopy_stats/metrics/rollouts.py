@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from canopy_stats.schema import STOP, UserError
+from canopy_stats.schema import EXACT, INTERVAL, MISSING, STOP, UserError
 
 if TYPE_CHECKING:
     from canopy_stats.store import Run
@@ -24,6 +24,8 @@ class RolloutTerms:
     """Terms of R rollouts, prompt by prompt; every array is (R,).
 
     ``prompt`` is a code 0..P−1 in the order of first appearance; ``stopped`` says that an end token was drawn.
+    ``known`` is one of schema.TERMS: without exact entropies their sums are NaN, and of bounds (schema.INTERVAL) there
+    are the least and the largest H.
     """
 
     prompt: Ints
@@ -32,6 +34,14 @@ class RolloutTerms:
     entropy_sum: Floats
     surprisal_sum: Floats
     stop_hazard_sum: Floats
+    entropy_low: Floats
+    entropy_high: Floats
+    known: str = EXACT
+
+    @property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The least and the largest H."""
+        return self.entropy_low, self.entropy_high
 
     @property
     def rate(self) -> Floats:
@@ -48,30 +58,42 @@ class RolloutTerms:
         """The terms of parts that share no prompt, one after the other."""
         offsets = np.cumsum([0, *(part.prompt.max() + 1 for part in parts[:-1])])
         prompt = np.concatenate([part.prompt + offset for part, offset in zip(parts, offsets, strict=True)])
-        rest = [np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)[1:]]
-        return cls(prompt, *rest)
+        rest: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts])
+                                for name in cls._arrays()[1:]}
+        return replace(parts[0], prompt=prompt, **rest)
+
+    @classmethod
+    def _arrays(cls) -> list[str]:
+        return [f.name for f in fields(cls) if f.name != "known"]
 
     def take(self, kept: NDArray[np.bool_]) -> RolloutTerms:
         """Only the rollouts where ``kept`` (R,) holds, at least one of each prompt."""
-        return RolloutTerms(*(getattr(self, f.name)[kept] for f in fields(self)))
+        chosen: dict[str, Any] = {name: getattr(self, name)[kept] for name in self._arrays()}
+        return replace(self, **chosen)
 
     def groups(self) -> list[Ints]:
         """The rows of each prompt, in prompt order."""
         return np.split(np.argsort(self.prompt, kind="stable"), np.cumsum(np.bincount(self.prompt))[:-1])
 
 
-_COLUMNS = ("prompt_id", "length", "finish_reason", "entropy_sum", "surprisal_sum", "stop_hazard_sum")
+_ALWAYS = ("prompt_id", "length", "finish_reason")
+_SUMS = {EXACT: ("entropy_sum", "surprisal_sum", "stop_hazard_sum"),
+         INTERVAL: ("surprisal_sum", "entropy_sum_low", "entropy_sum_high"), MISSING: ()}
 
 
 def stored_terms(run: Run) -> RolloutTerms:
-    """The terms of a run's rollouts as they were drawn."""
-    table = run.rollouts(_COLUMNS)
+    """The terms of a run's rollouts as they were drawn, as far as they are known."""
+    known = run.config.terms
+    table = run.rollouts([*_ALWAYS, *_SUMS[known]])
     if table.num_rows == 0:
         raise UserError("The run holds no rollouts: generate some first.")
-    length, entropy, surprisal, hazard = (
-        _numbers(table, name) for name in ("length", "entropy_sum", "surprisal_sum", "stop_hazard_sum"))
-    return RolloutTerms(prompt_codes(table)[0], length, np.asarray(table["finish_reason"]) == STOP, entropy, surprisal,
-                        hazard)
+    sums = {name: _numbers(table, name) for name in _SUMS[known]}
+    unknown = np.full(table.num_rows, np.nan)
+    entropy = sums.get("entropy_sum", unknown)
+    bounds = (sums.get("entropy_sum_low", entropy), sums.get("entropy_sum_high", entropy))
+    return RolloutTerms(prompt_codes(table)[0], _numbers(table, "length"), np.asarray(table["finish_reason"]) == STOP,
+                        entropy, sums.get("surprisal_sum", unknown), sums.get("stop_hazard_sum", unknown), *bounds,
+                        known=known)
 
 
 def prompt_codes(table: pa.Table) -> tuple[Ints, list[str]]:
@@ -139,8 +161,10 @@ class StepTerms:
             raise UserError(f"cap is {cap!r}; it must be a whole number of tokens, at least 1.")
         length = np.minimum(self.whole.length, cap)
         end = self.start + length.astype(np.intp)
-        sums = (_segment_sums(x, self.start, end) for x in (self.entropy, self.surprisal, self.stop_probability))
-        return RolloutTerms(self.whole.prompt, length, self.whole.stopped & (self.whole.length <= cap), *sums)
+        entropy, surprisal, hazard = (_segment_sums(x, self.start, end)
+                                      for x in (self.entropy, self.surprisal, self.stop_probability))
+        return RolloutTerms(self.whole.prompt, length, self.whole.stopped & (self.whole.length <= cap), entropy,
+                            surprisal, hazard, entropy, entropy)
 
 
 def _segment_sums(x: Floats, start: Ints, end: Ints) -> Floats:

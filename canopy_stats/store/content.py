@@ -15,13 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from canopy_stats import files
-from canopy_stats.schema import STEP_TERMS, Prompt
+from canopy_stats.schema import Prompt
 from canopy_stats.store.tables import ShardTables
 
 _MODULUS = 1 << 256
-_NUMBERS = ("length", "entropy_sum", "entropy_rate", "surprisal_sum", "stop_hazard_sum", "surprisal_variance_sum",
-            "stop_variance_sum", "entropy_sum_full_offpolicy", "surprisal_sum_full_offpolicy",
-            "stop_hazard_sum_full_offpolicy")
 _WORDS = ("prompt_uid", "finish_reason", "text")
 
 
@@ -36,7 +33,7 @@ def shard_content(tables: ShardTables, prompts: Sequence[Prompt], rollouts: rang
     """
     length = _checked(tables, prompts, rollouts)
     end = np.cumsum(length)
-    numbers = np.column_stack([tables.rollouts[name].to_numpy().astype(np.float64) for name in _NUMBERS])
+    numbers = np.column_stack([tables.rollouts[name].to_numpy().astype(np.float64) for name in _numbers(tables)])
     words = zip(*(tables.rollouts[name].to_pylist() for name in _WORDS), strict=True)
     steps = _step_words(tables.steps)
     total = 0
@@ -48,9 +45,15 @@ def shard_content(tables: ShardTables, prompts: Sequence[Prompt], rollouts: rang
     return f"{total % _MODULUS:064x}"
 
 
+def _numbers(tables: ShardTables) -> list[str]:
+    """The columns of the rollouts that are measured, in their declared order."""
+    return [f.name for f in tables.rollouts.schema if f.name == "length" or pa.types.is_float64(f.type)]
+
+
 def _step_words(steps: pa.Table) -> np.ndarray:
-    """(T, 9) uint32: each token and the bits of its terms."""
-    columns = [steps[name].to_numpy().view(np.uint32) for name in ("token_id", *STEP_TERMS)]
+    """(T, 1 + terms) uint32: each token and the bits of its terms."""
+    terms = [f.name for f in steps.schema if pa.types.is_float32(f.type)]
+    columns = [steps[name].to_numpy().view(np.uint32) for name in ("token_id", *terms)]
     return np.stack(columns, axis=1)
 
 

@@ -75,16 +75,25 @@ def blocks(n_prompts: int, n_rollouts: int) -> Iterator[ShardPlan]:
             yield ShardPlan(prompts, range(start, min(start + ROLLOUTS_PER_SHARD, n_rollouts)))
 
 
-def missing(prompts: Sequence[str], n_rollouts: int, stored: Iterable[Shard], *, whole: bool) -> list[ShardPlan]:
-    """What is still to be drawn for ``n_rollouts`` rollouts of each prompt (by hash).
+Asked = int | Sequence[int]
+"""Rollouts of every prompt, or of each in turn."""
+
+
+def _each(asked: Asked, n_prompts: int) -> Sequence[int]:
+    return [asked] * n_prompts if isinstance(asked, int) else asked
+
+
+def missing(prompts: Sequence[str], asked: Asked, stored: Iterable[Shard], *, whole: bool) -> list[ShardPlan]:
+    """What is still to be drawn for so many rollouts of each prompt (by hash).
 
     A block of which a part is stored is drawn ``whole``, in the place of that part, or else only where it lacks.
+    ``whole`` is for runs with as many rollouts of every prompt.
     """
-    shards = list(stored)
+    shards, wanted = list(stored), _each(asked, len(prompts))
     spans, members = coverage(shards), _shards_of(shards)
     found: list[ShardPlan] = []
-    for block in blocks(len(prompts), n_rollouts):
-        gaps = {i: _gaps(spans.get(prompts[i], []), block.rollouts) for i in block.prompts}
+    for block in blocks(len(prompts), max(wanted, default=0)):
+        gaps = {i: _gaps(spans.get(prompts[i], []), _up_to(block.rollouts, wanted[i])) for i in block.prompts}
         if any(gaps.values()):
             found += _to_draw(block, gaps, _overlapping(block, prompts, members), prompts, whole)
     return found
@@ -95,12 +104,17 @@ def _to_draw(block: ShardPlan, gaps: Mapping[int, tuple[Span, ...]], there: Sequ
     inside = {prompts[i] for i in block.prompts}
     apart = all(set(s["prompts"]) <= inside and range(*s["span"])[0] in block.rollouts
                 and range(*s["span"])[-1] in block.rollouts for s in there)
-    if not there or (whole and apart):
+    untouched = all(spans == ((block.rollouts.start, block.rollouts.stop),) for spans in gaps.values())
+    if untouched or (whole and apart):
         return [ShardPlan(block.prompts, block.rollouts, tuple(s["number"] for s in there))]
     alike: dict[tuple[Span, ...], list[int]] = {}
     for i, of_prompt in gaps.items():
         alike.setdefault(of_prompt, []).append(i)
     return [ShardPlan(tuple(members), range(*span)) for spans, members in alike.items() for span in spans]
+
+
+def _up_to(rollouts: range, count: int) -> range:
+    return range(rollouts.start, max(rollouts.start, min(rollouts.stop, count)))
 
 
 def _shards_of(stored: Iterable[Shard]) -> dict[str, list[Shard]]:
@@ -137,21 +151,22 @@ def _gaps(spans: Sequence[Span], wanted: range) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def strangers(shards: Iterable[Shard], prompts: Iterable[str], n_rollouts: int) -> list[int]:
+def strangers(shards: Iterable[Shard], prompts: Sequence[str], asked: Asked) -> list[int]:
     """Numbers of shards that hold rollouts beyond what the run asks for, or rollouts that another shard holds too."""
     shards = list(shards)
-    asked = set(prompts)
-    found = {s["number"] for s in shards if not set(s["prompts"]) <= asked or s["span"][1] > n_rollouts}
+    wanted = dict(zip(prompts, _each(asked, len(prompts)), strict=True))
+    found = {s["number"] for s in shards if any(s["span"][1] > wanted.get(p, 0) for p in s["prompts"])}
     for of_prompt in _shards_of(shards).values():
         ordered = sorted(of_prompt, key=lambda s: s["span"])
         found |= {b["number"] for a, b in pairwise(ordered) if b["span"][0] < a["span"][1]}
     return sorted(found)
 
 
-def covers(shards: Iterable[Shard], prompts: Iterable[str], n_rollouts: int) -> bool:
+def covers(shards: Iterable[Shard], prompts: Sequence[str], asked: Asked) -> bool:
     """Whether every prompt has all of its rollouts."""
     spans = coverage(shards)
-    return all(not _gaps(spans.get(prompt, []), range(n_rollouts)) for prompt in prompts)
+    return all(not _gaps(spans.get(prompt, []), range(count))
+               for prompt, count in zip(prompts, _each(asked, len(prompts)), strict=True))
 
 
 def in_parts(shards: Iterable[Shard], position: Mapping[str, int]) -> list[list[Shard]]:

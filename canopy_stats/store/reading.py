@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from canopy_stats import files
 from canopy_stats.notebook import Shown
-from canopy_stats.schema import Prompt, RunConfig, UserError, names
+from canopy_stats.schema import EXACT, INTERVAL, Prompt, RunConfig, UserError, names
 from canopy_stats.store import plan
 from canopy_stats.store.content import first_run_content, run_content
 from canopy_stats.store.identity import identity
@@ -81,7 +81,12 @@ class Run(Shown):
     @cached_property
     def complete(self) -> bool:
         """Whether every prompt has all its rollouts, and nothing is damaged."""
-        return not self.damaged and plan.covers(self.shards, self._hashes, self.config.n_rollouts)
+        return not self.damaged and plan.covers(self.shards, self._hashes, self.counts)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many rollouts each prompt has, or will have."""
+        return self.config.rollouts_of(len(self._hashes))
 
     @cached_property
     def content_hash(self) -> str:
@@ -125,23 +130,34 @@ class Run(Shown):
         return part
 
     def rollouts(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a rollout in (prompt, rollout) order; all of schema.ROLLOUT_COLUMNS or the named ones."""
+        """One row a rollout in (prompt, rollout) order; all of schema.ROLLOUT_COLUMNS or the named ones. An imported
+        run without exact entropies has those of schema.ROLLOUTS_OF."""
         return self._table("rollouts", columns)
 
     def steps(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a token in (prompt, rollout, step) order; all of schema.STEP_COLUMNS or the named ones."""
+        """One row a token in (prompt, rollout, step) order; all of schema.STEP_COLUMNS or the named ones. See
+        schema.STEPS_OF."""
         return self._table("steps", columns)
 
     def _table(self, kind: str, wanted: Sequence[str] | None) -> pa.Table:
-        declared = names(DECLARED[kind])
+        declared = names(DECLARED[kind][self.config.terms])
         if unknown := sorted(set(wanted or ()) - set(declared)):
-            raise UserError(f"{kind} have no column {', '.join(unknown)}; there are {', '.join(declared)}.")
+            raise self._without(kind, unknown, declared)
         columns = declared if wanted is None else list(wanted)
         pieces = [piece for shards in plan.in_parts(self.shards, self._position)
                   for piece in self._ordered(shards, kind, columns)]
         if not pieces:
-            return arrow_schema([c for name in columns for c in DECLARED[kind] if c.name == name]).empty_table()
+            of_name = {c.name: c for c in DECLARED[kind][self.config.terms]}
+            return arrow_schema([of_name[name] for name in columns]).empty_table()
         return pa.concat_tables(pieces)
+
+    def _without(self, kind: str, unknown: Sequence[str], declared: Sequence[str]) -> UserError:
+        """The error of asking for columns that a run does not have."""
+        if self.config.terms != EXACT and set(unknown) <= set(names(DECLARED[kind][EXACT])):
+            only = "only bounds of them" if self.config.terms == INTERVAL else "none"
+            return UserError(f"{self.path} was imported without its model and holds {only}: no exact entropies, so no "
+                             f"{', '.join(unknown)}. Import it with model= to have every term.")
+        return UserError(f"{kind} have no column {', '.join(unknown)}; there are {', '.join(declared)}.")
 
     def _ordered(self, shards: Sequence[Shard], kind: str, columns: Sequence[str]) -> list[pa.Table]:
         """The rows of one part: of each shard as they are, or prompt by prompt where several hold a prompt's."""
@@ -211,7 +227,8 @@ def content_of(manifest: Mapping[str, Any], shards: Sequence[Shard]) -> str:
     config = manifest["config"]
     if manifest["schema_version"] == FIRST:
         return first_run_content(config, sorted((s["number"], s["content"]) for s in shards))
-    asked = {**identity(config), "n_rollouts": config["n_rollouts"], "prompts": config["prompts_hash"]}
+    uneven = {"counts": config["counts"]} if config.get("counts") is not None else {}
+    asked = {**identity(config), "n_rollouts": config["n_rollouts"], "prompts": config["prompts_hash"], **uneven}
     return run_content(asked, (s["content"] for s in shards))
 
 
@@ -253,7 +270,7 @@ def as_it_lies(path: Path, manifest: Manifest, prompts: Sequence[Prompt]) -> Run
     """The run with its shards sorted into intact and damaged ones."""
     config, hashes = read_config(manifest), [p.prompt_hash for p in prompts]
     shards = read_shards(path, manifest, hashes)
-    strange = plan.strangers(shards, hashes, config.n_rollouts)
+    strange = plan.strangers(shards, hashes, _counts(config, hashes))
     own = [s for s in shards if s["number"] not in strange]
     first = manifest["schema_version"] == FIRST
     damaged = {*strange, *damaged_shards(path, own, {p.prompt_hash: p for p in prompts}, first=first)}
@@ -264,6 +281,15 @@ def as_it_lies(path: Path, manifest: Manifest, prompts: Sequence[Prompt]) -> Run
     return run
 
 
+def _counts(config: RunConfig, hashes: Sequence[str]) -> list[int]:
+    """Rollouts of each prompt; UserError where the manifest tells them of another number of prompts."""
+    counts = config.rollouts_of(len(hashes))
+    if len(counts) != len(hashes):
+        raise UserError(f"The manifest tells the rollouts of {len(counts)} prompts, and the run holds {len(hashes)}: "
+                        "one was edited. Restore it, or make the run again in another folder.")
+    return counts
+
+
 def _refuse_partial(run: Run) -> None:
     if run.damaged:
         listed = ", ".join(map(str, run.damaged[:5])) + (", ..." if len(run.damaged) > 5 else "")
@@ -271,7 +297,7 @@ def _refuse_partial(run: Run) -> None:
                         "do not hold what was stored. Run the same `generate` again: it draws these anew, or open it "
                         "with allow_partial=True.")
     if not run.complete:
-        wanted = run.manifest["n_prompts"] * run.config.n_rollouts
+        wanted = sum(run.counts)
         raise UserError(f"{run.path} is not complete: {run.n_stored:,} of {wanted:,} rollouts are there. Run the same "
                         "`generate` again: it resumes, or open it with allow_partial=True.")
     if (said := run.manifest["content_hash"]) is not None and said != run.content_hash:

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from canopy_stats.schema import ROLLOUT_COLUMNS, STEP_COLUMNS, Column, Prompt, UserError, names
+from canopy_stats.schema import EXACT, INTERVAL, MISSING, ROLLOUTS_OF, STEPS_OF, TERMS, Column, Prompt, UserError, names
 from canopy_stats.store.content import WrongRows, first_shard_content, shard_content
 from canopy_stats.store.plan import Shard, vouched
 from canopy_stats.store.tables import ShardTables, arrow_schema
 
-DECLARED: Mapping[str, Sequence[Column]] = {"rollouts": ROLLOUT_COLUMNS, "steps": STEP_COLUMNS}
+DECLARED: Mapping[str, Mapping[str, Sequence[Column]]] = {"rollouts": ROLLOUTS_OF, "steps": STEPS_OF}
+"""Columns of each file, by what is known of the entropies (schema.TERMS)."""
+_EVERY = {kind: {c.name: c for terms in TERMS for c in of[terms]} for kind, of in DECLARED.items()}
 _DERIVED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "surprisal_variance_sum": ("surprisal_variance", lambda x: x),
     "stop_variance_sum": ("stop_probability", lambda p: p * (1 - p))}
@@ -56,7 +58,14 @@ def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
 
 def _declared(kind: str, columns: Sequence[str]) -> pa.Schema:
     """Parquet calls the items of a list otherwise than Arrow does."""
-    return arrow_schema([c for name in columns for c in DECLARED[kind] if c.name == name])
+    return arrow_schema([_EVERY[kind][name] for name in columns])
+
+
+def _known(path: Path, shard: Shard) -> str:
+    """What the files of a shard hold of the entropies."""
+    with _opened(path / shard["steps"]["path"]) as file:
+        stored = set(file.schema_arrow.names)
+    return EXACT if "entropy" in stored else INTERVAL if "entropy_low" in stored else MISSING
 
 
 @contextmanager
@@ -129,7 +138,8 @@ def fresh_content(path: Path, shard: Shard, prompts: Mapping[str, Prompt], *, fi
 
 def content_now(path: Path, shard: Shard, prompts: Mapping[str, Prompt]) -> str:
     """The content of a shard's files; WrongRows where they hold other rollouts."""
-    read = {k: read_table(path, shard, k, names(DECLARED[k])) for k in DECLARED}
+    terms = _known(path, shard)
+    read = {k: read_table(path, shard, k, names(of[terms])) for k, of in DECLARED.items()}
     if read["steps"].num_rows != shard["n_tokens"]:
         raise WrongRows("the steps are not as many as the log says")
     return shard_content(ShardTables(read["rollouts"], read["steps"]), [prompts[h] for h in shard["prompts"]],

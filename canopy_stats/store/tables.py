@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from canopy_stats.schema import (
+    EXACT,
+    INTERVAL,
     LENGTH,
-    ROLLOUT_COLUMNS,
-    STEP_COLUMNS,
-    STEP_TERMS,
+    MISSING,
+    ROLLOUTS_OF,
+    STEPS_OF,
     STOP,
     Column,
     Prompt,
@@ -34,7 +36,7 @@ _REPEATED = ("prompt_id", "prompt_uid", "finish_reason", "token_id", "token_ids.
 
 @dataclass(frozen=True, slots=True)
 class ShardTables:
-    """A shard's tables with the columns of schema.ROLLOUT_COLUMNS and schema.STEP_COLUMNS, prompt by prompt."""
+    """A shard's tables with the columns of schema.ROLLOUTS_OF and schema.STEPS_OF, prompt by prompt."""
 
     rollouts: pa.Table
     steps: pa.Table
@@ -56,10 +58,28 @@ def shard_tables(prompts: Sequence[Prompt], drawn: Iterable[Rollout], task: str,
     return ShardTables(_rollout_table(ordered, prompts, task, decode), step_table(ordered, prompts))
 
 
-def _refuse_broken_terms(rollouts: Iterable[Rollout], prompts: Sequence[Prompt]) -> None:
+def known(rollouts: Sequence[Rollout]) -> str:
+    """What is known of the entropies of these rollouts: one of schema.TERMS."""
+    steps = rollouts[0].steps if rollouts else {"entropy": None}
+    return EXACT if "entropy" in steps else INTERVAL if "entropy_low" in steps else MISSING
+
+
+def terms_of(columns: Sequence[Column]) -> list[str]:
+    """The names of a step's terms among the declared columns."""
+    return [c.name for c in columns if c.dtype == "float32"]
+
+
+def _unusable(name: str, values: np.ndarray) -> np.ndarray:
+    """Where a term is no number. A log-probability may be minus infinity: a law that could not draw given tokens."""
+    impossible = np.isneginf(values) if name.startswith("logprob") else np.zeros(len(values), dtype=bool)
+    return np.asarray(~np.isfinite(values) & ~impossible)
+
+
+def _refuse_broken_terms(rollouts: Sequence[Rollout], prompts: Sequence[Prompt]) -> None:
+    terms = terms_of(STEPS_OF[known(rollouts)])
     for rollout in rollouts:
-        for name in STEP_TERMS:
-            bad = ~np.isfinite(rollout.steps[name])
+        for name in terms:
+            bad = _unusable(name, rollout.steps[name])
             if bad.any():
                 raise UserError(
                     f"{name} is not a number at step {int(bad.argmax())} of rollout {rollout.rollout}, prompt "
@@ -70,15 +90,24 @@ def _refuse_broken_terms(rollouts: Iterable[Rollout], prompts: Sequence[Prompt])
 
 
 def _rollout_table(rollouts: Sequence[Rollout], prompts: Sequence[Prompt], task: str, decode: Decode) -> pa.Table:
-    ids = [prompts[r.prompt_index].prompt_id for r in rollouts]
+    ids, kind = [prompts[r.prompt_index].prompt_id for r in rollouts], known(rollouts)
     length = np.array([len(r.token_ids) for r in rollouts], dtype=np.int32)
-    entropy = _sums(rollouts, "entropy")
     columns = {
         "prompt_id": ids,
         "prompt_uid": [f"{task}/{prompt_id}" for prompt_id in ids],
         "rollout": [r.rollout for r in rollouts],
         "length": length,
         "finish_reason": [r.finish_reason for r in rollouts],
+        **_SUMS[kind](rollouts, length),
+        "token_ids": [np.asarray(r.token_ids, dtype=np.int32) for r in rollouts],
+        "text": [r.text if r.text is not None else decode(r.token_ids.tolist()) for r in rollouts],
+    }
+    return pa.table(columns, schema=arrow_schema(ROLLOUTS_OF[kind]))
+
+
+def _exact_sums(rollouts: Sequence[Rollout], length: np.ndarray) -> dict[str, np.ndarray]:
+    entropy = _sums(rollouts, "entropy")
+    return {
         "entropy_sum": entropy,
         "entropy_rate": entropy / np.maximum(length, 1),
         "surprisal_sum": -_sums(rollouts, "logprob"),
@@ -88,10 +117,17 @@ def _rollout_table(rollouts: Sequence[Rollout], prompts: Sequence[Prompt], task:
         "entropy_sum_full_offpolicy": _sums(rollouts, "entropy_full_offpolicy"),
         "surprisal_sum_full_offpolicy": -_sums(rollouts, "logprob_full_offpolicy"),
         "stop_hazard_sum_full_offpolicy": _sums(rollouts, "stop_probability_full_offpolicy"),
-        "token_ids": [np.asarray(r.token_ids, dtype=np.int32) for r in rollouts],
-        "text": [decode(r.token_ids.tolist()) for r in rollouts],
     }
-    return pa.table(columns, schema=arrow_schema(ROLLOUT_COLUMNS))
+
+
+def _bounded_sums(rollouts: Sequence[Rollout], length: np.ndarray) -> dict[str, np.ndarray]:
+    low, high = _sums(rollouts, "entropy_low"), _sums(rollouts, "entropy_high")
+    return {"entropy_sum_low": low, "entropy_sum_high": high, "entropy_rate_low": low / length,
+            "entropy_rate_high": high / length, "surprisal_sum": -_sums(rollouts, "logprob")}
+
+
+_SUMS: Mapping[str, Callable[[Sequence[Rollout], np.ndarray], dict[str, np.ndarray]]] = {
+    EXACT: _exact_sums, INTERVAL: _bounded_sums, MISSING: lambda rollouts, length: {}}
 
 
 def stop_variance(p: np.ndarray) -> float:
@@ -117,8 +153,9 @@ def step_table(rollouts: Sequence[Rollout], prompts: Sequence[Prompt]) -> pa.Tab
         "step": (np.arange(length.sum()) - (np.cumsum(length) - length)[per_step]).astype(np.int32),
         "token_id": _concatenated([r.token_ids for r in rollouts], np.int32),
     }
-    columns |= {term: _concatenated([r.steps[term] for r in rollouts], np.float32) for term in STEP_TERMS}
-    return pa.table(columns, schema=arrow_schema(STEP_COLUMNS))
+    declared = STEPS_OF[known(rollouts)]
+    columns |= {term: _concatenated([r.steps[term] for r in rollouts], np.float32) for term in terms_of(declared)}
+    return pa.table(columns, schema=arrow_schema(declared))
 
 
 def _concatenated(parts: Sequence[Any], dtype: type) -> np.ndarray:

@@ -52,6 +52,7 @@ class RunWriter:
         self.prompts = list(asked)
         prompts.refuse_twins(self.prompts)
         self.strict, self.whole = strict, whole
+        self._counts = config.rollouts_of(len(self.prompts))
         self._manifest = new_manifest(self.config, len(self.prompts), versions or {}, origin or {})
         self._shards: dict[int, Shard] = {}
         self._next, self._task = 0, config.task
@@ -167,7 +168,7 @@ class RunWriter:
     @property
     def missing(self) -> list[ShardPlan]:
         """The shards that are still to be drawn."""
-        return plan.missing([p.prompt_hash for p in self.prompts], self.config["n_rollouts"], self._shards.values(),
+        return plan.missing([p.prompt_hash for p in self.prompts], self._counts, self._shards.values(),
                             whole=self.whole)
 
     @property

@@ -43,6 +43,8 @@ def test_sets_say_what_they_are():
     whole = fieller(0.1, 0.1, COVARIANCE, Z)
     assert (whole.estimate, whole.low, whole.high, whole.kind) == (1.0, -np.inf, np.inf, "whole")
     assert np.isnan(fieller(1.0, 0.0, COVARIANCE, Z).estimate)
+    assert fieller(1.0, 2.0, np.eye(2), 2.0).kind == "whole"  # the denominator just reaches zero
+    assert set_in_words(1e-9, 2e-9) == "[1e-09, 2e-09]"
     assert str(RatioSet(1.5, 1.0, 2.0, "bounded")) == "1.5, 95% set [1, 2]"
     assert str(RatioSet(1.5, 1.0, 2.0, "exclusive")) == "1.5, 95% set outside (1, 2)"
     assert str(whole) == "1, 95% set any number"

@@ -10,7 +10,7 @@ from small_studies import settings, write_study
 
 from canopy_stats.metrics.embed import Prompted
 from canopy_stats.schema import SamplingPolicy, UserError
-from canopy_stats.study import demo, read_study
+from canopy_stats.study import demo, read_study, rollouts
 from canopy_stats.study.ready import ready
 from canopy_stats.study.spec import Ablation, Embedder, FewShot, Law, Study
 
@@ -20,6 +20,17 @@ needs_studies = pytest.mark.skipif(not STUDIES.is_dir(), reason="a checkout carr
 
 def family(**changes):
     return {"families": [{"name": "ash", "base": "org/base", "tuned": {"model": "org/tuned"}} | changes]}
+
+
+def test_vllm_and_its_options(tmp_path):
+    """They say how rollouts are drawn, not which: other options make no run stale."""
+    told = {"engine": "vllm", "engine_options": {"tensor_parallel_size": 2}}
+    study = read_study(write_study(tmp_path, **told)).study
+    assert (study.engine, study.engine_options) == ("vllm", {"tensor_parallel_size": 2})
+    assert Study.from_json(study.to_json()) == study
+    name = next(iter(study.runs))
+    more = study.model_copy(update={"engine_options": {}})
+    assert rollouts.asked(study, name) == rollouts.asked(more, name) and rollouts.asked(study, name)["engine"] == "vllm"
 
 
 def test_what_a_file_says_is_what_runs(tmp_path):

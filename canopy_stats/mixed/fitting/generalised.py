@@ -250,8 +250,8 @@ def assemble(frame: ModelFrame, problem: Problem, omega: Array, full: Array, cer
     """The estimates at parameters omega (k,) with covariance ``full`` (k, k), random effects computed there."""
     found = laplace.evaluate(problem, omega, start)
     if found is None:
-        raise NoMaximum("The likelihood of these data has no maximum: the search left the range of numbers. Leave terms "
-                        "out of the dispersion formula or the random part, or add rows.")
+        raise NoMaximum("The likelihood of these data has no maximum: the search left the range of numbers. Leave "
+                        "terms out of the dispersion formula or the random part, or add rows.")
     parts, first = laplace.split(problem, omega), problem.sizes.fixed
     t = found.mode.factors
     inverses = blocks.inverse_blocks(problem.layout, found.mode.h) if problem.layout and found.mode.h else []
