@@ -26,6 +26,7 @@ from canopy_stats.store.content import WrongRows
 from canopy_stats.store.identity import differences as config_differences
 from canopy_stats.store.kept import Kept
 from canopy_stats.store.shard_files import content_now
+from canopy_stats.store.table_hash import table_hash
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 PROMPTS = make_prompts(7)
@@ -119,10 +120,10 @@ def test_table_hash_sees_values_not_layout(texts, cut):
     whole = pa.table({"t": pa.array(texts, pa.string()), "l": pa.array([[len(t)] * len(t) for t in texts],
                                                                        pa.list_(pa.int32()))})
     pieces = pa.concat_tables([whole.slice(0, cut), whole.slice(cut)])
-    assert files.table_hash(whole) == files.table_hash(pieces)
+    assert table_hash(whole) == files.table_hash(pieces)
     changed = pa.table({"t": pa.array([*texts, "x"], pa.string()), "l": pa.array([*whole["l"].to_pylist(), []],
                                                                                 whole["l"].type)})
-    assert files.table_hash(whole) != files.table_hash(changed)
+    assert table_hash(whole) != files.table_hash(changed)
 
 
 # ------------------------------------------------------------------------------------------------------------ resume

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from canopy_stats import files
 from canopy_stats.schema import Prompt
+from canopy_stats.store.table_hash import table_hash
 from canopy_stats.store.tables import ShardTables
 
 _MODULUS = 1 << 256
@@ -91,7 +92,7 @@ def run_content(asked: Mapping[str, Any], contents: Iterable[str]) -> str:
 
 def first_shard_content(tables: ShardTables) -> str:
     """What the first format calls a shard's content."""
-    return files.sha256((files.table_hash(tables.rollouts) + files.table_hash(tables.steps)).encode())
+    return files.sha256((table_hash(tables.rollouts) + table_hash(tables.steps)).encode())
 
 
 def first_run_content(config: Mapping[str, Any], contents: Sequence[tuple[int, str]]) -> str:
