@@ -138,9 +138,15 @@ class OriginScores:
 
     @property
     def lowest(self) -> str:
-        """The candidate that predicts best, the simpler one of equals."""
+        """The candidate of the lowest error, the simpler one of equals."""
         total = self.errors.sum(axis=0)
         return CANDIDATES[int(np.argmax(total <= total.min() * (1 + 1e-9)))]
+
+    @property
+    def best(self) -> str:
+        """The one of the lowest error, if it is below that of none by more than a standard error; else none."""
+        less, error = self._difference("none", self.lowest)
+        return self.lowest if less > error else "none"
 
     @property
     def side(self) -> str:
@@ -156,13 +162,14 @@ class OriginScores:
 
     def frame(self, chosen: str | None) -> pd.DataFrame:
         """``origin``, ``error`` (out of fold, nats² a step), ``above_lowest`` (this less the lowest), its standard
-        error ``se`` over folds of prompts, and whether positions are counted from there (``chosen``)."""
+        error ``se`` over folds of prompts, whether it is the ``best``, and whether positions are counted from there
+        (``chosen``)."""
         per_step = max(self.steps, 1)
         apart = [self._difference(name, self.lowest) for name in CANDIDATES]
         return pd.DataFrame({
             "origin": CANDIDATES, "error": self.errors.sum(axis=0) / per_step if self.steps else np.nan,
             "above_lowest": [value / per_step for value, _ in apart], "se": [error / per_step for _, error in apart],
-            "chosen": [name == chosen for name in CANDIDATES]})
+            "best": [name == self.best for name in CANDIDATES], "chosen": [name == chosen for name in CANDIDATES]})
 
     def _difference(self, name: str, other: str) -> tuple[float, float]:
         """Total error of one candidate less that of another, and its standard error over folds of prompts."""
@@ -177,7 +184,7 @@ def why_withheld(scores: OriginScores, start: Floats, end: Floats) -> str:
     where each side has a profile that the other does not explain: the truth then may lie on either side of zero. Where
     the other side adds nothing, its coefficient is merely that of a wrong profile.
     """
-    if scores.lowest == "relative":
+    if scores.best == "relative":
         return ("entropy follows the share of the length that has passed (t/N) better than the position from either "
                 "end, and such a profile cannot be taken out of a rate")
     differ = [name for name, a, b in zip(RHOS, start, end, strict=True) if a * b < 0]
@@ -193,11 +200,11 @@ def origin_note(scores: OriginScores, side: str, withheld: str, *, given: bool) 
     if withheld:
         return f"Position, excess and adjusted are withheld: {withheld}. Give an origin to have them all the same."
     text = f"Positions are counted from the {side}{', as given' if given else ''}: "
-    if scores.lowest == "none":
-        text += "no profile predicts rollouts that were left out better than none"
-    elif scores.lowest == side:
+    if scores.best == "none":
+        text += "no profile clearly predicts rollouts that were left out better than none"
+    elif scores.best == side:
         text += "its profile predicts rollouts that were left out best"
     else:
-        text += f"of all profiles {scores.lowest!r} predicts rollouts that were left out best"
+        text += f"of all profiles {scores.best!r} predicts rollouts that were left out best"
     other = " The other side has a profile too, which stays in what is left." if scores.other_side_adds else ""
     return f"{text}.{other}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from canopy_stats.metrics.association import RHOS, pool_fisher, pool_kendall
 from canopy_stats.metrics.excess import Coefficients, coefficients
-from canopy_stats.metrics.origin import SIDES, Origin, OriginScores, origin_note, fold_errors, why_withheld
+from canopy_stats.metrics.origin import SIDES, Origin, OriginScores, fold_errors, origin_note, why_withheld
 from canopy_stats.metrics.profile import FOLDS, PromptSteps, folds_of, residual_rates
 from canopy_stats.metrics.rho_prompts import Prompt, Said, prompts_of
 from canopy_stats.notebook import Shown
@@ -36,7 +36,8 @@ class RhoResult(Shown):
     ``se``, ``low``, ``high``, and how many ``prompts`` it pools and how many were ``left_out``.
     ``prompts``: a row for each prompt: M, N_bar, R_bar, and ``rho_*`` with ``_position``, ``_excess``, ``_adjusted``.
     ``origins``: a row for each place that positions may be counted from (none, start, end, relative, both): ``origin``,
-    out-of-fold ``error`` of its profile (nats² a step), ``above_lowest`` with its standard error ``se``, ``chosen``.
+    out-of-fold ``error`` of its profile (nats² a step), ``above_lowest`` with its standard error ``se``, ``best`` (that
+    of the lowest error; none, where none is less than a standard error above it), and ``chosen``.
     ``withheld``: why *position*, *excess* and *adjusted* are NaN, or empty where they are given.
     """
 
