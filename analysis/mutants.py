@@ -45,6 +45,7 @@ MIRRORS = {
     "store/writing": ["store/test_run_writer.py"],
     "metrics/tree": ["metrics/test_tree.py"],
     "metrics/rho": ["metrics/test_rho.py"],
+    "metrics/origin": ["metrics/test_rho_origin.py"],
 }
 LIVES = {0, 33}
 """Exit codes of mutmut: all tests passed, or none reaches the place."""

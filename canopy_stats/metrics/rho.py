@@ -69,7 +69,8 @@ def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resampl
         prompts: the right width for a population of prompts, but 95% intervals cover 85% to 95% with 20 prompts and
         88% to 98% with 100 (analysis/rho_null.py). "rollouts" draws rollouts of these very prompts
     folds : rollouts are split into so many folds, and a fold's profile comes from the others (1: no cross-fitting)
-    origin : where positions are counted from. "auto" takes the start or the end, whichever predicts the entropies of
+    origin : "auto", "start" or "end"
+        Where positions are counted from. "auto" takes the start or the end, whichever predicts the entropies of
         rollouts not seen better, and withholds what is left (NaN, with a note) where the share of the length predicts
         best, or where start and end both have a profile and the sign of *adjusted* depends on which is taken out.
         "start" and "end" are taken as given

@@ -76,7 +76,8 @@ def rho_change(runs_or_panel: pd.DataFrame | Iterable[Run] | Run, *, margin: flo
     runs_or_panel : a panel with base and one tuned variant, the raw coefficients in rho_* (and, where it has them, the
         excess and the adjusted ones in rho_*_excess, rho_*_adjusted); or runs, from which all three are made
     margin : changes of Fisher's z smaller than this count as none in the test of equivalence (two one-sided tests)
-    origin : of the position profiles of runs, as for :func:`canopy_stats.rho`: by "auto" each run has its own, and runs
+    origin : "auto", "start" or "end"
+        Of the position profiles of runs, as for :func:`canopy_stats.rho`: by "auto" each run has its own, and runs
         whose excess and adjusted coefficients are withheld are left out of those rows, by name
 
     UserError for a panel without both variants, or without a cell of 5 prompts that both have correlations for.

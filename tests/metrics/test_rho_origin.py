@@ -146,7 +146,7 @@ def test_what_is_withheld_is_nan_everywhere_and_given_on_request(study):
     start, end = (cs.rho(steps, n_boot=0, origin=side) for side in ("start", "end"))
     assert estimates(start, "adjusted")[0] > 0.3 and estimates(end, "adjusted")[0] < -0.3
     assert start.withheld == "" and "from the start, as given: of all profiles" in start.notes[-1]
-    assert "t/N" in str(result) and "above_lowest" in str(result)
+    assert "adjusted are withheld: " in str(result) and "above_lowest" in str(result)
 
 
 def test_auto_is_the_chosen_side_to_the_last_bit(study):
