@@ -58,7 +58,8 @@ def fold_errors(entropy: Floats, length: Ints, folds: int = FOLDS) -> Floats:
         return np.empty((0, len(CANDIDATES), len(PENALTIES)))
     rollout, fold = np.repeat(np.arange(m), length), folds_of(m, folds)
     around = entropy - (np.bincount(rollout, entropy) / length)[rollout]
-    out = np.tile(np.bincount(fold[rollout], around**2)[:, None, None], (len(CANDIDATES), len(PENALTIES)))
+    spread: Floats = np.bincount(fold[rollout], around**2).astype(np.float64)
+    out = np.tile(spread[:, None, None], (len(CANDIDATES), len(PENALTIES)))
     for k, bins in enumerate(_coordinates(length)):
         out[:, k + 1] += _Moments.of(bins, rollout, around, length, fold).gains()
     return out
