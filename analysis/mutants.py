@@ -45,6 +45,7 @@ MIRRORS = {
     "store/writing": ["store/test_run_writer.py"],
     "metrics/tree": ["metrics/test_tree.py"],
     "metrics/rho": ["metrics/test_rho.py"],
+    "metrics/origin": ["metrics/test_rho_origin.py"],
 }
 PIECE = 25
 """Mutants that are tried before their results are written: each piece costs a run of the unchanged tests."""

@@ -125,7 +125,8 @@ def coverage(law: laws.RolloutLaw, prompts: int, m: int, seeds: int, replicates:
     """Of the intervals for each way to resample, quantity and coefficient."""
     streams = np.random.SeedSequence(seed).spawn(seeds)
     drawn = [laws.simulate_rollouts(law, prompts, m, np.random.default_rng(s)).steps for s in streams]
-    return {how: _held([rho(steps, n_boot=replicates, seed=i, resample=how).table for i, steps in enumerate(drawn)])
+    return {how: _held([rho(steps, n_boot=replicates, seed=i, resample=how, origin="start").table
+                        for i, steps in enumerate(drawn)])
             for how in ("nested", "prompts")}
 
 

@@ -220,6 +220,7 @@ def _rho(options: argparse.Namespace) -> int:
     for label, result in found.items():
         tell(f"{label}: " + " ".join(["correlation of length and entropy rate", *result.notes]))
         show(result.table)
+        show(result.origins)
         tell()
     tables = [result.table.assign(task=run.config.task, model_name=run.config.family, model_variant=run.config.variant)
               for run, result in zip(runs, found.values(), strict=True)]
@@ -239,8 +240,9 @@ def _rho_options(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the bootstrap")
     add("--resample", choices=["nested", "prompts", "rollouts"], default="nested",
         help="what the bootstrap draws anew: prompts and their rollouts (default), prompts, or rollouts alone")
-    add("--origin", choices=["start", "end"], default="start",
-        help="where positions are counted from: the first token (default) or the last")
+    add("--origin", choices=["auto", "start", "end"], default="auto",
+        help="where positions are counted from: whichever side predicts rollouts not seen better (default), the first "
+             "token, or the last")
     add("--figure", metavar="STEM", help="also draw STEM.svg and STEM.png")
     csv_option(command)
 
@@ -256,6 +258,10 @@ RHO = Command(
       position  the part that a position profile, fitted to each prompt's other rollouts, brings about
       excess    raw - position
       adjusted  the correlation of length with the rate that is left: compare this one between models
+
+    The second table has the error, on rollouts left out, of profiles counted from the start, from the end, in shares of
+    the length, from both sides, and of none. Where the share predicts best, or the two sides disagree about the sign,
+    only the raw coefficients are given; --origin start or end gives all.
 
     Example:
       canopy-stats rho runs/alder-* --csv rho.csv --figure rho

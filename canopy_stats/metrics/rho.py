@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from canopy_stats.metrics.association import RHOS, pool_fisher, pool_kendall
 from canopy_stats.metrics.excess import Coefficients, coefficients
+from canopy_stats.metrics.origin import SIDES, Origin, OriginScores, fold_errors, origin_note, why_withheld
 from canopy_stats.metrics.profile import FOLDS, PromptSteps, folds_of, residual_rates
-from canopy_stats.metrics.rollouts import entropy_of_prompts
+from canopy_stats.metrics.rho_prompts import Prompt, Said, prompts_of
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Resample = Literal["nested", "prompts", "rollouts"]
-Origin = Literal["start", "end"]
 
 QUANTITIES = ("raw", "position", "excess", "adjusted")
-STEP_NEEDS = ("prompt_id", "rollout", "step", "entropy")
 LEVEL = 0.95
 
 
@@ -36,18 +35,24 @@ class RhoResult(Shown):
     ``table``: a row for each coefficient and quantity (:data:`QUANTITIES`) pooled over prompts, with ``estimate``,
     ``se``, ``low``, ``high``, and how many ``prompts`` it pools and how many were ``left_out``.
     ``prompts``: a row for each prompt: M, N_bar, R_bar, and ``rho_*`` with ``_position``, ``_excess``, ``_adjusted``.
+    ``origins``: a row for each place that positions may be counted from (none, start, end, relative, both): ``origin``,
+    out-of-fold ``error`` of its profile (nats² a step), ``above_lowest`` with its standard error ``se``, ``best`` (that
+    of the lowest error; none, where none is less than a standard error above it), and ``chosen``.
+    ``withheld``: why *position*, *excess* and *adjusted* are NaN, or empty where they are given.
     """
 
     table: pd.DataFrame
     prompts: pd.DataFrame
     notes: tuple[str, ...]
+    origins: pd.DataFrame
+    withheld: str
 
     def _shown(self) -> tuple[str, list[Any]]:
-        return "Length and entropy rate, beyond position", [self.table, *self.notes]
+        return "Length and entropy rate, beyond position", [self.table, *self.notes, self.origins]
 
 
 def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resample: Resample = "nested",
-        folds: int = FOLDS, origin: Origin = "start", level: float = LEVEL) -> RhoResult:
+        folds: int = FOLDS, origin: Origin = "auto", level: float = LEVEL) -> RhoResult:
     """Correlations of length N and entropy rate r within prompts, and what position explains of them, with intervals.
 
     Where entropy depends on the position alone, longer rollouts have another mean rate all the same. *position* is the
@@ -64,23 +69,32 @@ def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resampl
         prompts: the right width for a population of prompts, but 95% intervals cover 85% to 95% with 20 prompts and
         88% to 98% with 100 (analysis/rho_null.py). "rollouts" draws rollouts of these very prompts
     folds : rollouts are split into so many folds, and a fold's profile comes from the others (1: no cross-fitting)
-    origin : where positions are counted from; the "end" suits entropy that falls towards a common ending. A profile
-        from both sides cannot be told from an effect of the length
-    level : of the intervals, percentiles of the replicates moved so that their mean is the estimate
+    origin : "auto", "start" or "end"
+        Where positions are counted from. "auto" takes the start or the end, whichever predicts the entropies of
+        rollouts not seen better, and withholds what is left (NaN, with a note) where the share of the length predicts
+        best, or where start and end both have a profile and the sign of *adjusted* depends on which is taken out.
+        "start" and "end" are taken as given
+    level : of the intervals, percentiles of the replicates moved so that their mean is the estimate; the origin is
+        the whole run's in each
 
     Pooling follows :func:`canopy_stats.metrics.pool` for raw and adjusted; the excess is a mean with the same weights.
     """
     _check_options(n_boot, resample, origin, level)
-    number, found = _prompts(source, origin)
+    number, prompts = prompts_of(source)
     drawn = _drawn_prompts(number, n_boot, resample, seed)
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):  # a prompt's matrices are small
-        prompts, values, resampled = _estimated(found, drawn, seed, folds, whole=resample == "prompts")
-    counts = np.array([p.rollouts for p in prompts], dtype=float)
+        said, by_side, scores = _surveyed(prompts(), number, folds, SIDES if origin == "auto" else (origin,))
+        counts = np.array([p.rollouts for p in said], dtype=float)
+        side, withheld = _origin(by_side, scores, counts)
+        values = by_side[side]
+        resampled = values[drawn] if resample == "prompts" else _resampled(prompts, side, drawn, seed, folds)
     replicates = [pool_quantities(v, counts[d]) for v, d in zip(resampled, drawn, strict=True)]
     table = _pooled_table(values, counts, np.array(replicates).reshape(-1, len(QUANTITIES), len(RHOS)), level)
-    return RhoResult(table, _prompt_table(prompts, values), _notes(values, prompts))
+    shown, each = _withhold(table, _prompt_table(said, values)) if withheld else (table, _prompt_table(said, values))
+    notes = (*_notes(values, said), origin_note(scores, side, withheld, given=origin != "auto"))
+    return RhoResult(shown, each, notes, scores.frame(None if withheld else side), withheld)
 
 
 def prompt_coefficients(steps: PromptSteps, weights: Floats | None = None, *, folds: int = FOLDS) -> Coefficients:
@@ -122,6 +136,40 @@ def _mean(values: Floats, weights: Floats) -> float:
     return float(values[keep] @ weights[keep] / total) if total > 0 else float("nan")
 
 
+# -------------------------------------------------------------------------------------------------------- origin
+
+
+def _surveyed(prompts: Iterable[Prompt], number: int, folds: int,
+              sides: Sequence[str]) -> tuple[list[Said], dict[str, Floats], OriginScores]:
+    """What the tables say of each prompt, its values (P, 3, 3) by side, and the scores of all origins. The prompts
+    come one by one."""
+    said, values = [], {side: np.empty((number, 3, len(RHOS))) for side in sides}
+    errors, steps = [], 0
+    for i, prompt in enumerate(prompts):
+        said.append(Said.of(prompt))
+        for side in sides:
+            values[side][i] = _stacked(prompt_coefficients(prompt.steps(side), folds=folds))[0]
+        errors.append(fold_errors(prompt.entropy, prompt.length))
+        steps += int(prompt.length.sum()) if len(errors[-1]) else 0
+    return said, values, OriginScores.of(errors, steps)
+
+
+def _origin(by_side: dict[str, Floats], scores: OriginScores, counts: Floats) -> tuple[str, str]:
+    """The side that positions are counted from, and why nothing is said of what is left, or ""."""
+    if len(by_side) == 1:
+        return next(iter(by_side)), ""
+    start, end = (pool_quantities(by_side[side], counts)[QUANTITIES.index("adjusted")] for side in SIDES)
+    return scores.side, why_withheld(scores, start, end)
+
+
+def _withhold(table: pd.DataFrame, prompts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables with the raw coefficients alone."""
+    gone = table["quantity"].ne("raw")
+    numbers = {name: table[name].mask(gone) for name in ("estimate", "se", "low", "high")}
+    columns = [f"{name}_{quantity}" for name in RHOS for quantity in QUANTITIES[1:]]
+    return table.assign(**numbers), prompts.assign(**dict.fromkeys(columns, np.nan))
+
+
 # ----------------------------------------------------------------------------------------------------- bootstrap
 
 
@@ -137,19 +185,18 @@ def _drawn_prompts(prompts: int, n_boot: int, resample: Resample, seed: int) -> 
     return _streams(seed, prompts)[0].integers(prompts, size=(n_boot, prompts))
 
 
-def _estimated(prompts: Iterable[_Prompt], drawn: NDArray[np.intp], seed: int, folds: int, *,
-               whole: bool) -> tuple[list[_Said], Floats, Floats]:
-    """What the tables say of each prompt, its values (P, 3, 3), and those of the replicates (n_boot, P, 3, 3): of the
-    drawn prompts as they are (``whole``), or each time with their rollouts drawn anew. The prompts come one by one."""
-    said, values = [], np.empty((drawn.shape[1], 3, len(RHOS)))
-    resampled = np.empty((0 if whole else len(drawn), *values.shape))
-    for i, (prompt, rng) in enumerate(zip(prompts, _streams(seed, len(values))[1:], strict=True)):
-        said.append(_Said(prompt.name, len(prompt.length), float(prompt.length.mean()), prompt.mean_rate))
-        values[i] = _stacked(prompt_coefficients(prompt.steps, folds=folds))[0]
+def _resampled(prompts: Callable[[], Iterable[Prompt]], side: str, drawn: NDArray[np.intp], seed: int,
+               folds: int) -> Floats:
+    """Values (n_boot, P, 3, 3) of the drawn prompts, each time with their rollouts drawn anew. The prompts are read
+    once more, one by one."""
+    out = np.empty((*drawn.shape, 3, len(RHOS)))
+    if not len(drawn):
+        return out
+    for i, (prompt, rng) in enumerate(zip(prompts(), _streams(seed, drawn.shape[1])[1:], strict=True)):
         slots = np.nonzero(drawn == i)
-        if not whole and len(slots[0]):
-            resampled[slots] = _resampled_prompt(prompt.steps, len(slots[0]), rng, folds)
-    return said, values, values[drawn] if whole else resampled
+        if len(slots[0]):
+            out[slots] = _resampled_prompt(prompt.steps(side), len(slots[0]), rng, folds)
+    return out
 
 
 def _resampled_prompt(steps: PromptSteps, times: int, rng: np.random.Generator, folds: int) -> Floats:
@@ -184,7 +231,7 @@ def _pooled_table(values: Floats, counts: Floats, replicates: Floats, level: flo
     return pd.DataFrame(rows)
 
 
-def _prompt_table(prompts: Sequence[_Said], values: Floats) -> pd.DataFrame:
+def _prompt_table(prompts: Sequence[Said], values: Floats) -> pd.DataFrame:
     frame = pd.DataFrame({"prompt_id": [p.name for p in prompts], "M": [p.rollouts for p in prompts],
                           "N_bar": [p.mean_length for p in prompts], "R_bar": [p.mean_rate for p in prompts]})
     for k, name in enumerate(RHOS):
@@ -194,7 +241,7 @@ def _prompt_table(prompts: Sequence[_Said], values: Floats) -> pd.DataFrame:
     return frame
 
 
-def _notes(values: Floats, prompts: Sequence[_Said]) -> tuple[str, ...]:
+def _notes(values: Floats, prompts: Sequence[Said]) -> tuple[str, ...]:
     without = [p.name for p, missing in zip(prompts, np.isnan(values[:, 0, 0]), strict=True) if missing]
     if not without:
         return ()
@@ -213,58 +260,3 @@ def _check_options(n_boot: int, resample: str, origin: str, level: float) -> Non
     if not (isinstance(n_boot, (int, np.integer)) and n_boot >= 0 and 0 < level < 1):
         raise UserError(f"n_boot is {n_boot!r} and level {level!r}; give a whole number of replicates, such as 400, "
                         "and a level between 0 and 1.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A prompt's step entropies one after another, and its rollouts' lengths; padded only while it is worked on."""
-
-    name: str
-    entropy: Floats
-    length: NDArray[np.intp]
-    origin: Origin
-
-    @property
-    def steps(self) -> PromptSteps:
-        forward = PromptSteps.of(self.entropy, self.length)
-        return forward.reversed() if self.origin == "end" else forward
-
-    @property
-    def mean_rate(self) -> float:
-        start = np.cumsum(self.length) - self.length
-        return float(np.mean(np.add.reduceat(self.entropy, start) / self.length))
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What the tables say of a prompt beside its coefficients."""
-
-    name: str
-    rollouts: int
-    mean_length: float
-    mean_rate: float
-
-
-def _prompts(source: Run | pd.DataFrame, origin: Origin) -> tuple[int, Iterable[_Prompt]]:
-    """How many prompts there are, and one after the other; of a run one part is in memory at a time."""
-    if isinstance(source, pd.DataFrame):
-        listed = _from_frame(source, origin)
-        return len(listed), listed
-    return source.prompts_held, (_Prompt(*values, origin) for values in entropy_of_prompts(source))
-
-
-def _from_frame(frame: pd.DataFrame, origin: Origin) -> list[_Prompt]:
-    missing = [c for c in STEP_NEEDS if c not in frame]
-    if missing or frame.empty:
-        raise UserError(f"A frame of steps needs rows with {', '.join(STEP_NEEDS)}; "
-                        f"{'it lacks ' + ', '.join(missing) if missing else 'it is empty'}. run.steps() has them.")
-    ordered = frame.sort_values(["prompt_id", "rollout", "step"], kind="stable")
-    counted = ordered.groupby(["prompt_id", "rollout"], sort=False, observed=True).cumcount()
-    broken = ordered["step"].to_numpy() != counted.to_numpy()
-    if broken.any():
-        prompt, rollout = ordered.loc[broken, ["prompt_id", "rollout"]].iloc[0]
-        raise UserError(f"The steps of prompt {prompt}, rollout {rollout} are not 0, 1, 2, ... once each: give all "
-                        "steps of one run, and one run at a time.")
-    return [_Prompt(str(name), rows["entropy"].to_numpy(np.float64),
-                    rows.groupby("rollout", sort=False, observed=True).size().to_numpy().astype(np.intp), origin)
-            for name, rows in ordered.groupby("prompt_id", sort=False, observed=True)]

@@ -19,6 +19,7 @@ from scipy import stats
 
 from canopy_stats.metrics.association import RHOS
 from canopy_stats.metrics.measures import measure
+from canopy_stats.metrics.origin import Origin
 from canopy_stats.metrics.rho import rho
 from canopy_stats.metrics.rho_change_words import verdict
 from canopy_stats.notebook import Shown
@@ -66,7 +67,8 @@ class RhoChange(Shown):
         return "Change of rho(N, r) by fine-tuning", [self.verdict, self.table, *self.notes]
 
 
-def rho_change(runs_or_panel: pd.DataFrame | Iterable[Run] | Run, *, margin: float = 0.1) -> RhoChange:
+def rho_change(runs_or_panel: pd.DataFrame | Iterable[Run] | Run, *, margin: float = 0.1,
+               origin: Origin = "auto") -> RhoChange:
     """Whether rho(N, r) rises by fine-tuning, over families and tasks.
 
     Parameters
@@ -74,34 +76,55 @@ def rho_change(runs_or_panel: pd.DataFrame | Iterable[Run] | Run, *, margin: flo
     runs_or_panel : a panel with base and one tuned variant, the raw coefficients in rho_* (and, where it has them, the
         excess and the adjusted ones in rho_*_excess, rho_*_adjusted); or runs, from which all three are made
     margin : changes of Fisher's z smaller than this count as none in the test of equivalence (two one-sided tests)
+    origin : "auto", "start" or "end"
+        Of the position profiles of runs, as for :func:`canopy_stats.rho`: by "auto" each run has its own, and runs
+        whose excess and adjusted coefficients are withheld are left out of those rows, by name
 
     UserError for a panel without both variants, or without a cell of 5 prompts that both have correlations for.
     """
     if not margin > 0:
         raise UserError(f"margin is {margin}; give a positive change of Fisher's z that would not matter.")
-    panel = runs_or_panel if isinstance(runs_or_panel, pd.DataFrame) else _measured(runs_or_panel)
+    panel, said = ((runs_or_panel, ()) if isinstance(runs_or_panel, pd.DataFrame)
+                   else _measured(runs_or_panel, origin))
     pairs = _pairs(panel)
     entropy = _by_cell(pairs, _log_ratio(pairs, "CE"))
     found = [_row(pairs, name, quantity, entropy, margin) for quantity in QUANTITIES for name in RHOS
-             if _column(name, quantity) in panel]
+             if _any_pair(pairs, _column(name, quantity))]
     table = pd.DataFrame([*(row for row, _ in found), _entropy_row(entropy)])
     cells = pd.concat([one for _, one in found], ignore_index=True)
-    notes = _notes(pairs, table)
+    notes = (*_notes(pairs, table), *said)
     return RhoChange(table, cells, verdict(table, cells, margin), notes, margin)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------
 
 
-def _measured(runs: Any) -> pd.DataFrame:
-    """One row a prompt of each run, with the raw, excess and adjusted coefficients."""
-    parts = []
+def _measured(runs: Any, origin: Origin) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """One row a prompt of each run, with the raw, excess and adjusted coefficients; and what is said of runs without
+    the last two."""
+    parts, said = [], []
+    wanted = ["prompt_id", *(_column(name, q) for name in RHOS for q in QUANTITIES[1:])]
     for run in [runs] if hasattr(runs, "rollouts") else list(runs):
-        wanted = ["prompt_id", *(_column(name, q) for name in RHOS for q in QUANTITIES[1:])]
-        parts.append(measure(run).merge(rho(run, n_boot=0).prompts[wanted], on="prompt_id", validate="one_to_one"))
+        found = rho(run, n_boot=0, origin=origin)
+        parts.append(measure(run).merge(found.prompts[wanted], on="prompt_id", validate="one_to_one"))
+        if found.withheld:
+            name = ", ".join([run.config.family, run.config.variant, run.config.task])
+            said.append(f"Excess and adjusted of {name} are withheld: {found.withheld}.")
     if not parts:
         raise UserError("No runs were given: rho_change needs runs of base and tuned checkpoints, or their panel.")
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True), tuple(said)
+
+
+def _any_pair(pairs: pd.DataFrame, column: str) -> bool:
+    """Whether any cell has enough prompts with this coefficient in both variants; the raw ones always go on, to be
+    refused by name."""
+    if column in RHOS:
+        return f"{column}_base" in pairs
+    both = [f"{column}_{variant}" for variant in ("base", "tuned")]
+    if not set(both) <= set(pairs):
+        return False
+    known = pairs[both].notna().all(axis=1)
+    return bool(known.groupby([pairs[name] for name in CELL]).sum().ge(FEWEST).any())
 
 
 def _column(name: str, quantity: str) -> str:
