@@ -358,6 +358,13 @@ ROLLOUT_COLUMNS = _columns(
     ("text", "string", "", "decoded text without special tokens, white space as the model wrote it"),
 )
 
+PROMPT_COLUMNS = _columns(
+    ("prompt_id", "string", "", "prompt within its task"),
+    ("prompt_hash", "string", "", "SHA-256 of the prompt's source: equal across the runs that share the prompt"),
+    ("source", "string", "", "what was asked: a text, or chat messages or token ids as JSON"),
+    ("prompt_token_ids", "list<int32>", "ids", "what the model received"),
+)
+
 PANEL_COLUMNS = _columns(
     ("task", "string", "", "task of the prompt"),
     ("prompt_id", "string", "", "prompt within its task"),

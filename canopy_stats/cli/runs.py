@@ -17,7 +17,7 @@ from canopy_stats.cli.options import (
     whole_number,
     whole_numbers,
 )
-from canopy_stats.cli.printing import tell
+from canopy_stats.cli.printing import tell, written
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -170,4 +170,32 @@ CHECK = Command(
     """)
 
 
-COMMANDS = (GENERATE, CHECK)
+def _export(options: argparse.Namespace) -> int:
+    from canopy_stats.store import export_runs
+
+    written(export_runs(open_runs(options.runs), options.out, license=options.license, title=options.title))
+    return OK
+
+
+def _export_options(command: argparse.ArgumentParser) -> None:
+    runs_argument(command)
+    add = command.add_argument
+    add("--out", required=True, metavar="FOLDER", help="a new folder for the data set")
+    add("--license", metavar="NAME", help="the hub's name of a licence, such as cc-by-4.0 (default: none is stated)")
+    add("--title", help="title of the data card (default: families, variants and tasks)")
+
+
+EXPORT = Command(
+    "export", reads="runs", gives="a Hugging Face data set folder with its card",
+    summary="runs as a Hugging Face data set", run=_export, add_options=_export_options,
+    teaching="""
+    Write runs as a folder that `datasets.load_dataset` reads without a network: Parquet files of rollouts, steps and
+    prompts, a data card with every column, the law and the provenance, and Croissant metadata. No path, key or name
+    of the machine enters; the texts are as the models wrote them.
+
+    Example:
+      canopy-stats export runs/alder-stories --out hub/alder-stories --license cc-by-4.0
+    """)
+
+
+COMMANDS = (GENERATE, CHECK, EXPORT)
