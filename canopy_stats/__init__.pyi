@@ -14,6 +14,7 @@ from .metrics.people import correct_judge as correct_judge
 from .metrics.rho import rho as rho
 from .metrics.rho_change import rho_change as rho_change
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward
+from .metrics.trajectory import trajectory as trajectory
 from .mixed import (
     anova as anova,
     bootstrap as bootstrap,
