@@ -4,6 +4,7 @@ from . import metrics as metrics, mixed as mixed, oracle as oracle, report as re
 from .checks import check as check
 from .doors.compare import compare as compare
 from .doors.scores import read_inspect as read_inspect, read_lm_eval as read_lm_eval
+from .doors.training import training_callback as training_callback
 from .end_tokens import end_in_top_k as end_in_top_k
 from .metrics import measure as measure, paired_bootstrap as paired_bootstrap
 from .metrics.embed import embed as embed

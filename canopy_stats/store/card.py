@@ -161,12 +161,13 @@ def _field(kind: str, column: Column) -> dict[str, Any]:
             "source": {"fileSet": {"@id": f"{kind}-files"}, "extract": {"column": column.name}}}
 
 
-_TERMS = ("citeAs", "column", "examples", "excludes", "extract", "field", "fileObject", "fileProperty", "fileSet",
+_TERMS = ("citeAs", "column", "equivalentProperty", "examples", "excludes", "extract", "field", "fileObject", "fileProperty", "fileSet",
           "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet",
-          "references", "regex", "repeated", "replace", "separator", "source", "subField", "transform")
+          "references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField",
+          "transform")
 _CONTEXT: dict[str, Any] = {
     "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/", "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/", "rai": "http://mlcommons.org/croissant/RAI/", "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo",
     "data": {"@id": "cr:data", "@type": "@json"}, "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     **{term: f"cr:{term}" for term in _TERMS}}
 """The standard's context, as its readers expect it."""
