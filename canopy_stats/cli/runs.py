@@ -12,12 +12,13 @@ from canopy_stats.cli.options import (
     chat_format,
     device,
     json_object,
+    json_option,
     plain_name,
     runs_argument,
     whole_number,
     whole_numbers,
 )
-from canopy_stats.cli.printing import tell, written
+from canopy_stats.cli.printing import label_of, tell, written
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -136,14 +137,16 @@ GENERATE = Command(
 
 
 def _check(options: argparse.Namespace) -> int:
+    import pandas as pd
+
     from canopy_stats.checks import check
 
-    held = True
+    reports = {}
     for run in open_runs(options.runs):
-        report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
+        reports[label_of(run)] = report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
         tell(report, end="\n\n")
-        held &= report.ok
-    return OK if held else FAILED
+    options.answer = pd.concat([r.to_frame().assign(run=label) for label, r in reports.items()])
+    return OK if all(r.ok for r in reports.values()) else FAILED
 
 
 def _check_options(command: argparse.ArgumentParser) -> None:
@@ -152,6 +155,7 @@ def _check_options(command: argparse.ArgumentParser) -> None:
     add("--model", help="the model, where it no longer lies where the run found it")
     add("--sample", type=int, default=32, metavar="M", help="rollouts to score and draw again (default 32)")
     add("--seed", type=int, default=0, help="which rollouts are sampled")
+    json_option(command)
 
 
 CHECK = Command(
