@@ -27,7 +27,7 @@ def draw_checkpoint(model: Any, tokenizer: Any, prompts: Any, out: str | Path, s
     Parameters
     ----------
     model : transformers model
-        In evaluation mode.
+        In evaluation mode; peft's LoRA may be around it, unmerged.
     tokenizer : tokenizer
         The trainer's ``processing_class``; None where prompts are token ids.
     prompts : path or list
@@ -57,14 +57,24 @@ def draw_checkpoint(model: Any, tokenizer: Any, prompts: Any, out: str | Path, s
         CE, N, r (means over prompts), rho (pooled Pearson correlation of N and r), truncation_rate, and D.
     """
     law = policy or SamplingPolicy(max_new_tokens=256)
-    run = generate(model, prompts, Path(out) / f"step-{step}", family=family, variant=f"step-{step}", task=task,
-                   n_rollouts=n_rollouts, policy=law, seed=seed, tokenizer=tokenizer, chat=chat, batch_size=batch_size,
-                   drift_tokens=0, progress=False)
+    run = generate(_unwrapped(model), prompts, Path(out) / f"step-{step}", family=family, variant=f"step-{step}",
+                   task=task, n_rollouts=n_rollouts, policy=law, seed=seed, tokenizer=tokenizer, chat=chat,
+                   batch_size=batch_size, drift_tokens=0, progress=False)
     measured = measure(run, embedder=embedder)
     pooled = pool(measured, measured["M"])
     found = {name: pooled[column] for name, column in _LOGGED.items()}
     found["truncation_rate"] = float(measured["truncation_rate"].mean())
     return found if embedder is None else {**found, "D": float(measured["D"].mean())}
+
+
+def _unwrapped(model: Any) -> Any:
+    """The model itself where peft is around it: its layers hold the adapter. A learnt prompt stands outside of them."""
+    if not hasattr(model, "get_base_model"):
+        return model
+    if getattr(model.active_peft_config, "is_prompt_learning", False):
+        raise UserError("The model is trained by a learnt prompt or prefix (peft), which stands outside of its layers: "
+                        "its rollouts cannot be drawn here. Use an adapter such as LoRA.")
+    return model.get_base_model()
 
 
 def training_callback(prompts: Any, out: str | Path, *, trainer: Any = None, family: str = "training",

@@ -183,7 +183,8 @@ def _refuse_gaps(whole: pd.DataFrame) -> None:
     twice = whole.duplicated(["step", "prompt_uid"])
     if twice.any():
         row = whole[twice].iloc[0]
-        raise UserError(f"Step {row['step']:g} has the prompt {row['prompt_uid']!r} twice; give one run a step and task.")
+        raise UserError(f"Step {row['step']:g} has the prompt {row['prompt_uid']!r} twice; give one run of each step "
+                        "and task.")
     held = whole.groupby("step")["prompt_uid"].agg(set)
     everything = set[str]().union(*held)
     for step, own in held.items():

@@ -106,9 +106,9 @@ def _columns(kind: str, columns: Sequence[Column]) -> list[str]:
 
 
 def _origin(of: Contents) -> list[str]:
+    told = readable(list(of.runs)).rstrip().replace("```", "'''")
     return ["## Provenance", "", "`content_hash` is the SHA-256 of what decides the law, the prompts and every stored "
-            "value: equal hashes, equal content.", "", "```json", readable(list(of.runs)).rstrip().replace("```", "'''"),
-            "```", ""]
+            "value: equal hashes, equal content.", "", "```json", told, "```", ""]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -127,9 +127,10 @@ def _plain(text: str) -> str:
 
 def croissant(of: Contents) -> dict[str, Any]:
     """Croissant 1.0 metadata: every file with its hash, every column with its type and meaning."""
+    described = f"{of.title}. Texts that language models drew, with the exact entropy of every step."
     return {"@context": _CONTEXT, "@type": "sc:Dataset", "conformsTo": "http://mlcommons.org/croissant/1.0",
-            "name": _identifier(of.title), "description": f"{of.title}. Texts that language models drew, with the exact "
-            "entropy of every step.", **({"license": of.license} if of.license else {}), "version": "1.0.0",
+            "name": _identifier(of.title), "description": described,
+            **({"license": of.license} if of.license else {}), "version": "1.0.0",
             "distribution": [_file(s) for s in of.stored] + [_file_set(kind) for kind in of.tables],
             "recordSet": [_record_set(kind, columns) for kind, columns in of.tables.items()]}
 
@@ -161,13 +162,13 @@ def _field(kind: str, column: Column) -> dict[str, Any]:
             "source": {"fileSet": {"@id": f"{kind}-files"}, "extract": {"column": column.name}}}
 
 
-_TERMS = ("citeAs", "column", "equivalentProperty", "examples", "excludes", "extract", "field", "fileObject", "fileProperty", "fileSet",
-          "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet",
-          "references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField",
-          "transform")
+_TERMS = ("citeAs", "column", "equivalentProperty", "examples", "excludes", "extract", "field", "fileObject",
+          "fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5",
+          "parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate",
+          "separator", "source", "subField", "transform")
 _CONTEXT: dict[str, Any] = {
     "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/", "rai": "http://mlcommons.org/croissant/RAI/", "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo",
-    "data": {"@id": "cr:data", "@type": "@json"}, "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    **{term: f"cr:{term}" for term in _TERMS}}
+    "cr": "http://mlcommons.org/croissant/", "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo", "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, **{term: f"cr:{term}" for term in _TERMS}}
 """The standard's context, as its readers expect it."""

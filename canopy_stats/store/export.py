@@ -93,7 +93,8 @@ def _refuse_twins(runs: Sequence[Run]) -> None:
 
 def _refuse_what_is_there(target: Path) -> None:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target} is there already, and nothing in it was changed. Choose another folder, or remove it.")
+        raise UserError(f"{target} is there already, and nothing in it was changed. Choose another folder, or remove "
+                        "it.")
 
 
 def _title(runs: Sequence[Run]) -> str:

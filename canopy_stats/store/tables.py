@@ -26,8 +26,8 @@ KINDS = ("rollouts", "steps")
 
 Decode = Callable[[Sequence[int]], str]
 
-_ARROW = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(), "float64": pa.float64(),
-          "list<int32>": pa.list_(pa.int32())}
+_ARROW = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(),
+          "float64": pa.float64(), "list<int32>": pa.list_(pa.int32())}
 REPEATED = ("prompt_id", "prompt_uid", "finish_reason", "token_id", "token_ids.list.element")
 """Columns whose values repeat: a dictionary makes them small. One of floats makes them larger and slower to write."""
 

@@ -92,6 +92,29 @@ def test_a_trainer_that_is_attached_logs_to_its_integrations(checkpoint, tmp_pat
     assert [line["step"] for line in logged] == [1, 2] and "eval_canopy_D" not in logged[0]
 
 
+def test_an_adapter_in_training_is_drawn_as_its_merged_model(checkpoint, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from canopy_stats.doors.training import draw_checkpoint
+
+    torch.manual_seed(0)
+    settings = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(checkpoint), settings).eval()
+    words = AutoTokenizer.from_pretrained(checkpoint)
+    told = {"family": "f", "task": "t", "n_rollouts": 4, "policy": LAW}
+    plain = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    models = {"wrapped": wrapped, "plain": plain, "merged": None}
+    tables = {}
+    for name, net in models.items():
+        net = wrapped.merge_and_unload() if net is None else net
+        draw_checkpoint(net, words, PROMPTS, tmp_path / name, 1, **told)
+        tables[name] = cs.open_run(tmp_path / name / "step-1").rollouts()
+    assert tables["wrapped"]["token_ids"] == tables["merged"]["token_ids"] != tables["plain"]["token_ids"]
+    assert tables["wrapped"]["entropy_sum"].to_pylist() == pytest.approx(tables["merged"]["entropy_sum"].to_pylist())
+
+
 def test_too_few_rollouts_are_refused_before_training(tmp_path):
     with pytest.raises(UserError, match="n_rollouts is 1"):
         cs.training_callback(PROMPTS, tmp_path, n_rollouts=1)

@@ -85,7 +85,8 @@ def test_the_largest_of_independent_t_is_known_in_closed_form():
 
 def test_one_direction_needs_no_more_than_t():
     rows = np.array([[1.0, 0], [2, 0], [-5, 0]])
-    assert max_t(np.eye(2), rows, 0.9, 7, np.random.default_rng(0), 200_000) == pytest.approx(stats.t.ppf(0.95, 7), rel=0.01)
+    found = max_t(np.eye(2), rows, 0.9, 7, np.random.default_rng(0), 200_000)
+    assert found == pytest.approx(stats.t.ppf(0.95, 7), rel=0.01)
 
 
 @pytest.mark.slow
@@ -154,7 +155,7 @@ def test_what_is_no_trajectory_is_refused(runs, tmp_path):
     fewer = store_run(tmp_path / "c", variant="step-80", m=8, prompts=4)
     edited = store_run(tmp_path / "d", variant="step-80", m=8, prompts=5, salt="x")
     law = store_run(tmp_path / "e", variant="step-80", m=8, prompts=5, cap=30)
-    for wrong, message in [([named], "names no step"), ([other], "several families"), ([fewer], "Step 80 lacks 1 prompt"),
+    for wrong, message in [([named], "names no step"), ([other], "several families"), ([fewer], "Step 80 lacks 1"),
                            ([edited], "different texts"), ([law], "several laws"), ([runs[0]], "twice")]:
         with pytest.raises(UserError, match=message):
             cs.trajectory([*runs, *wrong], measures=["CE"])
