@@ -115,6 +115,23 @@ def test_an_adapter_in_training_is_drawn_as_its_merged_model(checkpoint, tmp_pat
     assert tables["wrapped"]["entropy_sum"].to_pylist() == pytest.approx(tables["merged"]["entropy_sum"].to_pylist())
 
 
+def test_modes_and_random_numbers_come_back():
+    import torch
+
+    from canopy_stats.generation.callback import undisturbed
+
+    net = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(2, 2))
+    net.config, net[1].training = None, False
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    with undisturbed(net):
+        torch.rand(100)
+        assert not net.training and not net[0].training
+    assert torch.equal(torch.rand(3), wanted)
+    assert net.training and net[0].training and not net[1].training
+
+
 def test_too_few_rollouts_are_refused_before_training(tmp_path):
     with pytest.raises(UserError, match="n_rollouts is 1"):
         cs.training_callback(PROMPTS, tmp_path, n_rollouts=1)
