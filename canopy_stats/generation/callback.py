@@ -52,7 +52,8 @@ class CanopyCallback(TrainerCallback):
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """The model in evaluation mode; afterwards each module's own mode, and the random numbers that were to come."""
     modes = [(module, module.training) for module in model.modules()]
-    use_cache = getattr(model.config, "use_cache", None)
+    config: Any = model.config
+    use_cache = getattr(config, "use_cache", None)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             model.eval()
@@ -61,4 +62,4 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
             for module, mode in modes:
                 module.training = mode
             if use_cache is not None:
-                model.config.use_cache = use_cache
+                config.use_cache = use_cache
