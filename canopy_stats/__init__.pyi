@@ -6,6 +6,7 @@ from .doors.audit import audit as audit
 from .doors.compare import compare as compare
 from .doors.importing import import_rollouts as import_rollouts
 from .doors.scores import read_inspect as read_inspect, read_lm_eval as read_lm_eval
+from .doors.training import training_callback as training_callback
 from .end_tokens import end_in_top_k as end_in_top_k
 from .metrics import measure as measure, paired_bootstrap as paired_bootstrap
 from .metrics.embed import embed as embed
@@ -16,6 +17,7 @@ from .metrics.people import correct_judge as correct_judge
 from .metrics.rho import rho as rho
 from .metrics.rho_change import rho_change as rho_change
 from .metrics.reward import best_rollouts as best_rollouts, keep_best as keep_best, reward as reward
+from .metrics.trajectory import trajectory as trajectory
 from .mixed import (
     anova as anova,
     bootstrap as bootstrap,

@@ -387,6 +387,13 @@ STEPS_OF = {EXACT: STEP_COLUMNS, INTERVAL: _KEY_STEPS + _BOUNDED_STEPS, MISSING:
 ROLLOUTS_OF = {EXACT: ROLLOUT_COLUMNS, INTERVAL: _KEY_ROLLOUTS + _BOUNDED_ROLLOUTS + _TEXT_COLUMNS,
                MISSING: _KEY_ROLLOUTS + _TEXT_COLUMNS}
 
+PROMPT_COLUMNS = _columns(
+    ("prompt_id", "string", "", "prompt within its task"),
+    ("prompt_hash", "string", "", "SHA-256 of the prompt's source: equal across the runs that share the prompt"),
+    ("source", "string", "", "what was asked: a text, or chat messages or token ids as JSON"),
+    ("prompt_token_ids", "list<int32>", "ids", "what the model received"),
+)
+
 PANEL_COLUMNS = _columns(
     ("task", "string", "", "task of the prompt"),
     ("prompt_id", "string", "", "prompt within its task"),

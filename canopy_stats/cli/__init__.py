@@ -17,7 +17,7 @@ from typing import Any
 
 from canopy_stats.cli.command import INTERRUPTED, OK, USER_ERROR
 from canopy_stats.cli.parser import build_parser
-from canopy_stats.cli.printing import tell
+from canopy_stats.cli.printing import for_people, show_json, tell
 from canopy_stats.schema import Caution, UserError
 
 
@@ -43,9 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(given)
     options.command_line = shlex.join(["canopy-stats", *given])
     try:
-        with _cautions_in_one_line():
+        as_json = getattr(options, "json", False)
+        with _cautions_in_one_line(), for_people(silent=as_json):
             status: int = options.run(options)
-            return status
+        if as_json:
+            show_json(options.answer)
+        return status
     except UserError as error:
         tell(f"canopy-stats: {' '.join(str(error).split())}", to=sys.stderr)
         return USER_ERROR

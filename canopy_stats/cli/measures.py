@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from canopy_stats.cli.command import OK, Command
 from canopy_stats.cli.inputs import open_runs
-from canopy_stats.cli.options import csv_option, embedder_option, runs_argument, whole_numbers
+from canopy_stats.cli.options import csv_option, embedder_option, json_option, runs_argument, whole_numbers
 from canopy_stats.cli.printing import label_of, labelled, show, tell, write_csv, written
 from canopy_stats.schema import UserError
 
@@ -58,9 +58,10 @@ def _measure(options: argparse.Namespace) -> int:
     measured = {label_of(run): measure(run, embedder=options.embedder, cap=options.cap, extra=options.extra)
                 for run in runs}
     table = pd.concat(list(measured.values()), ignore_index=True)
-    more = list(table)[list(table).index(STANDARD_ERRORS[-1]) + 1:]
+    more = list(table)[list(table).index(STANDARD_ERRORS[-1]) + 1:] if STANDARD_ERRORS[-1] in table else []
     shown = [c for c in (*_MEASURE_SHOWN, *more) if c in table and table[c].notna().any()]
     show(table[shown], options.csv, whole=table)
+    options.answer = table
     if exact := {label: m for label, m in measured.items() if "CE" in m}:
         tell("\nPooled CE* = mean N x mean r + covariance within prompts + covariance between prompts:")
         show(labelled({label: pd.DataFrame([three_level(m)]) for label, m in exact.items()}))
@@ -84,6 +85,7 @@ def _measure_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--caps", type=whole_numbers, nargs="?", const=[], metavar="N,N,...",
                          help="also print the curve over these caps; alone, the run's cap halved again and again")
     csv_option(command)
+    json_option(command)
 
 
 MEASURE = Command(
@@ -125,7 +127,8 @@ def _judge(options: argparse.Namespace) -> int:
               f"{len(table):,} prompts {apart:,} at the most (no two alike), {alike:,} at zero, "
               f"{table['RSE'].isna().sum():,} without RSE; {table['asymmetric_share'].mean():.1%} of the pairs judged "
               "differently in their two orders")
-    write_csv(pd.concat([t.assign(run=label) for label, t in tables.items()]), options.csv)
+    options.answer = pd.concat([t.assign(run=label) for label, t in tables.items()])
+    write_csv(options.answer, options.csv)
     if options.panel:
         _judge_panel(options, runs, judged, spec)
     return OK
@@ -186,6 +189,7 @@ def _judge_options(command: argparse.ArgumentParser) -> None:
     remote("--both-orders", action="store_true", default=None,
            help="ask every pair in both orders, not only those that the first order calls the same")
     csv_option(command)
+    json_option(command)
 
 
 JUDGE = Command(
@@ -225,6 +229,7 @@ def _rho(options: argparse.Namespace) -> int:
     tables = [result.table.assign(task=run.config.task, model_name=run.config.family, model_variant=run.config.variant)
               for run, result in zip(runs, found.values(), strict=True)]
     whole = pd.concat(tables, ignore_index=True)
+    options.answer = whole
     write_csv(whole, options.csv)
     if options.figure:
         from canopy_stats.report.figures import rho_figure, save
@@ -245,6 +250,7 @@ def _rho_options(command: argparse.ArgumentParser) -> None:
              "token, or the last")
     add("--figure", metavar="STEM", help="also draw STEM.svg and STEM.png")
     csv_option(command)
+    json_option(command)
 
 
 RHO = Command(

@@ -36,6 +36,12 @@ def csv_option(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", metavar="FILE", help="write the table to this file too")
 
 
+def json_option(command: argparse.ArgumentParser) -> None:
+    """For commands whose answer is a table: they leave it in ``options.answer``."""
+    command.add_argument("--json", action="store_true",
+                         help="print the table as JSON records and nothing else (missing and infinite numbers: null)")
+
+
 def batch_size(text: str) -> int | str:
     """``auto`` or a whole number."""
     if text == "auto" or text.isdigit():

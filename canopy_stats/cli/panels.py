@@ -13,6 +13,7 @@ from canopy_stats.cli.inputs import open_panel, open_runs
 from canopy_stats.cli.options import (
     csv_option,
     embedder_option,
+    json_option,
     only,
     runs_argument,
     whole_number,
@@ -38,6 +39,7 @@ def _panel(options: argparse.Namespace) -> int:
     table = panel(runs, embedder=options.embedder, entropy=options.entropy)
     make_folder(out.parent)
     write_panel(table, out, _panel_provenance(runs, options))
+    options.answer = table
     tell(f"{out}: {len(table):,} rows, {table['prompt_uid'].nunique():,} prompts, "
           f"{table['model_name'].nunique()} families, variants {', '.join(sorted(table['model_variant'].unique()))}")
     return OK
@@ -57,6 +59,7 @@ def _panel_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--entropy", choices=["exact", "interval", "missing"], default="exact",
                          help="what the panel holds of entropies: imported runs without their model have bounds "
                               "(interval) or none (missing) and are refused otherwise (default exact)")
+    json_option(command)
 
 
 PANEL = Command(
@@ -79,16 +82,18 @@ def _fit(options: argparse.Namespace) -> int:
         from canopy_stats.mixed import lmm
 
         fit = lmm(options.formula, panel, reml=not options.ml)
+        options.answer = fit.tidy()
         tell(fit.summary())
-        write_csv(fit.tidy(), options.csv)
+        write_csv(options.answer, options.csv)
     elif options.model == "all":
-        table = slope_table(panel)
+        options.answer = table = slope_table(panel)
         show(table, options.csv)
         for text in table.attrs.get("notes", []):
             tell(note(f"note: {text}"))
     else:
         change = slope_change(panel, model=options.model, bootstrap=options.bootstrap, seed=options.seed,
                               workers=options.workers)
+        options.answer = change.to_frame()
         _show_change(change, options.csv)
     return OK
 
@@ -125,6 +130,7 @@ def _fit_options(command: argparse.ArgumentParser) -> None:
                            "Python, so never give one that you have not read")
     add("--ml", action="store_true", help="with --formula: maximum likelihood instead of REML")
     csv_option(command)
+    json_option(command)
 
 
 FIT = Command(
@@ -151,6 +157,7 @@ def _scrutinise(options: argparse.Namespace) -> int:
     from canopy_stats.slope import slope_scrutiny
 
     found = slope_scrutiny(open_panel(options.panel), paper=options.paper)
+    options.answer = found.table
     tell(console(views.scrutiny(found.table)))
     write_csv(found.table, options.csv)
     tell("\nThe difference in every version:")
@@ -172,6 +179,7 @@ def _scrutinise_options(command: argparse.ArgumentParser) -> None:
                          choices=["interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse"],
                          help="which of the paper's models (default paper_beta, its headline)")
     csv_option(command)
+    json_option(command)
 
 
 SCRUTINISE = Command(
@@ -198,6 +206,7 @@ def _curve(options: argparse.Namespace) -> int:
     panels = panels or {"": open_panel(None)}
     curve = specification_curve(panels if len(panels) > 1 else next(iter(panels.values())),
                                 choices=dict(options.only), workers=options.workers)
+    options.answer = curve.table
     show(curve.agreement, options.csv, whole=curve.table)
     tell(f"\n{paragraph(curve.words)}")
     if options.figure:
@@ -216,6 +225,7 @@ def _curve_options(command: argparse.ArgumentParser) -> None:
     workers_option(command)
     add("--figure", metavar="STEM", help="draw the curve into STEM.svg and STEM.png")
     csv_option(command)
+    json_option(command)
 
 
 CURVE = Command(
@@ -248,6 +258,7 @@ def _power(options: argparse.Namespace) -> int:
         open_panel(options.panel), effect=options.effect, prompts=options.prompts, rollouts=options.rollouts,
         families=options.families, model="interaction" if options.quick else options.model, method=method,
         replicates=options.sims, seed=options.seed, workers=options.workers)
+    options.answer = found.table
     show(found.table.drop(columns=["sd_z", "mean_estimate", "replicates"]), options.csv, whole=found.table)
     tell(f"\n{paragraph(found.words)}")
     if options.budget:
@@ -278,6 +289,7 @@ def _power_options(command: argparse.ArgumentParser) -> None:
     workers_option(command)
     add("--figure", metavar="STEM", help="draw power against prompts into STEM.svg and STEM.png")
     csv_option(command)
+    json_option(command)
 
 
 POWER = Command(

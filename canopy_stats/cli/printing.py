@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
+import math
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from canopy_stats.schema import printable
 
@@ -30,6 +35,32 @@ def show(table: pd.DataFrame, csv: str | None = None, whole: pd.DataFrame | None
 
     tell(console(table))
     write_csv(table if whole is None else whole, csv)
+
+
+@contextmanager
+def for_people(silent: bool) -> Iterator[None]:
+    """While it lasts, what people read is not printed where it is ``silent``: stdout is left to JSON."""
+    if silent:
+        with redirect_stdout(io.StringIO()):
+            yield
+    else:
+        yield
+
+
+def show_json(table: pd.DataFrame) -> None:
+    """A table as JSON records, with whole numbers and full precision; NaN and infinities are null."""
+    rows = [{str(name): _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+    print(json.dumps(rows, indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: numpy's numbers as Python's, what has no number as null."""
+    import pandas as pd
+
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value if isinstance(value, str | bool | int | float) else str(value)
 
 
 def write_csv(table: pd.DataFrame, path: str | None) -> None:

@@ -12,12 +12,13 @@ from canopy_stats.cli.options import (
     chat_format,
     device,
     json_object,
+    json_option,
     plain_name,
     runs_argument,
     whole_number,
     whole_numbers,
 )
-from canopy_stats.cli.printing import tell
+from canopy_stats.cli.printing import label_of, tell, written
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -143,14 +144,16 @@ GENERATE = Command(
 
 
 def _check(options: argparse.Namespace) -> int:
+    import pandas as pd
+
     from canopy_stats.checks import check
 
-    held = True
+    reports = {}
     for run in open_runs(options.runs):
-        report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
+        reports[label_of(run)] = report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
         tell(report, end="\n\n")
-        held &= report.ok
-    return OK if held else FAILED
+    options.answer = pd.concat([r.to_frame().assign(run=label) for label, r in reports.items()])
+    return OK if all(r.ok for r in reports.values()) else FAILED
 
 
 def _check_options(command: argparse.ArgumentParser) -> None:
@@ -159,6 +162,7 @@ def _check_options(command: argparse.ArgumentParser) -> None:
     add("--model", help="the model, where it no longer lies where the run found it")
     add("--sample", type=int, default=32, metavar="M", help="rollouts to score and draw again (default 32)")
     add("--seed", type=int, default=0, help="which rollouts are sampled")
+    json_option(command)
 
 
 CHECK = Command(
@@ -177,4 +181,32 @@ CHECK = Command(
     """)
 
 
-COMMANDS = (GENERATE, CHECK)
+def _export(options: argparse.Namespace) -> int:
+    from canopy_stats.store import export_runs
+
+    written(export_runs(open_runs(options.runs), options.out, license=options.license, title=options.title))
+    return OK
+
+
+def _export_options(command: argparse.ArgumentParser) -> None:
+    runs_argument(command)
+    add = command.add_argument
+    add("--out", required=True, metavar="FOLDER", help="a new folder for the data set")
+    add("--license", metavar="NAME", help="the hub's name of a licence, such as cc-by-4.0 (default: none is stated)")
+    add("--title", help="title of the data card (default: families, variants and tasks)")
+
+
+EXPORT = Command(
+    "export", reads="runs", gives="a Hugging Face data set folder with its card",
+    summary="runs as a Hugging Face data set", run=_export, add_options=_export_options,
+    teaching="""
+    Write runs as a folder that `datasets.load_dataset` reads without a network: Parquet files of rollouts, steps and
+    prompts, a data card with every column, the law and the provenance, and Croissant metadata. No path, key or name
+    of the machine enters; the texts are as the models wrote them.
+
+    Example:
+      canopy-stats export runs/alder-stories --out hub/alder-stories --license cc-by-4.0
+    """)
+
+
+COMMANDS = (GENERATE, CHECK, EXPORT)

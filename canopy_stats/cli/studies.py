@@ -7,7 +7,7 @@ from typing import Any
 
 from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_study
-from canopy_stats.cli.options import embedder_option, study_argument, whole_number
+from canopy_stats.cli.options import embedder_option, json_option, study_argument, whole_number
 from canopy_stats.cli.printing import tell
 
 
@@ -84,16 +84,24 @@ PLAN = Command(
 
 
 def _status(options: argparse.Namespace) -> int:
-    from canopy_stats.study.pipeline import status
+    from canopy_stats.study.pipeline import status, status_frame
 
     file, out = open_study(options)
-    tell(status(file.study, out))
+    if options.json:
+        options.answer = status_frame(file.study, out)
+    else:
+        tell(status(file.study, out))
     return OK
+
+
+def _status_options(command: argparse.ArgumentParser) -> None:
+    study_argument(command)
+    json_option(command)
 
 
 STATUS = Command(
     "status", reads="a study file", gives="what is done, stale or missing",
-    summary="what of a study is done, stale or missing", run=_status, add_options=study_argument,
+    summary="what of a study is done, stale or missing", run=_status, add_options=_status_options,
     teaching="""
     One line for each run with its rollouts and tokens so far, and one for each later stage: done, stale (made
     from something that has changed since, which is named), or missing. Nothing is loaded and nothing is changed.

@@ -72,8 +72,12 @@ class SlopeChange(Shown):
         return "\n".join([repr(self)[1:-1], self.verdict])
 
     def _shown(self) -> tuple[str, list[Any]]:
-        slopes = pd.DataFrame([{"quantity": name, **getattr(self, name).row()} for name in QUANTITIES])
-        return f"Change of slope, {self.model}", [self.verdict, f"Slopes are {self.unit}.", slopes, *self.notes]
+        return (f"Change of slope, {self.model}",
+                [self.verdict, f"Slopes are {self.unit}.", self.to_frame(), *self.notes])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row each for base, tuned, difference and ratio: quantity, estimate, std_error, test and interval."""
+        return pd.DataFrame([{"quantity": name, **getattr(self, name).row()} for name in QUANTITIES])
 
     def row(self) -> dict[str, float | str]:
         """One row of a table, columns :data:`ROW`: the difference as estimate, std_error, df, statistic, p_value,

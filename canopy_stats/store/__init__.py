@@ -13,6 +13,7 @@ A shard counts only when the log holds the SHA-256 of both its files and the has
 any moment leaves a folder from which the next one resumes.
 """
 
+from canopy_stats.store.export import export_runs
 from canopy_stats.store.manifest import stored_config
 from canopy_stats.store.plan import Shard, ShardPlan
 from canopy_stats.store.prompts import changes as prompt_changes
@@ -29,6 +30,7 @@ __all__ = [
     "ShardPlan",
     "ShardTables",
     "arrow_schema",
+    "export_runs",
     "open_run",
     "prompt_changes",
     "prompts_hash",

@@ -18,6 +18,7 @@ from canopy_stats.notebook import Shown
 from canopy_stats.schema import EXACT, INTERVAL, Prompt, RunConfig, UserError, names
 from canopy_stats.store import plan
 from canopy_stats.store.content import first_run_content, run_content
+from canopy_stats.store.export import export_runs
 from canopy_stats.store.identity import identity
 from canopy_stats.store.locking import held
 from canopy_stats.store.manifest import (
@@ -198,6 +199,15 @@ class Run(Shown):
                 if rollout in range(*shard["span"]):
                     found.setdefault((shard["number"], prompt), []).append(rollout)
         return found
+
+    def to_hf(self, path: str | Path, *, license: str | None = None, title: str | None = None) -> Path:
+        """The run as a new Hugging Face data set folder, which ``datasets.load_dataset(path, "rollouts")`` reads.
+
+        Rollouts, steps and prompts are Parquet files; a data card and Croissant metadata say what the columns mean and
+        where they come from. Nothing of the machine enters. See :func:`canopy_stats.store.export.export_runs`, which
+        takes several runs.
+        """
+        return export_runs([self], path, license=license, title=title)
 
     # --- tables that were made from the run ---------------------------------------------------------------------
 

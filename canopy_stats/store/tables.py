@@ -28,9 +28,9 @@ KINDS = ("rollouts", "steps")
 
 Decode = Callable[[Sequence[int]], str]
 
-_ARROW = {"string": pa.string(), "int32": pa.int32(), "float32": pa.float32(), "float64": pa.float64(),
-          "list<int32>": pa.list_(pa.int32())}
-_REPEATED = ("prompt_id", "prompt_uid", "finish_reason", "token_id", "token_ids.list.element")
+_ARROW = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(),
+          "float64": pa.float64(), "list<int32>": pa.list_(pa.int32())}
+REPEATED = ("prompt_id", "prompt_uid", "finish_reason", "token_id", "token_ids.list.element")
 """Columns whose values repeat: a dictionary makes them small. One of floats makes them larger and slower to write."""
 
 
@@ -168,7 +168,7 @@ def parquet_bytes(table: pa.Table, rows: Sequence[int] = ()) -> bytes:
     A shard has a row group for each prompt: a few rollouts are read without the rest of their shard.
     """
     sink, start = pa.BufferOutputStream(), 0
-    repeated = [name for name in _REPEATED if name.split(".")[0] in table.column_names]
+    repeated = [name for name in REPEATED if name.split(".")[0] in table.column_names]
     with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=repeated or False) as writer:
         for count in rows or [table.num_rows]:
             writer.write_table(table.slice(start, count), row_group_size=max(count, 1))

@@ -201,6 +201,17 @@ def status(study: Study, out: Path) -> str:
         *(f"Before it can run: {problem}" for problem in ready(study))])
 
 
+def status_frame(study: Study, out: Path) -> pd.DataFrame:
+    """The same as one table: kind (run or stage), name, state, why, and of runs rollouts, wanted and tokens."""
+    import pandas as pd
+
+    parts = parts_of(study, out)
+    runs = runs_status(parts).rename(columns={"run": "name"})
+    later = stages_status(parts).rename(columns={"stage": "name"})
+    return pd.concat([runs.assign(kind="run"), later.assign(kind="stage")], ignore_index=True)[
+        ["kind", "part", "name", "state", "rollouts", "wanted", "tokens", "why"]]
+
+
 def complete(study: Study, out: Path) -> bool:
     """Whether everything is done."""
     parts = parts_of(study, out)
