@@ -84,7 +84,8 @@ def oracle(whole: pd.DataFrame) -> np.ndarray:
 
 def values(result: Any, quantity: str) -> np.ndarray:
     own = result.table[result.table["quantity"] == quantity].set_index("coefficient")["estimate"]
-    return own.reindex(list(RHOS)).to_numpy()
+    found: np.ndarray = own.reindex(list(RHOS)).to_numpy()
+    return found
 
 
 def one(name: str, effect: float, prompts: int, rollouts: int, rng: np.random.Generator) -> dict[str, Any]:
