@@ -166,7 +166,7 @@ def shard_log(folder: Path, rng: random.Random) -> None:
     """A shard's line, or the bytes of the log, of the prompts, or of the note of what was verified."""
     run = _run(folder)
     path = run / rng.choice(["shards.jsonl"] * 4 + ["prompts.jsonl", ".verified.json"])
-    data = path.read_bytes()
+    data = path.read_bytes() if path.exists() else b'{"files": {}}'
     if path.name == "shards.jsonl" and rng.random() < 0.8:
         data = json.dumps(mutated(json.loads(data.splitlines()[0]), rng)).encode() + b"\n"
     else:

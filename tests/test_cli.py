@@ -12,7 +12,7 @@ from canopy_stats import cli
 from canopy_stats.cli import parser, printing
 from canopy_stats.schema import Caution, UserError
 
-COMMANDS = ["generate", "check", "import", "audit", "export", "embed", "measure", "judge", "rho", "panel",
+COMMANDS = ["generate", "check", "export", "import", "audit", "embed", "measure", "judge", "rho", "panel",
             "fit", "scrutinise", "curve", "power", "run", "plan", "status", "report", "demo", "init", "doctor"]
 GENERATE = ["generate", "no-model", "--prompts", "none.jsonl", "--out", "out", "--family", "f", "--variant", "base",
             "--task", "t"]

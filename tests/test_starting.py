@@ -94,7 +94,7 @@ def test_doctor_says_what_is_missing(monkeypatch, capsys):
     assert not core.missing and generate.found == {"torch": "999"}
     assert generate.missing == ("peft", "gguf >=0.17 (0.1 is here)")
     assert cli.main(["doctor"]) == 0
-    assert "pip install 'canopy-stats[generate]'" in capsys.readouterr().out
+    assert "pip install 'canopy-stats[generate]'" in " ".join(capsys.readouterr().out.split())
 
 
 def test_doctor_without_torch(monkeypatch):

@@ -120,10 +120,10 @@ def test_table_hash_sees_values_not_layout(texts, cut):
     whole = pa.table({"t": pa.array(texts, pa.string()), "l": pa.array([[len(t)] * len(t) for t in texts],
                                                                        pa.list_(pa.int32()))})
     pieces = pa.concat_tables([whole.slice(0, cut), whole.slice(cut)])
-    assert table_hash(whole) == files.table_hash(pieces)
+    assert table_hash(whole) == table_hash(pieces)
     changed = pa.table({"t": pa.array([*texts, "x"], pa.string()), "l": pa.array([*whole["l"].to_pylist(), []],
                                                                                 whole["l"].type)})
-    assert table_hash(whole) != files.table_hash(changed)
+    assert table_hash(whole) != table_hash(changed)
 
 
 # ------------------------------------------------------------------------------------------------------------ resume

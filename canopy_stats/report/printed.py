@@ -236,7 +236,8 @@ _SPECIAL = re.compile("|".join([_SIGNED, _STARS, f"[{re.escape(''.join(_SYMBOLS)
 
 def tex_escape(text: str) -> str:
     """Text that LaTeX prints as it stands; minus signs become real ones, and stars behind a number superscripts."""
-    return _SPECIAL.sub(lambda found: _escaped(found.group()), text).replace("$$", "")
+    joined = _SPECIAL.sub(lambda found: _escaped(found.group()), text)
+    return re.sub(r"(?<!\\)\$\$", "", joined)  # neighbouring mathematics is one; an escaped dollar is none
 
 
 def _escaped(token: str) -> str:

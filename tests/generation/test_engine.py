@@ -71,7 +71,7 @@ def test_a_wrong_window_would_be_seen(name):
     """The comparison above has teeth: without the window mask, terms differ by far more than its tolerance."""
     engine = tiny.engine(name)
     decoder = SlotDecoder(engine.model)
-    decoder._windows = dict.fromkeys(decoder._windows)
+    decoder.windows = dict.fromkeys(decoder.windows)
     engine.__dict__["decoder"] = decoder
     asked = tiny.prompts(engine, (20,))
     rollout = tiny.draw(engine, asked, [(0, 0)], SamplingPolicy(max_new_tokens=30), 1)[0, 0]
