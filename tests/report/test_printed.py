@@ -19,7 +19,8 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), ma
     ("-0.05*** (0.01)", r"$-0.05^{***}$ (0.01)"), ("[-0.1, +2.5]", "[$-0.1$, $+2.5$]"), ("-1,234.5", "$-1,234.5$"),
     ("0.31** (0.02)", r"0.31$^{**}$ (0.02)"), ("CE*", "CE*"), ("p < 0.05, R² ≥ 3", r"p $<$ 0.05, R$^2$ $\geq$ 3"),
     ("a-1 1e-05", "a-1 1e-05"), ("ρ × τ", r"$\rho$ $\times$ $\tau$"), ("50% & a_b #1 {x}", r"50\% \& a\_b \#1 \{x\}"),
-    ("x^2~y\\z", r"x\textasciicircum{}2\textasciitilde{}y\textbackslash{}z"), ("$", r"\$"), ("$²", r"\$$^2$"), ("–", "--")])
+    ("x^2~y\\z", r"x\textasciicircum{}2\textasciitilde{}y\textbackslash{}z"), ("$", r"\$"), ("–", "--"),
+    ("$²", r"\$$^2$")])
 def test_text_becomes_tex(text, tex):
     assert tex_escape(text) == tex
 
