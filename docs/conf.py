@@ -15,6 +15,8 @@ from docutils import nodes  # noqa: E402
 
 from canopy_stats import __version__  # noqa: E402
 
+reference_pages.write(HERE / "reference")  # pages that the package itself knows best, before Sphinx looks for names
+
 project, author, release = "canopy_stats", "the canopy_stats authors", __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton",
               "sphinx_design"]
@@ -50,7 +52,6 @@ def _mathml(self, node, display):
 
 
 def setup(app):
-    """Pages that the package itself knows best are written before the others are read."""
+    """Formulas as MathML."""
     app.add_html_math_renderer("mathml", (lambda self, node: _mathml(self, node, "inline"), None),
                                (lambda self, node: _mathml(self, node, "block"), None))
-    app.connect("builder-inited", lambda app: reference_pages.write(HERE / "reference"))

@@ -102,6 +102,8 @@ def import_rollouts(
     batch_size : int or "auto"
         Completions in one forward pass, at most.
 
+    Notes
+    -----
     The others are those of :func:`canopy_stats.generate`. Raises UserError with the place of whatever cannot be a
     rollout.
     """

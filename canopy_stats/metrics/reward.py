@@ -84,6 +84,8 @@ def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", 
     batch_size : int
         Texts per forward pass; 1 where the model's configuration has no padding token.
 
+    Notes
+    -----
     The model reads the prompt and the rollout's stripped text as a conversation in its tokenizer's chat template, or,
     without one, as the tokenizer's pair of texts. Equal texts are scored once, so that they tie exactly. The table is
     kept in the run's folder with the model's hash; ``attrs["reward_model"]`` names the model.

@@ -62,21 +62,28 @@ def rho(source: Run | pd.DataFrame, *, n_boot: int = 400, seed: int = 0, resampl
 
     Parameters
     ----------
-    source : a run, or a frame of its steps with prompt_id, rollout, step (from 0) and entropy
-    n_boot : bootstrap replicates; 0 leaves the intervals out
-    resample : "nested" draws prompts, and then rollouts within each, anew. It counts the rollouts' noise twice: where
+    source : run or frame
+        A run, or a frame of its steps with prompt_id, rollout, step (from 0) and entropy.
+    n_boot : int
+        Bootstrap replicates; 0 leaves the intervals out.
+    resample : "nested", "prompts" or "rollouts"
+        "nested" draws prompts, and then rollouts within each, anew. It counts the rollouts' noise twice: where
         prompts hardly differ its intervals are some 1.4 times too wide and cover 96% to 100%. "prompts" draws whole
         prompts: the right width for a population of prompts, but 95% intervals cover 85% to 95% with 20 prompts and
         88% to 98% with 100 (analysis/rho_null.py). "rollouts" draws rollouts of these very prompts
-    folds : rollouts are split into so many folds, and a fold's profile comes from the others (1: no cross-fitting)
+    folds : int
+        Rollouts are split into so many folds, and a fold's profile comes from the others (1: no cross-fitting).
     origin : "auto", "start" or "end"
         Where positions are counted from. "auto" takes the start or the end, whichever predicts the entropies of
         rollouts not seen better, and withholds what is left (NaN, with a note) where the share of the length predicts
         best, or where start and end both have a profile and the sign of *adjusted* depends on which is taken out.
         "start" and "end" are taken as given
-    level : of the intervals, percentiles of the replicates moved so that their mean is the estimate; the origin is
-        the whole run's in each
+    level : float
+        Of the intervals, percentiles of the replicates moved so that their mean is the estimate; the origin is the
+        whole run's in each.
 
+    Notes
+    -----
     Pooling follows :func:`canopy_stats.metrics.pool` for raw and adjusted; the excess is a mean with the same weights.
     """
     _check_options(n_boot, resample, origin, level)

@@ -76,6 +76,8 @@ def template_factorial(panel: pd.DataFrame, *, weights: Levels, template: Levels
     reference : pair
         The levels that the effects start from.
 
+    Notes
+    -----
     The slope's effects come from the joint model; those on the mean of D from ``D ~ cell + task + model_name +
     (1|prompt_uid)``, at whatever rates and lengths each cell has. The share's interval is Fieller's; its p-value tests
     the template's main effect.
