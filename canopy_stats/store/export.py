@@ -18,18 +18,50 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from canopy_stats import __version__, files
-from canopy_stats.schema import PANEL_COLUMNS, PROMPT_COLUMNS, ROLLOUTS_OF, STEPS_OF, Column, UserError
+from canopy_stats.schema import (
+    PANEL_COLUMNS,
+    PROMPT_COLUMNS,
+    ROLLOUTS_OF,
+    STEPS_OF,
+    Column,
+    Prompt,
+    RunConfig,
+    UserError,
+)
 from canopy_stats.store import card
 from canopy_stats.store.tables import REPEATED, arrow_schema
 
-if TYPE_CHECKING:
-    from canopy_stats.store.reading import Run
+
+class StoredRun(Protocol):
+    """What an export reads of a run."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def config(self) -> RunConfig: ...
+    @property
+    def manifest(self) -> dict[str, Any]: ...
+    @property
+    def content_hash(self) -> str: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def n_stored(self) -> int: ...
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def prompts_held(self) -> int: ...
+    def prompts(self) -> list[Prompt]: ...
+    def parts(self) -> Iterator[StoredRun]: ...
+    def rollouts(self) -> pa.Table: ...
+    def steps(self) -> pa.Table: ...
+
 
 OF_RUN = tuple(c for c in PANEL_COLUMNS if c.name in ("run_id", "model_name", "model_variant", "task"))
 """Columns that say of which run a row is; rows of steps have the ``run_id`` alone."""
@@ -39,7 +71,8 @@ _OF_MODEL = ("architecture", "revision", "weights_sha256", "adapter_use", "adapt
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "vllm", "numpy")
 
 
-def export_runs(runs: Sequence[Run], path: str | Path, *, license: str | None = None, title: str | None = None) -> Path:
+def export_runs(runs: Sequence[StoredRun], path: str | Path, *, license: str | None = None,
+                title: str | None = None) -> Path:
     """Write runs into a new data set folder, part by part, whatever their size.
 
     Parameters
@@ -80,7 +113,7 @@ def export_runs(runs: Sequence[Run], path: str | Path, *, license: str | None = 
     return target
 
 
-def _refuse_twins(runs: Sequence[Run]) -> None:
+def _refuse_twins(runs: Sequence[StoredRun]) -> None:
     if not runs:
         raise UserError("There is no run to export.")
     ids = [run.run_id for run in runs]
@@ -95,7 +128,7 @@ def _refuse_what_is_there(target: Path) -> None:
                         "it.")
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[StoredRun]) -> str:
     families, variants, tasks = (", ".join(dict.fromkeys(getattr(run.config, name) for run in runs))
                                  for name in ("family", "variant", "task"))
     return f"Rollouts of {families} ({variants}): {tasks}"
@@ -104,7 +137,7 @@ def _title(runs: Sequence[Run]) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def _tables(runs: Sequence[Run]) -> Mapping[str, Sequence[Column]]:
+def _tables(runs: Sequence[StoredRun]) -> Mapping[str, Sequence[Column]]:
     """The columns of each table; those of imported runs say less of the entropies."""
     terms = {run.config.terms for run in runs}
     if len(terms) > 1:
@@ -115,7 +148,7 @@ def _tables(runs: Sequence[Run]) -> Mapping[str, Sequence[Column]]:
             "prompts": (*RUN_ID, *PROMPT_COLUMNS)}
 
 
-def _write(run: Run, kind: str, columns: Sequence[Column], folder: Path) -> card.Stored:
+def _write(run: StoredRun, kind: str, columns: Sequence[Column], folder: Path) -> card.Stored:
     """One table of a run as a file, which never stands in memory as a whole."""
     name = f"{kind}/{run.run_id}.parquet"
     schema, rows = arrow_schema(columns), 0
@@ -128,7 +161,7 @@ def _write(run: Run, kind: str, columns: Sequence[Column], folder: Path) -> card
     return card.Stored(kind, name, rows, (folder / name).stat().st_size, str(files.file_sha256(folder / name)))
 
 
-def _pieces(run: Run, kind: str) -> Iterator[pa.Table]:
+def _pieces(run: StoredRun, kind: str) -> Iterator[pa.Table]:
     if kind == "prompts":
         yield _prompt_table(run)
     else:
@@ -136,7 +169,7 @@ def _pieces(run: Run, kind: str) -> Iterator[pa.Table]:
             yield part.rollouts() if kind == "rollouts" else part.steps()
 
 
-def _labelled(table: pa.Table, run: Run, schema: pa.Schema) -> pa.Table:
+def _labelled(table: pa.Table, run: StoredRun, schema: pa.Schema) -> pa.Table:
     """The table with the columns that say of which run it is."""
     named = {"run_id": run.run_id, "model_name": run.config.family, "model_variant": run.config.variant,
              "task": run.config.task}
@@ -145,7 +178,7 @@ def _labelled(table: pa.Table, run: Run, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _prompt_table(run: Run) -> pa.Table:
+def _prompt_table(run: StoredRun) -> pa.Table:
     listed = run.prompts()
     columns = {"prompt_id": [p.prompt_id for p in listed], "prompt_hash": [p.prompt_hash for p in listed],
                "source": [p.source if isinstance(p.source, str) else json.dumps(p.source, ensure_ascii=False)
@@ -157,7 +190,7 @@ def _prompt_table(run: Run) -> pa.Table:
 # --- provenance -------------------------------------------------------------------------------------------------
 
 
-def provenance(run: Run) -> dict[str, Any]:
+def provenance(run: StoredRun) -> dict[str, Any]:
     """What a reader elsewhere may know of a run: what was drawn, from what, under which law, and its hashes.
 
     A local model has the name of its folder and no path; of the machine only the type of the numbers is told.
