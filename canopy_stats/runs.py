@@ -34,6 +34,7 @@ from canopy_stats.schema import (
     SamplingPolicy,
     UserError,
 )
+from canopy_stats.seeds import checked_seed
 from canopy_stats.store import (
     Run,
     RunWriter,
@@ -114,6 +115,7 @@ def generate(
         Refuse to go on with a run that was begun on other hardware, threads, versions, batch size or code.
     """
     _refuse_few_rollouts(n_rollouts)
+    seed = checked_seed(seed)
     policy = policy or SamplingPolicy()
     source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)
@@ -121,7 +123,7 @@ def generate(
         encoded = encoded_prompts(prompts, engine)
         _refuse_long_prompts(encoded, engine, policy)
         size = _batch_size(batch_size, engine, encoded, policy, out)
-        config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
+        config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=seed,
                            policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
                            model=engine.describe(), code_version=code_version())
         for line in config.model.get("cautions", ()):

@@ -124,7 +124,7 @@ def _fit_options(command: argparse.ArgumentParser) -> None:
         choices=["main", "interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse", "robust", "all"],
         help="one of the paper's models, or the robust slope, in detail; all (default) is the linear ones in one table")
     add("--bootstrap", type=whole_number(0), default=0, metavar="N", help="with --model: N resamples of whole prompts")
-    add("--seed", type=int, metavar="S", help="seed of the bootstrap")
+    add("--seed", type=whole_number(0), metavar="S", help="seed of the bootstrap")
     add("--workers", type=whole_number(1), default=1, metavar="W", help="processes of the bootstrap (default 1)")
     add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"; it may call '
                            "Python, so never give one that you have not read")
@@ -285,7 +285,7 @@ def _power_options(command: argparse.ArgumentParser) -> None:
     add("--budget", type=float, metavar="T", help="say how to split T tokens between prompts and rollouts")
     add("--sims", type=whole_number(1), metavar="S", help="simulated panels of each size (default 100)")
     add("--quick", action="store_true", help="the interaction model by its closed form: a minute instead of many")
-    add("--seed", type=int, default=0, help="of the simulation")
+    add("--seed", type=whole_number(0), default=0, help="of the simulation")
     workers_option(command)
     add("--figure", metavar="STEM", help="draw power against prompts into STEM.svg and STEM.png")
     csv_option(command)

@@ -121,7 +121,7 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 FilePath = Annotated[Text, AfterValidator(_file)]
 ModelName = Annotated[Text, AfterValidator(_model_name)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Seed = Annotated[int, Field(ge=-2**63, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def shown(model: Any) -> str | None:
