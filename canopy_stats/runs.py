@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from canopy_stats import __version__
 from canopy_stats.drift import BATCH_SIZES, choose_rollouts, measure_drift
-from canopy_stats.files import canonical_json
+from canopy_stats.files import canonical_json, place
 from canopy_stats.progress import Progress
 from canopy_stats.schema import (
     LENGTH,
@@ -115,7 +115,7 @@ def generate(
         Refuse to go on with a run that was begun on other hardware, threads, versions, batch size or code.
     """
     _refuse_few_rollouts(n_rollouts)
-    seed = checked_seed(seed)
+    seed, out = checked_seed(seed), place(out)
     policy = policy or SamplingPolicy()
     source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)

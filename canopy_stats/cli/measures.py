@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canopy_stats.cli.command import OK, Command
@@ -18,6 +17,7 @@ from canopy_stats.cli.options import (
     whole_numbers,
 )
 from canopy_stats.cli.printing import label_of, labelled, show, tell, write_csv, written
+from canopy_stats.files import place
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _judge_spec(options: argparse.Namespace) -> dict[str, Any]:
 def _judge_files(options: argparse.Namespace) -> None:
     if bool(options.panel) != bool(options.out):
         raise UserError("--panel and --out belong together: the panel to read, and where to write it with its RSE.")
-    if options.panel and not Path(options.panel).is_file():
+    if options.panel and not place(options.panel).is_file():
         raise UserError(f"There is no panel file {options.panel}. Write one with `canopy-stats panel RUN...`.")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canopy_stats import __version__
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def _panel(options: argparse.Namespace) -> int:
-    from canopy_stats.files import make_folder
+    from canopy_stats.files import make_folder, place
     from canopy_stats.panels import panel, write_panel
 
-    out = Path(options.out)
+    out = place(options.out)
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out is {options.out}; give a file name that ends in .parquet or .csv.")
     runs = open_runs(options.runs)

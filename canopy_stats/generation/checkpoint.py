@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils import logging as transformers_logging
 
+from ..files import place
 from ..schema import UserError
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError,
@@ -47,7 +48,7 @@ def read_checkpoint(name: str, revision: str | None, dtype: Any, device: torch.d
     weights, which are not free to choose) the checkpoint's own. After ``from_pretrained`` only the device changes:
     transformers keeps some parameters and buffers in float32, and those of quantised layers are no plain numbers.
     """
-    path = Path(name).expanduser()
+    path = place(name)
     _refuse_what_is_no_checkpoint(name, path)
     where, options = location(path if path.exists() else name)
     quantised = said_quantisation(name)
@@ -68,7 +69,7 @@ def read_checkpoint(name: str, revision: str | None, dtype: Any, device: torch.d
 
 def read_outline(name: str, revision: str | None) -> PreTrainedModel:
     """The same model without its weights, on torch's meta device, for an engine that reads them itself."""
-    path = Path(name).expanduser()
+    path = place(name)
     _refuse_what_is_no_checkpoint(name, path)
     where, options = location(path if path.exists() else name)
     with _refused_in_one_line(name, path, said_quantisation(name)), _quiet(path.exists()):
@@ -110,7 +111,7 @@ def _field(record: Any, name: str) -> Any:
 def said_quantisation(name: str) -> str | None:
     """The quantised format that a checkpoint's configuration names, as far as it can be read."""
     try:
-        return quantisation(PreTrainedConfig.get_config_dict(str(Path(name).expanduser()), local_files_only=True)[0])
+        return quantisation(PreTrainedConfig.get_config_dict(str(place(name)), local_files_only=True)[0])
     except UNREADABLE:
         return None
 

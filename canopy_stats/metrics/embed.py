@@ -175,7 +175,7 @@ def _folder_and_name(embedder: str | Path) -> tuple[Path, str]:
     """Where a sentence-transformers model lies, and what it is called."""
     if embedder == "minilm":
         return _minilm_folder(), "all-MiniLM-L6-v2"
-    folder = Path(embedder).expanduser()
+    folder = files.place(embedder)
     if folder.is_dir():
         return folder, folder.resolve().name
     if _looks_like_a_hub_name(str(embedder)):
@@ -329,7 +329,7 @@ def _tokenizer_of(run: Run) -> Any:
             raise ValueError("the run does not say where its model lies")
         from transformers import AutoTokenizer
 
-        path = Path(source).expanduser()
+        path = files.place(source)
         gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
         return AutoTokenizer.from_pretrained(str(path.parent) if gguf else str(source), local_files_only=True, **gguf)
     except (ImportError, OSError, ValueError, KeyError) as error:

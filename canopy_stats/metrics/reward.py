@@ -233,7 +233,7 @@ class _Loaded:
 def _scorer(model: Any, tokenizer: Any, dtype: str, device: str) -> _Scorer:
     if not isinstance(model, (str, Path)):
         return _scorer_in_memory(model, tokenizer)
-    folder = Path(model).expanduser()
+    folder = files.place(model)
     if folder.is_dir():
         version = _folder_version(folder)
         return _Scorer({"name": folder.resolve().name, "version": version, "tokenizer": _named(tokenizer)},

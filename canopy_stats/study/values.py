@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,4 +131,5 @@ def shown(model: Any) -> str | None:
         return None
     if not isinstance(model, (str, Path)):
         return type(model).__name__
-    return Path(model).name if Path(model).exists() or Path(model).is_absolute() else str(model)
+    path = Path(model)
+    return path.name if os.path.exists(path) or path.is_absolute() else str(model)
