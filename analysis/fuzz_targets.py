@@ -318,7 +318,7 @@ def _more(name: str, folder: Path, rng: random.Random) -> list[str]:
     """One or two options with values, some of them fitting."""
     found: list[str] = []
     for action in rng.sample(_actions(name), rng.randint(1, 2)):
-        if action.dest in ("help", "replicates"):
+        if action.dest in ("help", "replicates", "figure"):  # a figure takes seconds
             continue
         found.append(action.option_strings[0])
         if action.nargs != 0:

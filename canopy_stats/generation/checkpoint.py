@@ -126,6 +126,14 @@ def cause(error: BaseException) -> str:
     return said if len(said) <= _CAUSE else said[: _CAUSE - 4] + " ..."
 
 
+def drawn_at_random(net: PreTrainedModel) -> set[str]:
+    """Tensors of a loaded model that its checkpoint lacks. Nothing is read but names and shapes."""
+    with _quiet(True):
+        _, found = type(net).from_pretrained(net.name_or_path, device_map="meta", output_loading_info=True,
+                                             trust_remote_code=False, local_files_only=True)
+    return set(found["missing_keys"])
+
+
 def listed(names: Collection[str]) -> str:
     """The first of some tensors' names, and how many more there are."""
     first = sorted(names)[:_SHOWN]
