@@ -146,6 +146,26 @@ def test_no_import_hides_behind_a_name():
     assert hidden == []
 
 
+def _types(path: Path) -> dict[str, str]:
+    """The classes and aliases of types that others can import from a file, each with what it stands for."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = f"{_ids(path)}:{node.lineno}"
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = ast.unparse(node.value)
+    return {name: what for name, what in found.items() if name[0].isupper() and not name.isupper()}
+
+
+def test_one_name_is_one_thing():
+    """No two modules give one name to two types: a reader who has met a word knows it everywhere."""
+    meanings: dict[str, set[str]] = {}
+    for path in EVERY:
+        for name, what in _types(path).items():
+            meanings.setdefault(name, set()).add(what)
+    assert {name: sorted(found) for name, found in meanings.items() if len(found) > 1} == {}
+
+
 @pytest.mark.parametrize("path", FILES, ids=_ids)
 def test_torch_stays_where_it_belongs(path):
     where = str(path.relative_to(PACKAGE))
