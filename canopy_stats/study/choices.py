@@ -12,7 +12,17 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, create_
 from canopy_stats.metrics.embed import BUILT_IN, Prompted
 from canopy_stats.metrics.judge import from_spec
 from canopy_stats.schema import SamplingPolicy
-from canopy_stats.study.values import Count, FilePath, ModelName, Name, Record, Seed, folder_of, model_alone, shown
+from canopy_stats.study.values import (
+    FilePath,
+    ModelName,
+    Name,
+    PositiveCount,
+    Record,
+    Seed,
+    folder_of,
+    model_alone,
+    shown,
+)
 
 
 def _law_fields() -> dict[str, Any]:
@@ -60,7 +70,7 @@ class FewShot(Record):
 
     pool: FilePath
     """JSON lines with `prompt`, `answer` and an optional `task`"""
-    shots: Count
+    shots: PositiveCount
     """examples before each prompt"""
     seed: Seed = 0
     """of their choice"""
@@ -89,7 +99,7 @@ class Embedder(Record):
     """of its panel"""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """of its weights"""
-    max_tokens: Count | None = None
+    max_tokens: PositiveCount | None = None
     """of each text; longer ones are cut, and counted"""
 
     @model_validator(mode="after")

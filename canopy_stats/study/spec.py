@@ -19,13 +19,13 @@ from canopy_stats.schema import ModelSource, SamplingPolicy, UserError
 from canopy_stats.study.choices import Embedder, EmbedderOrName, FewShot, Judge, Law, LawKeys, Reward, RewardOrName
 from canopy_stats.study.values import (
     LONGEST_RUN,
-    Count,
     FilePath,
     ModelName,
     Name,
+    PlainText,
+    PositiveCount,
     Record,
     Seed,
-    Text,
     device_name,
     engine_or_object,
     model_alone,
@@ -198,7 +198,7 @@ class Study(Record):
     """the models that are compared"""
     tasks: dict[Name, FilePath] = Field(min_length=1)
     """name to prompt file (JSON lines with `prompt` and an optional `id`)"""
-    prompts_per_task: Count | None = None
+    prompts_per_task: PositiveCount | None = None
     """the first so many of each file; without it all"""
     few_shot: FewShot | None = None
     """worked examples before every prompt"""
@@ -216,11 +216,11 @@ class Study(Record):
     """rows at a time; `auto` fits the memory"""
     device: Annotated[str, AfterValidator(device_name)] = "auto"
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:1`"""
-    workers: Count | None = None
+    workers: PositiveCount | None = None
     """processes of one thread each that draw; without it this one, with all threads"""
     drift_tokens: int = Field(default=512, ge=0, le=10**12)
     """tokens of each run that are drawn again at other batch sizes"""
-    check_sample: Count = 32
+    check_sample: PositiveCount = 32
     """rollouts of each run that are scored again"""
     embedders: list[EmbedderOrName] = Field(default=[Embedder(model="minilm")], min_length=1)
     """the first makes the panel, each further one a panel of its own"""
@@ -230,11 +230,11 @@ class Study(Record):
     """who says which rollouts mean the same"""
     reward: RewardOrName | None = None
     """keep only the rollouts that a reward model likes best"""
-    extra: list[Text] = []
+    extra: list[str] = []
     """measures on request: `vendi_2`, `length_diversity`, `length_thirds`; with a judge also `distinct_4`"""
     ablations: list[Ablation] = []
     """the study once more with something else in it"""
-    out: Text | None = None
+    out: PlainText | None = None
     """where everything is stored; without it runs/<name of the file>"""
 
     @model_validator(mode="after")
