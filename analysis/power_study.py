@@ -14,7 +14,7 @@ import argparse
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from zlib import crc32
 
 import numpy as np
@@ -25,7 +25,8 @@ import canopy_stats as cs
 from canopy_stats.mixed.inference.parallel import fork_map
 
 RESULTS = Path(__file__).parent / "results" / "power_study.json"
-MODELS = ("interaction", "paper_beta", "robust")
+Model = Literal["interaction", "paper_beta", "robust"]
+MODELS: tuple[Model, ...] = get_args(Model)
 PILOT_PROMPTS = 300
 
 
@@ -38,7 +39,7 @@ def designs() -> dict[str, cs.Scenario]:
             "3 x 2, slopes vary by family, effect 0.3": flat.but(prompts=60, family_sd=0.1, difference=0.3)}
 
 
-def predicted(scenario: cs.Scenario, model: str, panels: int, stream: np.random.SeedSequence,
+def predicted(scenario: cs.Scenario, model: Model, panels: int, stream: np.random.SeedSequence,
               workers: int) -> dict[str, float]:
     """What slope_power says of the design from one pilot."""
     pilot = cs.simulate_panel(scenario.but(prompts=PILOT_PROMPTS), np.random.default_rng(stream))
@@ -54,7 +55,7 @@ def true_sd(scenario: cs.Scenario, stream: np.random.SeedSequence) -> float:
     return float(exact["R_bar"].std())
 
 
-def counted(scenario: cs.Scenario, model: str, panels: int, stream: np.random.SeedSequence,
+def counted(scenario: cs.Scenario, model: Model, panels: int, stream: np.random.SeedSequence,
             workers: int) -> dict[str, float]:
     """Share of studies from the law itself that find the effect."""
     streams = stream.spawn(panels)
@@ -69,7 +70,7 @@ def counted(scenario: cs.Scenario, model: str, panels: int, stream: np.random.Se
     return {"counted": share, "counted_error": float(np.sqrt(max(share * (1 - share), 0.25 / panels) / panels))}
 
 
-def compared(name: str, model: str, panels: int, seed: int, workers: int) -> dict[str, Any]:
+def compared(name: str, model: Model, panels: int, seed: int, workers: int) -> dict[str, Any]:
     """One design by one model, both ways."""
     scenario, streams = designs()[name], np.random.SeedSequence([seed, crc32(name.encode())]).spawn(2)
     return {"design": name, "model": model, "panels": panels,
