@@ -224,17 +224,17 @@ def read_panel(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-class Provenance(dict[str, Any]):
+class PanelProvenance(dict[str, Any]):
     """How a panel was made. All tables that pandas makes from the panel share it: it copies ``attrs`` deeply at every
     step, which would take half the time of a check."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Provenance:
+    def __deepcopy__(self, memo: dict[int, Any]) -> PanelProvenance:
         return self
 
 
-def _provenance(note: bytes, path: Path) -> Provenance:
+def _provenance(note: bytes, path: Path) -> PanelProvenance:
     try:
-        return Provenance(json.loads(note or b"{}"))
+        return PanelProvenance(json.loads(note or b"{}"))
     except (ValueError, RecursionError, TypeError):
         beside = f"{_beside(path)} " if path.suffix == ".csv" else f"What {path} says of itself "
         raise UserError(f"{beside}is damaged: it says how the panel was made. Write the panel again.") from None
