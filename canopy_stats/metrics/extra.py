@@ -169,6 +169,11 @@ def asked_for(names: Sequence[str], given: Mapping[str, Any]) -> list[AskedMeasu
     return found
 
 
+def needs_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What each measure needs of embedder, judge and reward; UserError for an unknown one."""
+    return {name: _asked(name).kind.needs for name in names}
+
+
 def _asked(name: str) -> AskedMeasure:
     for kind, one in KINDS.items():
         found = re.fullmatch(f"{kind}_({one.number})" if one.number else f"{kind}()", str(name))

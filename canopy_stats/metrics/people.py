@@ -38,6 +38,12 @@ class Agreement:
     undecided: int = 0
     kappa_people: float = float("nan")
 
+    def as_frame(self) -> pd.DataFrame:
+        """One row: pairs, kappa, kappa_se, sensitivity, specificity, undecided, kappa_people."""
+        return pd.DataFrame([{"pairs": self.pairs, "kappa": self.kappa, "kappa_se": self.kappa_se,
+                              "sensitivity": self.errors.sensitivity, "specificity": self.errors.specificity,
+                              "undecided": self.undecided, "kappa_people": self.kappa_people}])
+
     def __str__(self) -> str:
         among = "" if np.isnan(self.kappa_people) else f", among people {self.kappa_people:.2f}"
         return (f"On {self.pairs} pairs that people judged the judge has a kappa of {self.kappa:.2f} (standard error "

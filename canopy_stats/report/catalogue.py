@@ -22,9 +22,10 @@ from canopy_stats.schema import UserError
 LINEAR, BETA, ROBUST = ("main", "interaction", "quadratic"), ("paper_beta", "paper_vendi", "paper_rse"), "robust"
 """The slope models by kind."""
 
-Needs = Literal["panel", "runs", "checks", "findings", "ablations"]
+Needs = Literal["panel", "runs", "checks", "findings", "ablations", "agreement"]
 _HOW = {"panel": "a panel", "runs": "rollouts, which a panel alone does not have", "checks": "the check of the runs",
-        "findings": "the check of the runs", "ablations": "panels of ablations"}
+        "findings": "the check of the runs", "ablations": "panels of ablations",
+        "agreement": "people's verdicts (key judge.people of a study file)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ TABLES: Mapping[str, Entry] = {
                               rollout_frames.length_diversity, "runs", rollout_frames.shown_length_diversity),
     "rendered_text": Entry("The same prompts by chat template and by rendered text", rollout_frames.rendered_text,
                            "findings"),
+    "judge_agreement": Entry("The judge against people, on pairs of rollouts that both read",
+                             lambda source: source.agreement, "agreement"),
     "checks": Entry("Check of the runs", lambda source: source.checks, needs="checks"),
 }
 FIGURES: Mapping[str, Entry] = {

@@ -171,6 +171,8 @@ class Judge(Record):
     """that the endpoint shall use (openai)"""
     max_failed: float | None = Field(default=None, ge=0, le=1)
     """share of verdicts that may fail"""
+    people: FilePath | None = None
+    """CSV of people's verdicts on pairs of rollouts; the panel then has `RSE_corrected` beside RSE"""
     optional: bool = False
     """ask only where the key's environment variable is set"""
 
@@ -184,7 +186,7 @@ class Judge(Record):
 
     def spec(self) -> dict[str, Any]:
         """The mapping that ``judge_run`` takes."""
-        return self.model_dump(exclude_none=True, exclude={"optional"})
+        return self.model_dump(exclude_none=True, exclude={"optional", "people"})
 
     @property
     def at_hand(self) -> bool:
@@ -194,7 +196,8 @@ class Judge(Record):
 
     def described(self) -> dict[str, Any]:
         """Plain values for provenance."""
-        return {name: shown(v) if name in ("model", "embedder") else v for name, v in self.spec().items()}
+        people = {"people": Path(self.people).name} if self.people else {}
+        return {name: shown(v) if name in ("model", "embedder") else v for name, v in self.spec().items()} | people
 
 
 EmbedderOrName = Annotated[Embedder, BeforeValidator(model_alone)]
