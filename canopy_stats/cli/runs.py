@@ -70,8 +70,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
         help="name of the model family, such as Qwen3-0.6B: pairs base with tuned")
     add("--variant", required=True, type=plain_name, help="which checkpoint of the family: base, instruct, ...")
     add("--task", required=True, type=plain_name, help="what the prompts ask, such as stories")
-    add("--rollouts", type=whole_number(2), default=100, metavar="M",
-        help="rollouts of each prompt, at least 2 (default 100)")
+    add("--rollouts", type=int, default=100, metavar="M", help="rollouts of each prompt, at least 2 (default 100)")
     add("--seed", type=whole_number(0), default=0,
         help="a rollout depends on seed, family, variant, prompt and index alone")
     law_options(command)
@@ -92,8 +91,7 @@ def law_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("the sampling law (in this order; ties are kept)").add_argument
     add("--repetition-penalty", type=float, metavar="R",
         help="divide positive logits of tokens that prompt or rollout hold by R, multiply negative ones")
-    add("--min-new-tokens", type=whole_number(0), default=0, metavar="N",
-        help="no end token before N tokens (default 0)")
+    add("--min-new-tokens", type=int, default=0, metavar="N", help="no end token before N tokens (default 0)")
     add("--suppress-tokens", type=whole_numbers, default=[], metavar="IDS", help="token ids never drawn, as 5,17")
     add("--temperature", type=float, default=1.0, help="divides the logits (default 1)")
     add("--top-k", type=int, metavar="K", help="keep the K most likely tokens")
