@@ -89,7 +89,7 @@ def refuse_long_prompts(prompts: Sequence[Prompt], engine: Any, policy: Sampling
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedRun:
     """What is asked of a run beside its model and prompts: the arguments of :func:`generate` of these names."""
 
     family: str
@@ -113,7 +113,7 @@ class Begun:
     """Whether the engine draws several shards at a time."""
 
 
-def begin(engine: Engine, prompts: Sequence[Prompt], asked: Asked, batch_size: int | str = "auto",
+def begin(engine: Engine, prompts: Sequence[Prompt], asked: AskedRun, batch_size: int | str = "auto",
           stored: Mapping[str, Any] | None = None) -> Begun:
     """The run that ``asked`` is with this engine and its prompts; ``stored`` is the configuration that is there."""
     refuse_long_prompts(prompts, engine, asked.policy)
@@ -146,11 +146,11 @@ def _batch_size(asked: int | str, engine: Engine, prompts: Sequence[Prompt], pol
 
 Block = tuple[Sequence[Prompt], ShardPlan]
 """A shard to be drawn, with its own prompts."""
-Count = Callable[[int], None]
+TellTokens = Callable[[int], None]
 
 
 def draw_shards(engine: Any, blocks: Sequence[Block], config: RunConfig,
-                count: Count = lambda tokens: None) -> Iterator[tuple[int, ShardTables, int]]:
+                count: TellTokens = lambda tokens: None) -> Iterator[tuple[int, ShardTables, int]]:
     """Shards of a run, each as soon as it is whole: its place in ``blocks``, its tables, the batch size really used.
 
     They depend on these arguments alone. An engine that mixes shards draws several at a time, so that it does not wait
@@ -174,7 +174,7 @@ def _rollouts_of(engine: Any, blocks: Sequence[Block], config: RunConfig,
         yield number, engine.sample(prompts, shard.pairs, config.policy, key, config.batch_size)
 
 
-def _counted(drawn: Iterable[Rollout], count: Count) -> Iterator[Rollout]:
+def _counted(drawn: Iterable[Rollout], count: TellTokens) -> Iterator[Rollout]:
     for rollout in drawn:
         count(len(rollout.token_ids))
         yield rollout

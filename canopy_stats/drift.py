@@ -16,7 +16,7 @@ BATCH_SIZES = (1, 7)
 SPREAD = 4
 """Rollouts come from about so many parts of a large run."""
 Pair = tuple[int, int]
-Steps = Mapping[Pair, Mapping[str, np.ndarray]]
+StoredSteps = Mapping[Pair, Mapping[str, np.ndarray]]
 
 
 class Drawn(Protocol):
@@ -27,7 +27,7 @@ class Drawn(Protocol):
 
     def prompts(self) -> list[Prompt]: ...
 
-    def stored_steps(self, pairs: Sequence[Pair], columns: Sequence[str]) -> Steps: ...
+    def stored_steps(self, pairs: Sequence[Pair], columns: Sequence[str]) -> StoredSteps: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def compared(run: Drawn, pairs: Sequence[Pair], again: Iterable[Rollout], batch_
     return Drift(batch_size, len(each), sum(tokens), sum(flips), max(entropy), max(logprob))
 
 
-def stored_rollouts(run: Drawn, pairs: Sequence[Pair]) -> Steps:
+def stored_rollouts(run: Drawn, pairs: Sequence[Pair]) -> StoredSteps:
     """The stored token_id, entropy, logprob (and other step columns) of some rollouts, each of shape (N,)."""
     return run.stored_steps(pairs, ["token_id", *STEP_TERMS])
 

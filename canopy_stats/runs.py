@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from canopy_stats.drawing import (
-    Asked,
+    AskedRun,
     begin,
     draw_shards,
     drift_stamp,
@@ -110,7 +110,7 @@ def generate(
     policy = policy or SamplingPolicy()
     source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)
-    asked = Asked(family, variant, task, int(n_rollouts), policy, int(seed))
+    asked = AskedRun(family, variant, task, int(n_rollouts), policy, int(seed))
     with ready_engine(engine, source, variant, engine_options) as engine:
         begun = begin(engine, encoded_prompts(prompts, engine), asked, batch_size, stored_config(Path(out)))
         for line in begun.config.model.get("cautions", ()):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from canopy_stats.checks import Finding, at_hand, report_of, stored_findings
-from canopy_stats.drawing import Asked, Begun, Redraw, drift_stamp, redraws, writer_of
+from canopy_stats.drawing import AskedRun, Begun, Redraw, drift_stamp, redraws, writer_of
 from canopy_stats.drift import Drift, choose_some, compared
 from canopy_stats.schema import Caution, Rollout
 from canopy_stats.store import RunWriter, ShardPlan, excerpt, stored_config
@@ -58,7 +58,7 @@ class RunAtWork:
         study, planned = self.study, self._planned
         prompts = worker.prompts_of(self.home, planned.task)
         self._key = rollouts.begin(study, self.home, self.name, prompts)
-        asked = Asked(planned.family, self.model.variant, planned.task, study.rollouts, study.policy, study.seed)
+        asked = AskedRun(planned.family, self.model.variant, planned.task, study.rollouts, study.policy, study.seed)
         return Begin(self.id, self.model, asked, read_prompts(prompts), study.batch_size, stored_config(self._path))
 
     def after(self, item: Item, result: Any) -> list[Item]:

@@ -9,7 +9,7 @@ from typing import Any
 from canopy_stats.schema import UserError
 from canopy_stats.store.plan import blocks
 from canopy_stats.study.executors.at_work import RunAtWork
-from canopy_stats.study.executors.hand import Refused
+from canopy_stats.study.executors.hand import Declined
 from canopy_stats.study.executors.items import CheckModel, DrawShards, Item
 from canopy_stats.study.executors.protocol import Say, Wanted
 from canopy_stats.study.executors.tally import Tally
@@ -73,7 +73,7 @@ class Desk:
     def done(self, item: Item, result: Any) -> None:
         """Write what came of an item. UserError where it cannot be done."""
         self._under_way -= 1
-        if isinstance(result, Refused):
+        if isinstance(result, Declined):
             raise UserError(result.words)
         run = self._runs[item.run]
         before = run.tokens

@@ -14,7 +14,7 @@ from canopy_stats.study.executors.items import CheckModel, Item, Model
 
 
 @dataclass(frozen=True)
-class Refused:
+class Declined:
     """What was asked cannot be done, in the words of a UserError, which need not survive the way between processes."""
 
     words: str
@@ -32,14 +32,14 @@ class Hand:
         return f"{socket.gethostname()}, process {os.getpid()}"
 
     def do(self, item: Item) -> Any:
-        """What an item gives; Refused where it cannot be done by anybody."""
+        """What an item gives; Declined where it cannot be done by anybody."""
         try:
             if isinstance(item, CheckModel):
                 self.close()  # a check loads the model twice by itself
                 return item.done_without_engine()
             return item.done_by(self._engine(item.model))
         except UserError as error:
-            return Refused(str(error))
+            return Declined(str(error))
 
     def _engine(self, model: Model) -> Engine:
         if self._loaded is None or self._loaded[0] != model.key:

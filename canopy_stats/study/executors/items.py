@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from canopy_stats.checks import Finding, model_findings
-from canopy_stats.drawing import Asked, Begun, Block, Redraw, begin, code_version, draw_shards, encoded
+from canopy_stats.drawing import AskedRun, Begun, Block, Redraw, begin, code_version, draw_shards, encoded
 from canopy_stats.schema import Engine, ModelSource, Prompt, Rollout, RunConfig, RunKey
 from canopy_stats.store import Excerpt, ShardTables
 
@@ -32,7 +32,7 @@ class Begin:
 
     run: str
     model: Model
-    asked: Asked
+    asked: AskedRun
     sources: Sequence[tuple[str, Any]]
     batch_size: int | str
     stored: Mapping[str, Any] | None

@@ -13,7 +13,7 @@ from canopy_stats.schema import UserError
 from canopy_stats.store import open_run
 from canopy_stats.study.executors import Local
 from canopy_stats.study.executors.desk import Desk
-from canopy_stats.study.executors.hand import Hand, Refused
+from canopy_stats.study.executors.hand import Declined, Hand
 from canopy_stats.study.executors.items import Begin, CheckModel, DrawShards
 from canopy_stats.study.executors.tally import Tally
 
@@ -117,7 +117,7 @@ def test_what_nobody_can_do_is_said_as_it_was_said_there(tmp_path):
 
     with pytest.raises(UserError, match=r"^This prompt cannot be read\.$"):
         drawn(study(tmp_path, Refusing()), tmp_path / "out", Shuffled())
-    assert Hand().do(Begin("r", _model(Refusing()), None, [("0", "x")], 1, None)) == Refused("This prompt cannot be "
+    assert Hand().do(Begin("r", _model(Refusing()), None, [("0", "x")], 1, None)) == Declined("This prompt cannot be "
                                                                                               "read.")
 
 
