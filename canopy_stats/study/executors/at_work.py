@@ -24,7 +24,6 @@ from canopy_stats.study.executors.items import (
     Model,
 )
 from canopy_stats.study.spec import Study
-from canopy_stats.study.stamps import Key
 
 TOGETHER = 8
 """Shards in one item for an engine that draws several at a time: it waits for the tail of the last only."""
@@ -44,7 +43,7 @@ class RunAtWork:
         self.model = Model(f"{home}/{self._planned.family}/{variant}", self._source, variant, study.engine,
                            study.engine_options)
         self._open = ExitStack()
-        self._key: Key | None = None
+        self._key: rollouts.StageKey | None = None
         self._stored: list[Finding] = []
         self._redrawn: list[tuple[Redraw, Drift]] = []
 
