@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg
 
-from canopy_stats.mixed.algebra.border import Border, Cells, DenseBorder, Pattern, Tail, level_products, thin_gram
+from canopy_stats.mixed.algebra.border import Border, Cells, DenseBorder, Pattern, Tail, thin_gram
 from canopy_stats.mixed.formulas.grouping import Factor
 from canopy_stats.schema import UserError
 
@@ -27,6 +27,8 @@ LARGEST_PAIRS = 60_000_000
 SMALL_TAIL = 64
 THIN = 200
 """A thin border costs about this many times more for each pair of links than a dense one for each cell."""
+THIN_FIXED = 20
+"""The same where the links stay as they are, and products of pairs are kept."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,7 @@ class Factorised:
     @cached_property
     def schur_inverse(self) -> Array:
         """Inverse Schur complement (m, m)."""
-        if len(self.schur_root) == 0:
-            return self.schur_root
-        lower = linalg.lapack.dpotri(self.schur_root, lower=1)[0]
-        return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
+        return symmetric_inverse(self.schur_root)
 
     @cached_property
     def reach(self) -> Border:
@@ -86,8 +85,11 @@ class Factorised:
         return self.inverse if self.bridge is None else self.inverse + self.reach.outer(self.bridge)
 
 
-def make_layout(factors: Sequence[Factor]) -> Layout:
-    """Choose the head and number the tail. UserError when the parts together would not fit in memory."""
+def make_layout(factors: Sequence[Factor], thin: int = THIN) -> Layout:
+    """Choose the head and number the tail. UserError when the parts together would not fit in memory.
+
+    ``thin`` is what a pair of links costs beside a cell of a dense border.
+    """
     sizes = [len(f.levels) * len(f.terms) for f in factors]
     head = int(np.argmax(sizes))
     offsets, m = {}, 0
@@ -95,7 +97,7 @@ def make_layout(factors: Sequence[Factor]) -> Layout:
         if k != head:
             offsets[k], m = m, m + size
     layout = Layout(tuple(factors), head, offsets, m)
-    pattern = _thin_pattern(layout)
+    pattern = _thin_pattern(layout, thin)
     if m > LARGEST_TAIL or (pattern is None and m * sizes[head] > LARGEST_CROSS):
         small = " and ".join(f"{factors[k].name} ({len(factors[k].levels)} levels)" for k in offsets)
         raise UserError(
@@ -113,14 +115,14 @@ def pattern_of(layout: Layout) -> Pattern:
     return Pattern(cells, len(f.levels), layout.m)
 
 
-def _thin_pattern(layout: Layout) -> Pattern | None:
+def _thin_pattern(layout: Layout, thin: int) -> Pattern | None:
     """The occurring links, where summing over their pairs is cheaper than dense algebra."""
     if layout.m < SMALL_TAIL:
         return None
     pattern = pattern_of(layout)
     pairs = int(np.sum(np.square(np.bincount(pattern.heads, minlength=pattern.levels))))
     dense = layout.m**2 * pattern.levels
-    return pattern if pairs * THIN < dense and pairs < LARGEST_PAIRS else None
+    return pattern if pairs * thin < dense and pairs < LARGEST_PAIRS else None
 
 
 def _cells(factor: Factor, head: Factor, tail: Tail) -> Cells:
@@ -237,7 +239,7 @@ def scale_tail(layout: Layout, values: Array, factors: Sequence[Array], *, trans
 
 def factorise(blocks: Blocks) -> Factorised | None:
     """Block inverse of a positive definite H; None when H is not positive definite."""
-    inverse, logdet = _invert_blocks(blocks.head)
+    inverse, logdet = invert_blocks(blocks.head)
     if not np.isfinite(logdet):
         return None
     if blocks.border is None:
@@ -252,7 +254,15 @@ def factorise(blocks: Blocks) -> Factorised | None:
     return Factorised(inverse, bridge, lower, logdet + 2 * float(np.log(np.diag(lower)).sum()))
 
 
-def _invert_blocks(head: Array) -> tuple[Array, float]:
+def symmetric_inverse(root: Array) -> Array:
+    """Inverse (m, m) of the matrix with Cholesky root ``root``."""
+    if len(root) == 0:
+        return root
+    lower = linalg.lapack.dpotri(root, lower=1)[0]
+    return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
+
+
+def invert_blocks(head: Array) -> tuple[Array, float]:
     """Inverses and summed log determinants of positive definite blocks (L, q, q); nan when one is not."""
     if head.shape[1] == 1:
         ok = bool(np.all(head > 0))
@@ -292,25 +302,6 @@ def multiply(layout: Layout, g: Blocks, right: Sequence[Array]) -> list[Array]:
     return [out if k == layout.head else parts[k] for k in range(len(right))]
 
 
-def inverse_products(layout: Layout, g: Blocks, factors: Sequence[Array], h: Factorised) -> list[Array]:
-    """For every factor (q_k, q_k): the sum over its levels of the diagonal blocks of G Lambda H^-1.
-
-    Twice its lower triangle is the derivative of log det H in the factor's T_k.
-    """
-    t = factors[layout.head]
-    out: list[Array] = [np.empty(0)] * len(factors)
-    out[layout.head] = np.einsum("lab,bc,lcd->ad", g.head, t, h.head_inverse, optimize=True)
-    if g.border is None:
-        return out
-    scaled = g.border.map_tail([factors[k] for k in layout.offsets])
-    out[layout.head] = out[layout.head] - scaled.outer(h.reach).sum(axis=0)
-    linked = g.border.map_head(t).own(h.reach)
-    whole = scale_tail(layout, g.tail, factors).T
-    for (k, tail), links in zip(zip(layout.offsets, layout.tails, strict=True), linked, strict=True):
-        out[k] = level_products(tail, whole[tail.rows], h.schur_inverse[tail.rows]) - links
-    return out
-
-
 def pack_tail(layout: Layout, values: Sequence[Array]) -> Array:
     """Stack the tail factors' arrays (L_k, q_k, r) to (m, r)."""
     return np.concatenate([values[k].reshape(len(layout.factors[k].levels) * len(layout.factors[k].terms), -1)
@@ -328,12 +319,30 @@ def unpack_tail(layout: Layout, stacked: Array) -> dict[int, Array]:
 
 def inverse_blocks(layout: Layout, h: Factorised) -> list[Array]:
     """Diagonal blocks (L_k, q_k, q_k) of H^-1 for every grouping factor: conditional covariances."""
-    out: list[Array] = [np.empty(0)] * len(layout.factors)
+    out = tail_blocks(layout, h.schur_inverse)
     out[layout.head] = h.head_inverse
+    return out
+
+
+def tail_blocks(layout: Layout, matrix: Array) -> list[Array]:
+    """Diagonal blocks (L_k, q_k, q_k) of a matrix (m, m) of the tail, by factor; nothing for the head."""
+    out: list[Array] = [np.empty(0)] * len(layout.factors)
     for k, start in layout.offsets.items():
         levels, q = len(layout.factors[k].levels), len(layout.factors[k].terms)
         places = start + np.arange(levels * q).reshape(levels, q)
-        out[k] = h.schur_inverse[places[:, :, None], places[:, None, :]]
+        out[k] = matrix[places[:, :, None], places[:, None, :]]
+    return out
+
+
+def tail_products(layout: Layout, left: Array, right: Array) -> list[Array]:
+    """(q_k, q_k) by factor of the tail: sum over its levels of their rows of ``left`` times those of ``right`` (m, m).
+    """
+    out: list[Array] = [np.empty(0)] * len(layout.factors)
+    for k, tail in zip(layout.offsets, layout.tails, strict=True):
+        shape = (tail.levels, tail.columns, -1)
+        rows = left[tail.rows].reshape(shape), right[tail.rows].reshape(shape)
+        out[k] = np.array([[np.vdot(rows[0][:, a], rows[1][:, b]) for b in range(tail.columns)]
+                           for a in range(tail.columns)])
     return out
 
 
