@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from canopy_stats.mixed.algebra import blocks
+from canopy_stats.mixed.algebra import blocks, layout
 from canopy_stats.mixed.fitting import pls
 from canopy_stats.mixed.formulas.formula import build_design
 
@@ -22,8 +22,8 @@ def dense_columns(factor, template):
 @pytest.fixture(params=[0, 10**9], ids=["thin", "dense"])
 def made(request, monkeypatch):
     """Products, fixed columns and response of a formula, and a theta."""
-    monkeypatch.setattr(blocks, "SMALL_TAIL", 1)
-    monkeypatch.setattr(blocks, "THIN_FIXED", request.param)
+    monkeypatch.setattr(layout, "SMALL_TAIL", 1)
+    monkeypatch.setattr(layout, "THIN_FIXED", request.param)
 
     def make(formula):
         rng = np.random.default_rng(5)

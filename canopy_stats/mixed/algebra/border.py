@@ -43,7 +43,10 @@ class Border(Protocol):
         ...
 
     def product(self, other: Border) -> Array:
-        """Sum over head levels and columns of link j of self times link i of other: (m, m)."""
+        """Sum over head levels and columns of link j of self times link i of other, where that is symmetric.
+
+        (m, m), of which a thin border fills the lower triangle, in LAPACK's order.
+        """
         ...
 
     def head_sums(self, head: Array) -> Array:
@@ -173,6 +176,14 @@ class Pattern:
         return flat
 
     @cached_property
+    def lower_pairs(self) -> tuple[Array, Array, Array]:
+        """The pairs in the lower triangle: both numbers, and the place in a matrix (m, m) column by column."""
+        first, second = self.pairs
+        lower = self.places[first] >= self.places[second]
+        first, second = first[lower], second[lower]
+        return first, second, self.places[second] * self.m + self.places[first]
+
+    @cached_property
     def sorted_links(self) -> tuple[Array, Array]:
         """Keys of the links (head level, place) in ascending order, and their numbers."""
         keys = self.heads * self.m + self.places
@@ -214,9 +225,10 @@ class ThinBorder:
 
     def product(self, other: Border) -> Array:
         assert isinstance(other, ThinBorder)
-        (first, second), m = self.pattern.pairs, self.pattern.m
-        terms = sum(self.values[first, a] * other.values[second, a] for a in range(self.values.shape[1]))
-        return np.bincount(self.pattern.flat_pairs, terms, m * m).reshape(m, m)
+        (first, second, flat), m = self.pattern.lower_pairs, self.pattern.m
+        columns = zip(self.values.T, other.values.T, strict=True)
+        terms = sum(np.take(mine, first) * np.take(theirs, second) for mine, theirs in columns)
+        return np.bincount(flat, terms, m * m).reshape(m, m).T
 
     @cached_property
     def matrix(self) -> sparse.csr_array:

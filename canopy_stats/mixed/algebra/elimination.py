@@ -62,9 +62,11 @@ class ThinElimination:
     m: int
 
     def sums(self, matrices: Array) -> Array:
-        half = sum(kept.T @ (matrices[:, a, b] * (0.5 if a == b else 1.0)) for (a, b), kept in self.products.items())
-        triangle = np.asarray(half).reshape(self.m, self.m)
-        return triangle + triangle.T
+        half = np.zeros(self.m**2)
+        for (a, b), kept in self.products.items():
+            half += kept.T @ (matrices[:, a, b] * (0.5 if a == b else 1.0))
+        triangle = half.reshape(self.m, self.m)
+        return np.asarray(triangle + triangle.T)
 
     def pulled(self, weights: Array) -> Array:
         q = 1 + max(b for _, b in self.products)
@@ -86,11 +88,9 @@ def make_elimination(border: Border | None, levels: int, q: int) -> Elimination:
 
 def _thin(border: ThinBorder, q: int) -> ThinElimination:
     pattern, values = border.pattern, border.values
-    first, second = pattern.pairs
-    once = pattern.places[first] >= pattern.places[second]
-    first, second = first[once], second[once]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(pattern.heads[first], minlength=pattern.levels))]).astype(np.int32)
-    places = (pattern.places[first] * pattern.m + pattern.places[second]).astype(np.int32)  # m is below 2^15
+    first, second, places = pattern.lower_pairs
+    counts = np.bincount(pattern.heads[first], minlength=pattern.levels)
+    ends, places = np.append(0, np.cumsum(counts)).astype(np.int32), places.astype(np.int32)  # m is below 2^15
     share, shape = np.where(first == second, 0.5, 1.0), (pattern.levels, pattern.m**2)
     products = {}
     for a in range(q):

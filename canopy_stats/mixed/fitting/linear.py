@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from canopy_stats.mixed.algebra import blocks
 from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.algebra.coordinates import Coordinates, make_coordinates
 from canopy_stats.mixed.algebra.covariance import boundary_slopes, theta_names, vanished

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import linalg
 
 from canopy_stats.mixed.algebra import blocks
+from canopy_stats.mixed.algebra import layout as layouts
 from canopy_stats.mixed.algebra.blocks import Array, Blocks, Factorised, Layout
 from canopy_stats.mixed.algebra.elimination import Elimination, make_elimination
 from canopy_stats.mixed.formulas.grouping import Factor
@@ -97,14 +98,14 @@ class Solution:
     def pull(self) -> Array:
         """B_l' Lambda S^-1 Lambda' B_l (L, q, q): what the tail's uncertainty adds at each level of the head."""
         layout, roots = self.products.layout, self.roots
-        half = blocks.scale_tail(layout, self.inverse, roots, transpose=False)
-        return self.products.links.pulled(blocks.scale_tail(layout, half.T, roots, transpose=False))
+        half = layouts.scale_tail(layout, self.inverse, roots, transpose=False)
+        return self.products.links.pulled(layouts.scale_tail(layout, half.T, roots, transpose=False))
 
     @cached_property
     def inverse_blocks(self) -> list[Array]:
         """Diagonal blocks (L_k, q_k, q_k) of H^-1 for every factor."""
         layout = self.products.layout
-        out = blocks.tail_blocks(layout, self.inverse)
+        out = layouts.tail_blocks(layout, self.inverse)
         reach = self.kept @ self.roots[layout.head].T
         out[layout.head] = self.kept + reach @ self.pull @ np.swapaxes(reach, 1, 2)
         return out
@@ -125,7 +126,7 @@ class Solution:
         t, g = self.roots[layout.head], self.products.zz.head
         scaled = t @ self.kept
         bent = g - self.pull + g @ scaled @ (t.T @ self.pull)
-        out = blocks.tail_products(layout, blocks.scale_tail(layout, self.rest, self.roots).T, self.inverse)
+        out = layouts.tail_products(layout, layouts.scale_tail(layout, self.rest, self.roots).T, self.inverse)
         out[layout.head] = np.tensordot(bent, scaled, axes=([0, 2], [0, 1]))
         return [2 * part for part in out]
 
@@ -147,7 +148,7 @@ def _residual(values: Array, gamma: Array) -> Array:
 def make_products(factors: Sequence[Factor], x: Array, y: Array) -> Products:
     """Cross products of fixed columns x (n, p), grouping factors and response y (n,)."""
     xy = np.column_stack([x, y])
-    layout = blocks.make_layout(factors, blocks.THIN_FIXED)
+    layout = layouts.make_layout(factors, layouts.THIN_FIXED)
     zz = blocks.gram(layout)
     links = make_elimination(zz.border, *zz.head.shape[:2])
     return Products(layout, zz, [blocks.sum_by_group(f, xy) for f in factors], xy.T @ xy, len(y), links)
@@ -174,10 +175,10 @@ def _eliminate(products: Products, t: Array) -> Eliminated | None:
         return None
     moved = t @ kept @ t.T
     explained = moved @ zx
-    rest = products.zz.tail - products.links.sums(moved)
+    rest = products.zz.tail.minus(products.links.sums(moved))
     right = np.zeros((0, zx.shape[2]))
     if products.zz.border is not None:
-        right = blocks.pack_tail(layout, products.zx) - products.zz.border.head_sums(explained)
+        right = layouts.pack_tail(layout, products.zx) - products.zz.border.head_sums(explained)
     xx = products.xx - np.tensordot(zx, explained, axes=([0, 1], [0, 1]))
     return Eliminated(t, kept, logdet, rest, right, xx)
 
@@ -189,10 +190,13 @@ def solve_theta(products: Products, theta: Array) -> Solution | None:
     found = _eliminate(products, roots[layout.head])
     if found is None:
         return None
-    scaled = blocks.scale_tail(layout, blocks.scale_tail(layout, found.rest, roots).T, roots)
-    right = blocks.scale_tail(layout, found.right, roots)
+    scaled = layouts.scale_tail(layout, layouts.scale_tail(layout, found.rest, roots).T, roots)
+    right = layouts.scale_tail(layout, found.right, roots)
+    scaled[np.diag_indices(layout.m)] += 1.0
+    root = blocks.cholesky(scaled)
+    if root is None:
+        return None
     try:
-        root = linalg.cholesky(scaled + np.eye(layout.m), lower=True, check_finite=False)
         low = linalg.cho_solve((root, True), right, check_finite=False)
         reduced = found.xx - right.T @ low
         lower = linalg.cholesky(reduced[:-1, :-1], lower=True)
@@ -214,8 +218,8 @@ def _effects(products: Products, roots: list[Array], found: Eliminated, low: Arr
     layout = products.layout
     left, out = products.zx[layout.head], [np.empty(0)] * len(roots)
     if products.zz.border is not None:
-        left = left - products.zz.border.tail_sums(blocks.scale_tail(layout, low, roots, transpose=False))
-        for place, part in blocks.unpack_tail(layout, low).items():
+        left = left - products.zz.border.tail_sums(layouts.scale_tail(layout, low, roots, transpose=False))
+        for place, part in layouts.unpack_tail(layout, low).items():
             out[place] = part
     out[layout.head] = found.kept @ found.t.T @ left
     return out
