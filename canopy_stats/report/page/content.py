@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats.report import summary
-from canopy_stats.report.catalogue import CATALOGUE, Kind
+from canopy_stats.report.catalogue import CATALOGUE, EntryKind
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.page import cautions, provenance, sample
 from canopy_stats.report.page.html import Content, Picture, Table, read_table
@@ -72,7 +72,7 @@ def pictures(folder: Folder) -> tuple[Picture, ...]:
                  for path, caption in captioned(folder, "figures", ".svg"))
 
 
-def captioned(folder: Folder, kind: Kind, suffix: str) -> list[tuple[Path, str]]:
+def captioned(folder: Folder, kind: EntryKind, suffix: str) -> list[tuple[Path, str]]:
     """The files of one kind with their captions, in the order of its index.json or of the catalogue.
 
     A file that neither names comes last, under its own name.
