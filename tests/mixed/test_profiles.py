@@ -152,9 +152,9 @@ def test_coordinates_of_a_linear_function_go_there_and_back():
 @pytest.mark.parametrize("unit_y", [1e-8, 1e8])
 def test_profiles_know_no_unit_and_no_origin(sleep, shift, unit, unit_y):
     """A column far from zero and any units: the ends of what such a change leaves alone."""
-    data = mixedlm.load_sleepstudy()
+    data = sleep.design.data
     days = (data["Days"] + shift * data["Days"].std()) * unit
-    moved = lmm(SLOPE, data.assign(Days=days, Reaction=data["Reaction"] * unit_y))
+    moved = lmm(sleep.formula, data.assign(Days=days, Reaction=data["Reaction"] * unit_y))
     terms = ["Days", "sd Days | Subject"]
     here, there = profile(sleep, terms).iloc[:, 1:], profile(moved, terms).iloc[:, 1:]
     np.testing.assert_allclose(there.iloc[:, :3] * unit / unit_y, here.iloc[:, :3], rtol=1e-4)

@@ -18,7 +18,7 @@ from canopy_stats.mixed.fitting.modes import Problem
 from canopy_stats.mixed.fitting.standard import Standard, standardise
 from canopy_stats.mixed.fitting.start import smallest_theta
 from canopy_stats.mixed.formulas.grouping import Factor
-from canopy_stats.mixed.inference.quantities import Correlation, Linear, Quantity, foremost, linear
+from canopy_stats.mixed.inference.quantities import Combination, Correlation, Quantity, foremost, linear
 from canopy_stats.schema import UserError
 
 ROUNDS = 30
@@ -48,7 +48,7 @@ def profile(fit: Fit, terms: list[str] | None = None, *, level: float = 0.95) ->
 
     ``terms`` are names as in ``params``; dispersion terms as 'dispersion x', zero parts as 'zero x', standard
     deviations of random columns as 'sd x | group' and their correlations as 'cor a, b | group' (or both with 'random'
-    in the place of the first word). Default: all coefficients of the mean. Linear mixed models are profiled by maximum
+    in the place of the first word). Default: all coefficients of the mean. Combination mixed models are profiled by maximum
     likelihood, as lme4 does.
     """
     found = likelihood(fit)
@@ -157,7 +157,7 @@ def _constrained(
     free, whole = np.arange(len(start)) != quantity.place, quantity.curvature(found.hessian)
     hessian = make_positive(whole[np.ix_(free, free)])
     first = start.copy()
-    if isinstance(quantity, Linear):
+    if isinstance(quantity, Combination):
         first[free] -= np.linalg.solve(hessian, whole[free, quantity.place]) * (value - start[quantity.place])
     first[quantity.place] = value
     raised = _raised(found.problem, first)

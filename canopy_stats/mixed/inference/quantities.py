@@ -47,7 +47,7 @@ class Quantity(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class Combination:
     """``direction`` @ omega, in the place of a parameter that moves it much; the others stay coordinates."""
 
     direction: Array
@@ -84,9 +84,9 @@ class Linear:
         return float(np.sqrt(self.direction @ covariance @ self.direction))
 
 
-def linear(direction: Array, low: float = -np.inf) -> Linear:
-    """A linear function (k,) in the place of the parameter that moves it most."""
-    return Linear(direction, int(np.argmax(np.abs(direction))), low)
+def linear(direction: Array, low: float = -np.inf) -> Combination:
+    """A linear function (k,) of the parameters in the place of the parameter that moves it most."""
+    return Combination(direction, int(np.argmax(np.abs(direction))), low)
 
 
 @dataclass(frozen=True)
