@@ -48,7 +48,7 @@ def profile(fit: Fit, terms: list[str] | None = None, *, level: float = 0.95) ->
 
     ``terms`` are names as in ``params``; dispersion terms as 'dispersion x', zero parts as 'zero x', standard
     deviations of random columns as 'sd x | group' and their correlations as 'cor a, b | group' (or both with 'random'
-    in the place of the first word). Default: all coefficients of the mean. Combination mixed models are profiled by maximum
+    in the place of the first word). Default: all coefficients of the mean. Linear mixed models are profiled by maximum
     likelihood, as lme4 does.
     """
     found = likelihood(fit)
