@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import digamma, expit, logit
+from scipy.special import digamma, expit, logit, polygamma
 
 from canopy_stats.mixed import Fit
 from canopy_stats.mixed.inference.laplace_df import laplace_df
@@ -63,3 +63,11 @@ def scores(fit: Fit) -> Array:
     none, one = expit(cutpoints[0] - eta), expit(eta - cutpoints[1])
     between = (none * (1 - none) - one * (1 - one)) / np.maximum(1 - none - one, 1e-300)
     return np.asarray(np.where(inside, beta + between, np.where(y <= 0, none - 1, 1 - one)))
+
+
+def weights(fit: Fit) -> Array:
+    """Information (n,) of each row on its linear predictor, expected by the beta part of the model."""
+    phi = np.exp(fit.dispersion.matrix @ fit.delta) if fit.dispersion is not None else np.ones(fit.nobs)
+    mu = expit(fit.predict(scale="link"))
+    found = (phi * mu * (1 - mu))**2 * (polygamma(1, mu * phi) + polygamma(1, (1 - mu) * phi))
+    return np.asarray(found)
