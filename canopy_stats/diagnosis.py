@@ -27,7 +27,7 @@ _MISFIT = 1e-6
 _FINE = (0.92, 0.96, 1.0, 1.04, 1.08)
 """Temperatures around the likeliest usual one, in shares of it."""
 
-Text = tuple[Sequence[int], Sequence[int]]
+TokenisedText = tuple[Sequence[int], Sequence[int]]
 Logits = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 """Prompt ids and rollout ids to the logits (N, V) before each token of the rollout."""
 
@@ -58,7 +58,7 @@ def _nats(gain: float) -> str:
     return f"{gain:.0f} nats likelier than the claim" if np.isfinite(gain) else "under the claim they are impossible"
 
 
-def suspect(texts: Sequence[Text], dresses: Mapping[str, Sequence[Sequence[int]]], logits: Logits,
+def suspect(texts: Sequence[TokenisedText], dresses: Mapping[str, Sequence[Sequence[int]]], logits: Logits,
             policy: SamplingPolicy) -> Suspicion:
     """The likeliest explanation of some rollouts.
 
@@ -95,7 +95,7 @@ def _changes(dress: str, candidate: Candidate, claim: Candidate | None) -> list[
     return [*found, *([dress] if dress else [])]
 
 
-def _blocks(texts: Sequence[Text], prompts: Sequence[Sequence[int]], logits: Logits) -> list[Steps]:
+def _blocks(texts: Sequence[TokenisedText], prompts: Sequence[Sequence[int]], logits: Logits) -> list[Steps]:
     """Sorted logits of as many of the texts as are looked at; at least of the first."""
     found: list[Steps] = []
     room, steps = LARGEST, 0

@@ -13,6 +13,7 @@ import pandas as pd
 
 from canopy_stats.metrics import measure
 from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
+from canopy_stats.metrics.measures import STANDARD_ERRORS
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import (
     BOUND_COLUMNS,
@@ -27,6 +28,7 @@ from canopy_stats.schema import (
 )
 
 if TYPE_CHECKING:
+    from canopy_stats.metrics.extra_of_run import JudgeOrSpec
     from canopy_stats.metrics.subset import SelectionLike
     from canopy_stats.store import Run
 
@@ -43,7 +45,8 @@ _SHOWN = 5
 
 def panel(runs: Iterable[Run | str | Path] | Run | str | Path, *, embedder: EmbedderLike | None = None,
           think: str = "keep", allow_mixed_laws: bool = False,
-          rollouts: Callable[[Run], SelectionLike] | None = None, entropy: str = EXACT) -> pd.DataFrame:
+          rollouts: Callable[[Run], SelectionLike] | None = None, entropy: str = EXACT, extra: Sequence[str] = (),
+          judge: JudgeOrSpec | None = None, reward: Any = None) -> pd.DataFrame:
     """One row per (task, prompt, family, variant) from runs or their folders, in the columns of schema.PANEL_COLUMNS.
 
     ``embedder`` None takes the embeddings that each run's folder keeps, when they are of one kind. ``rollouts`` chooses
@@ -53,6 +56,9 @@ def panel(runs: Iterable[Run | str | Path] | Run | str | Path, *, embedder: Embe
     ``entropy`` says what the panel holds of entropies. "exact" refuses, by name, runs that were imported without their
     model. "interval" takes those with bounds too: the panel then has ``R_bar_low``, ``R_bar_high`` and the like, equal
     for exact runs, and no ``R_bar``. "missing" leaves all entropies out.
+
+    ``extra``, ``judge`` and ``reward`` add measures on request behind the panel's columns, as in
+    :func:`canopy_stats.measure`.
     """
     if entropy not in PANELS_OF:
         raise UserError(f"entropy is {entropy!r}; it must be one of {', '.join(PANELS_OF)}.")
@@ -60,7 +66,8 @@ def panel(runs: Iterable[Run | str | Path] | Run | str | Path, *, embedder: Embe
     if not opened:
         raise UserError("No runs were given: a panel needs at least one run, or the folder of one.")
     _refuse_unknown_entropies(opened, entropy)
-    frames = [_rows(run, embedder, think, rollouts, entropy) for run in opened]
+    more = {"extra": extra, "judge": judge, "reward": reward}
+    frames = [_rows(run, embedder, think, rollouts, entropy, more) for run in opened]
     return validate(pd.concat(frames, ignore_index=True), allow_mixed_laws=allow_mixed_laws, entropy=entropy)
 
 
@@ -91,13 +98,15 @@ def _opened(run: Run | str | Path) -> Run:
 
 
 def _rows(run: Run, embedder: EmbedderLike | None, think: str,
-          rollouts: Callable[[Run], SelectionLike] | None, entropy: str) -> pd.DataFrame:
+          rollouts: Callable[[Run], SelectionLike] | None, entropy: str, more: dict[str, Any]) -> pd.DataFrame:
     kept = the_kept_embedding(run) if embedder is None else None
     chosen = None if rollouts is None else rollouts(run)
-    measured = measure(run, embedder=embedder or kept, think=think, rollouts=chosen)
+    measured = measure(run, embedder=embedder or kept, think=think, rollouts=chosen, **more)
     if entropy == INTERVAL and run.config.terms == EXACT:
         measured = measured.assign(**{c.name: measured[c.name.rpartition("_")[0]] for c in BOUND_COLUMNS})
-    return measured[names(PANELS_OF[entropy])]
+    own = [*names(PANELS_OF[run.config.terms]), *STANDARD_ERRORS]
+    asked = [name for name in measured if name not in own and name not in names(BOUND_COLUMNS)]
+    return measured[[*names(PANELS_OF[entropy]), *asked]]
 
 
 # ---------------------------------------------------------------------------------------------------- strictness

@@ -15,7 +15,7 @@ from canopy_stats.report.folder import Folder
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
 
-KINDS: dict[str, catalogue.Kind] = {"table": "tables", "figure": "figures"}
+KINDS: dict[str, catalogue.EntryKind] = {"table": "tables", "figure": "figures"}
 
 
 def script(file: str, description: str | None, arguments: Sequence[str] | None = None) -> int:

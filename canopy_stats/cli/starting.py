@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def _init(options: argparse.Namespace) -> int:
-    from canopy_stats.study.template import Family, study_text, write_study
+    from canopy_stats.study.template import ModelPair, study_text, write_study
 
     path = Path(options.study)
-    families = [Family(name, *(_relative(path, model) for model in models))
+    families = [ModelPair(name, *(_relative(path, model) for model in models))
                 for name, *models in options.family or [_asked_family()]]
     tasks = {name: _prompt_file(path, file) for name, file in options.task or [_asked_task()]}
     text = study_text(families, tasks, title=options.title,

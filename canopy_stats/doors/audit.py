@@ -15,7 +15,7 @@ from canopy_stats.doors.audit_laws import (
     LOGPROB,
     SUM,
     TOKEN,
-    Column,
+    LoggedNumbers,
     Meaning,
     distance,
     predictions,
@@ -185,7 +185,7 @@ def _ids(one: Logged, validator: Validator) -> list[int]:
     return validator.words.tokenise(one.text or "", one.where)
 
 
-def _columns(scored: Sequence[_Scored]) -> list[Column]:
+def _columns(scored: Sequence[_Scored]) -> list[LoggedNumbers]:
     lengths = np.array([len(s.token_ids) for s in scored], dtype=np.intp)
     found = []
     for name in ("entropy", "logprobs"):
@@ -198,7 +198,7 @@ def _columns(scored: Sequence[_Scored]) -> list[Column]:
     return found
 
 
-def _column(name: str, values: Sequence[Any], lengths: np.ndarray, scored: Sequence[_Scored]) -> Column:
+def _column(name: str, values: Sequence[Any], lengths: np.ndarray, scored: Sequence[_Scored]) -> LoggedNumbers:
     single = [np.ndim(v) == 0 for v in values]
     if any(single) != all(single):
         raise UserError(f"{name} is a list in some completions and one number in others; give one kind.")
@@ -210,14 +210,14 @@ def _column(name: str, values: Sequence[Any], lengths: np.ndarray, scored: Seque
     flat = np.array([v for value in values for v in np.atleast_1d(value)], dtype=np.float64)
     if not np.isfinite(flat).all():
         raise UserError(f"{name} holds numbers that are not finite; correct the log.")
-    return Column(name, flat, lengths, not all(single))
+    return LoggedNumbers(name, flat, lengths, not all(single))
 
 
 # --- the laws ---------------------------------------------------------------------------------------------------
 
 
 def _laws(scored: Sequence[_Scored], engine: Any, claim: SamplingPolicy,
-          columns: Sequence[Column]) -> dict[str, Values]:
+          columns: Sequence[LoggedNumbers]) -> dict[str, Values]:
     """Every candidate law's values, by its label; the claimed one exactly, as the engine has it."""
     laws = {_CLAIMED: _claimed(scored, engine, claim)}
     for dress in ["", *sorted(set.intersection(*(set(s.dresses) for s in scored)))]:
@@ -252,7 +252,7 @@ def _blocks(scored: Sequence[_Scored], engine: Any, dress: str) -> list[Steps]:
     return merged(found)
 
 
-def _under(blocks: Sequence[Steps], suffix: str, columns: Sequence[Column]) -> dict[str, Values]:
+def _under(blocks: Sequence[Steps], suffix: str, columns: Sequence[LoggedNumbers]) -> dict[str, Values]:
     """All usual laws of one model and prompt, and temperatures around the one that comes closest."""
     found = under_all(blocks)
     sizes = {c: _nearest(v, columns) for c, v in found.items()}
@@ -265,13 +265,13 @@ def _under(blocks: Sequence[Steps], suffix: str, columns: Sequence[Column]) -> d
     return {c.label + suffix: v for c, v in found.items()}
 
 
-def _nearest(values: Values, columns: Sequence[Column]) -> float:
+def _nearest(values: Values, columns: Sequence[LoggedNumbers]) -> float:
     """The distance of the closest reading of any column under one law."""
     return min(distance(column.values, p) for column in columns for _, p in predictions(column, "", values))
 
 
 def _of_other(name: str, source: ModelSource, scored: Sequence[_Scored], variant: str,
-              columns: Sequence[Column]) -> dict[str, Values]:
+              columns: Sequence[LoggedNumbers]) -> dict[str, Values]:
     """The usual laws of another checkpoint, with the prompts of the first."""
     return _under(_blocks(scored, _engine(source, variant), ""), f" of {name}", columns)
 
@@ -279,7 +279,7 @@ def _of_other(name: str, source: ModelSource, scored: Sequence[_Scored], variant
 # --- the verdict ------------------------------------------------------------------------------------------------
 
 
-def _judged(column: Column, laws: Mapping[str, Values], claim: SamplingPolicy) -> Audited:
+def _judged(column: LoggedNumbers, laws: Mapping[str, Values], claim: SamplingPolicy) -> Audited:
     quantity = ENTROPY if column.name == "entropy" else LOGPROB
     claimed = Meaning(quantity, _CLAIMED, "nats", TOKEN if column.per_token else SUM)
     sizes: dict[Meaning, float] = {}

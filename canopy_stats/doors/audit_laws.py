@@ -35,7 +35,7 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class LoggedNumbers:
     """Logged numbers, completion by completion: for each token (``whole`` TOKEN) or one for each completion.
 
     ``values`` (K,); ``lengths`` (M,) of the completions.
@@ -47,7 +47,8 @@ class Column:
     per_token: bool
 
 
-def predictions(column: Column, law: str, values: Values, *, odd: bool = False) -> Iterator[tuple[Meaning, Floats]]:
+def predictions(column: LoggedNumbers, law: str, values: Values, *, odd: bool = False
+                ) -> Iterator[tuple[Meaning, Floats]]:
     """The readings of a column under one law, with the numbers (K,) that it should then hold.
 
     ``odd`` adds the readings that are tried with few laws: log10, and numbers one step off.
@@ -64,7 +65,7 @@ def _units(quantity: str, odd: bool) -> Sequence[str]:
     return ("nats",) if quantity == PERPLEXITY else ("nats", "bits", "log10") if odd else ("nats", "bits")
 
 
-def _shapes(column: Column, of_step: Floats, odd: bool) -> Iterator[tuple[str, int, Floats]]:
+def _shapes(column: LoggedNumbers, of_step: Floats, odd: bool) -> Iterator[tuple[str, int, Floats]]:
     if not column.per_token:
         starts = np.cumsum(column.lengths) - column.lengths
         sums = np.add.reduceat(of_step, starts)

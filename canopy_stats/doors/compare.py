@@ -16,13 +16,13 @@ from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
-Kind = Literal["binomial", "cumulative", "beta", "ordbeta", "gaussian"]
+ScoreFamily = Literal["binomial", "cumulative", "beta", "ordbeta", "gaussian"]
 MOST_CATEGORIES = 10
 POWER, POINTS = 0.8, 0.02
 
 
 @dataclass(frozen=True)
-class Comparison(Shown):
+class ScoreComparison(Shown):
     """Paired differences of levels on the same items beside a crossed mixed model.
 
     ``table``, a row a pair: contrast ('a - b'), items (that both answered), estimate, std_error, df, statistic,
@@ -44,8 +44,8 @@ class Comparison(Shown):
 
 
 def compare(scores: Any, by: str = "model", *, score: str = "score", item: str = "item", cluster: str | None = None,
-            reference: str | None = None, family: Kind | None = None, adjust: str = "holm",
-            level: float = 0.95) -> Comparison:
+            reference: str | None = None, family: ScoreFamily | None = None, adjust: str = "holm",
+            level: float = 0.95) -> ScoreComparison:
     """Which levels of ``by`` score higher on the same items.
 
     Two analyses of one question. The paired difference: mean over items of the difference of the two levels' mean
@@ -86,7 +86,7 @@ def compare(scores: Any, by: str = "model", *, score: str = "score", item: str =
     table["agree"] = _agree(table, 1 - level)
     table["items_for_2_points"] = table.pop("needed")
     average = means(fit, "level", marginal=kind != "gaussian").rename(columns={"level": by})
-    return Comparison(table, average, kind, _verdict(table, by, metric, level), _notes(data, table, kind), fit)
+    return ScoreComparison(table, average, kind, _verdict(table, by, metric, level), _notes(data, table, kind), fit)
 
 
 # --- the data ---------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def _pairs(data: pd.DataFrame, by: str, reference: str | None) -> list[tuple[str
     return [(b, a) for a, b in combinations(levels, 2)]
 
 
-def _kind(score: pd.Series) -> Kind:
+def _kind(score: pd.Series) -> ScoreFamily:
     """The family that fits the scores' kind."""
     values = np.unique(score.to_numpy())
     if set(values) <= {0.0, 1.0}:
@@ -176,7 +176,7 @@ def _items_needed(spread: float, score: pd.Series) -> float:
     return float(np.ceil((both * spread / (POINTS * width)) ** 2))
 
 
-def _fitted(data: pd.DataFrame, kind: Kind) -> Fit:
+def _fitted(data: pd.DataFrame, kind: ScoreFamily) -> Fit:
     """score ~ level + task + (1|item), and item × level where answers repeat."""
     task = " + task" if data["task"].nunique() > 1 else ""
     again = " + (1|item:level)" if data.duplicated(["level", "item"]).any() else ""

@@ -12,14 +12,14 @@ from canopy_stats.doors.records import Logged
 from canopy_stats.doors.rows import Fields, completions
 from canopy_stats.schema import UserError
 
-Row = tuple[str, Mapping[str, Any]]
+LogRow = tuple[str, Mapping[str, Any]]
 """Where a row stands, and the row."""
 
 
 # --- rows of files ----------------------------------------------------------------------------------------------
 
 
-def json_lines(path: Path) -> Iterator[Row]:
+def json_lines(path: Path) -> Iterator[LogRow]:
     """The rows of a JSONL file, one line in memory at a time; a file of one JSON list or object gives its items."""
     with _opened(path) as file:
         for number, raw in enumerate(file, start=1):
@@ -54,7 +54,7 @@ def _object(line: bytes, where: str, *, cut: bool) -> Mapping[str, Any]:
     return row
 
 
-def _whole(path: Path) -> Iterator[Row]:
+def _whole(path: Path) -> Iterator[LogRow]:
     """A file that is one JSON list of rows, or one row."""
     try:
         value = json.loads(path.read_bytes())
@@ -70,13 +70,13 @@ def _whole(path: Path) -> Iterator[Row]:
 # --- what becomes of a row --------------------------------------------------------------------------------------
 
 
-def plain_rows(rows: Iterable[Row], fields: Fields) -> Iterator[Logged]:
+def plain_rows(rows: Iterable[LogRow], fields: Fields) -> Iterator[Logged]:
     """Rows in the project's own schema (records.FIELDS)."""
     for where, row in rows:
         yield from completions(row, where, fields)
 
 
-def openai_rows(rows: Iterable[Row], fields: Fields) -> Iterator[Logged]:
+def openai_rows(rows: Iterable[LogRow], fields: Fields) -> Iterator[Logged]:
     """Responses of ``/v1/completions`` or ``/v1/chat/completions``, each with what was asked.
 
     The request stands in the row itself (``prompt`` or ``messages``) or in its ``request`` or ``body``, the response in
@@ -120,7 +120,7 @@ def _choice(choice: Any, where: str) -> dict[str, Any]:
             "finish_reason": choice.get("finish_reason")}
 
 
-def vllm_rows(rows: Iterable[Row], fields: Fields) -> Iterator[Logged]:
+def vllm_rows(rows: Iterable[LogRow], fields: Fields) -> Iterator[Logged]:
     """vLLM's RequestOutput, as its fields: prompt, prompt_token_ids, and outputs with text, token_ids, logprobs."""
     for where, row in rows:
         outputs = [dict(_as_mapping(o)) for o in row.get("outputs") or []]
@@ -134,14 +134,14 @@ def _as_mapping(value: Any) -> Mapping[str, Any]:
     return {name: getattr(value, name, None) for name in ("text", "token_ids", "logprobs", "finish_reason")}
 
 
-def request_outputs(items: Iterable[Any]) -> Iterator[Row]:
+def request_outputs(items: Iterable[Any]) -> Iterator[LogRow]:
     """RequestOutput objects of vLLM, as rows."""
     for i, item in enumerate(items):
         yield f"output {i}", {"prompt": getattr(item, "prompt", None), "outputs": list(item.outputs),
                               "prompt_token_ids": getattr(item, "prompt_token_ids", None)}
 
 
-def lm_eval_rows(rows: Iterable[Row], fields: Fields) -> Iterator[Logged]:
+def lm_eval_rows(rows: Iterable[LogRow], fields: Fields) -> Iterator[Logged]:
     """Samples that lm-evaluation-harness logs (``--log_samples``) of tasks that generate."""
     for where, row in rows:
         given = row.get("arguments")
@@ -169,7 +169,7 @@ class Format:
 
     name: str
     known_by: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Iterable[Row], Fields], Iterator[Logged]]
+    read: Callable[[Iterable[LogRow], Fields], Iterator[Logged]]
 
 
 FORMATS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from canopy_stats.doors.inspect_logs import inspect_log
-from canopy_stats.doors.readers import FORMATS, Row, json_lines, request_outputs, vllm_rows
+from canopy_stats.doors.readers import FORMATS, LogRow, json_lines, request_outputs, vllm_rows
 from canopy_stats.doors.records import Logged
 from canopy_stats.doors.rows import Fields, check_fields
 from canopy_stats.schema import UserError
@@ -57,7 +57,7 @@ def _is_inspect_json(path: Path) -> bool:
     return start.startswith(b'{"version":') and b'"eval":' in start
 
 
-def _by_rows(rows: Iterator[Row], format: str, fields: Fields, name: str) -> Iterator[Logged]:
+def _by_rows(rows: Iterator[LogRow], format: str, fields: Fields, name: str) -> Iterator[Logged]:
     """Rows of one format, which the first one shows."""
     first = next(rows, None)
     if first is None:
@@ -68,7 +68,7 @@ def _by_rows(rows: Iterator[Row], format: str, fields: Fields, name: str) -> Ite
     return known[0].read(chain([first], rows), fields)
 
 
-def _table(source: Any) -> Iterator[Row]:
+def _table(source: Any) -> Iterator[LogRow]:
     """The rows of a list of mappings, of a table that narwhals knows, or of a Hugging Face data set."""
     import narwhals as nw
 
@@ -81,14 +81,14 @@ def _table(source: Any) -> Iterator[Row]:
     return _numbered(source)
 
 
-def _numbered(rows: Iterable[Any]) -> Iterator[Row]:
+def _numbered(rows: Iterable[Any]) -> Iterator[LogRow]:
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise UserError(f"Row {i} is a {type(row).__name__}; give mappings with a prompt and its completions.")
         yield f"row {i}", row
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[LogRow]:
     """The rows of a Parquet file, a batch at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq

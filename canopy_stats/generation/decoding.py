@@ -17,7 +17,7 @@ from ..schema import UserError
 from .cache import PrefilledPrompt, SlotCache, row_masks
 
 
-class Slots(Protocol):
+class DecodingRows(Protocol):
     """Rows in decoding: the first ``active`` take part in the next step."""
 
     active: int

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..schema import UserError
 
-Source = str | list[dict[str, Any]] | list[int]
+PromptSource = str | list[dict[str, Any]] | list[int]
 
 _EXAMPLE = '{"prompt": "Once upon a time"}'
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd",
@@ -20,7 +20,7 @@ _LONGEST_NAME = 200
 _DEEPEST = 50
 
 
-def read_prompts(prompts: str | Path | Sequence[Any]) -> list[tuple[str, Source]]:
+def read_prompts(prompts: str | Path | Sequence[Any]) -> list[tuple[str, PromptSource]]:
     """(id, source) pairs of a JSONL file, or of a list whose items are strings, chat messages or token ids.
 
     A file's lines are JSON objects with a ``prompt`` (a string, a list of chat messages, or a list of token ids) and an
@@ -35,9 +35,9 @@ def read_prompts(prompts: str | Path | Sequence[Any]) -> list[tuple[str, Source]
                      "The list of prompts")
 
 
-def parse_prompts(data: bytes, what: str, name: str = "prompts") -> list[tuple[str, Source]]:
+def parse_prompts(data: bytes, what: str, name: str = "prompts") -> list[tuple[str, PromptSource]]:
     """The same of a file's bytes; ``what`` and ``name`` say in errors which file it is."""
-    entries: list[tuple[str, str, Source]] = []
+    entries: list[tuple[str, str, PromptSource]] = []
     for number, line in _lines(data, name):
         where = f"{name}, line {number}"
         record = parse_line(line, where)
@@ -127,7 +127,7 @@ def _shown(value: Any) -> str:
 # --- one source -------------------------------------------------------------------------------------------------------
 
 
-def read_source(item: Any, where: str) -> Source:
+def read_source(item: Any, where: str) -> PromptSource:
     """The item, checked to be a non-empty string, list of chat messages, or list of token ids."""
     if isinstance(item, str):
         _refuse_half_characters([item], where)
@@ -204,7 +204,7 @@ def _refuse_half_characters(texts: Iterable[str], where: str) -> None:
             raise UserError(f"{where} holds half of a character (\\u{ord(half):04x}); write the whole one.")
 
 
-def prompt_hash(source: Source) -> str:
+def prompt_hash(source: PromptSource) -> str:
     """SHA-256 of the canonical JSON of a source alone: it names the prompt across files, families and variants."""
     text = json.dumps(source, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -213,7 +213,7 @@ def prompt_hash(source: Source) -> str:
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
-def _distinct(entries: list[tuple[str, str, Source]], what: str) -> list[tuple[str, Source]]:
+def _distinct(entries: list[tuple[str, str, PromptSource]], what: str) -> list[tuple[str, PromptSource]]:
     """(id, source) of (where, id, source) entries: some, with no id and no source twice."""
     if not entries:
         raise UserError(f"{what} holds no prompts; add at least one.")
@@ -228,7 +228,7 @@ def _distinct(entries: list[tuple[str, str, Source]], what: str) -> list[tuple[s
     return [(prompt_id, source) for _, prompt_id, source in entries]
 
 
-def _canonical(source: Source, where: str) -> str:
+def _canonical(source: PromptSource, where: str) -> str:
     try:
         return json.dumps(source, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..schema import RENDERED_TEXT, UserError
-from .prompt_file import Source, prompt_hash
+from .prompt_file import PromptSource, prompt_hash
 from .templates import DATE_KEY, ChatFormat, asks_for_the_date, templated, unused_arguments
 
 _TAIL = 16
 
 
-def encode(source: Source, tokenizer: Any, style: ChatFormat) -> tuple[int, ...]:
+def encode(source: PromptSource, tokenizer: Any, style: ChatFormat) -> tuple[int, ...]:
     """A source as token ids. Lists of token ids pass through as they are.
 
     Plain text is tokenised by the tokenizer's own rule (its BOS where it adds one), except that nothing is put after
@@ -55,7 +55,7 @@ def _appended(whole: list[int], own: list[int]) -> int:
     return 0
 
 
-def _shown(source: Source) -> str:
+def _shown(source: PromptSource) -> str:
     text = repr(source)
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
@@ -83,7 +83,7 @@ class Remarks:
     seen: dict[tuple[int, ...], str] = field(default_factory=dict)
     found: dict[str, set[tuple[int, ...]]] = field(default_factory=lambda: {name: set() for name in _REMARKS})
 
-    def look(self, source: Source, ids: tuple[int, ...]) -> None:
+    def look(self, source: PromptSource, ids: tuple[int, ...]) -> None:
         """Look at one prompt and the ids that it became."""
         name = prompt_hash(source)
         known = self.seen.setdefault(ids, name)

@@ -59,7 +59,7 @@ def fits_in_memory(model: Any, dtype: str = "float32") -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class DtypeDivergence:
     """One model in two types over the same steps: mean Kullback–Leibler divergence of the full next-token law of
     ``high`` from that of ``low`` (nats a step), and the largest differences of entropy and of the drawn tokens'
     log-probabilities (nats), at temperature 1 without filters."""
@@ -71,14 +71,14 @@ class Drift:
 
 
 @torch.inference_mode()
-def dtype_drift(low: Any, high: Any, texts: Iterable[tuple[Ids, Ids]]) -> Drift:
+def dtype_drift(low: Any, high: Any, texts: Iterable[tuple[Ids, Ids]]) -> DtypeDivergence:
     """How far ``low`` (16 bits) is from ``high`` (float32) on (prompt ids, drawn ids) pairs, in double precision.
 
     Each text is one forward pass of each model over prompt and rollout.
     """
     rows = [_differences(_log_law(low, *text), _log_law(high, *text), text[1]) for text in texts if len(text[1])]
     divergence, entropy, logprob = (torch.cat(part) for part in zip(*rows, strict=True))
-    return Drift(len(divergence), *(float(x) for x in (divergence.mean(), entropy.max(), logprob.max())))
+    return DtypeDivergence(len(divergence), *(float(x) for x in (divergence.mean(), entropy.max(), logprob.max())))
 
 
 def _log_law(model: Any, prompt_ids: Ids, token_ids: Ids) -> torch.Tensor:

@@ -46,7 +46,7 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
+class LawSums:
     """One law's sums: of the weights by block (B, blocks) and over all (B,), and of weights times z (B,)."""
 
     masses: torch.Tensor
@@ -54,7 +54,7 @@ class Law:
     weighted: torch.Tensor
 
     @classmethod
-    def of(cls, z: torch.Tensor, weights: torch.Tensor) -> Law:
+    def of(cls, z: torch.Tensor, weights: torch.Tensor) -> LawSums:
         masses = block_masses(weights)
         return cls(masses, masses.sum(dim=-1), torch.linalg.vecdot(weights, z))
 
@@ -90,14 +90,14 @@ def step_terms(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tens
     The terms of a row that holds NaN or plus infinity, or nothing but minus infinity, are NaN: see :func:`bad_logits`.
     """
     space = space or Workspace(logits.shape[1], logits.device)
-    whole = _Rows(logits, draws, tokens, past)
+    whole = _StepInputs(logits, draws, tokens, past)
     parts = [_chunk_terms(whole.part(slice(i, i + space.rows)), policy, end_ids, space)
              for i in range(0, len(logits), space.rows)]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class _StepInputs:
     """What :func:`step_terms` is given, for some rows."""
 
     logits: torch.Tensor
@@ -105,12 +105,12 @@ class _Rows:
     tokens: torch.Tensor | None
     past: Past | None
 
-    def part(self, rows: slice) -> _Rows:
-        return _Rows(self.logits[rows], self.draws and self.draws.part(rows),
-                     None if self.tokens is None else self.tokens[rows], self.past and self.past.part(rows))
+    def part(self, rows: slice) -> _StepInputs:
+        return _StepInputs(self.logits[rows], self.draws and self.draws.part(rows),
+                           None if self.tokens is None else self.tokens[rows], self.past and self.past.part(rows))
 
 
-def _chunk_terms(rows: _Rows, policy: SamplingPolicy, end_ids: torch.Tensor,
+def _chunk_terms(rows: _StepInputs, policy: SamplingPolicy, end_ids: torch.Tensor,
                  space: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
     logits, draws, tokens, past = rows.logits, rows.draws, rows.tokens, rows.past
     z, weights, scratch = space.first(len(logits))
@@ -120,11 +120,11 @@ def _chunk_terms(rows: _Rows, policy: SamplingPolicy, end_ids: torch.Tensor,
     completing = None if past is None else past.completing
     top = scaled(logits, policy.temperature, out=z)
     torch.exp(z, out=weights)
-    full = law = Law.of(z, weights)
+    full = law = LawSums.of(z, weights)
     full_stop = full.stopping(weights, end_ids, completing)
     if policy.truncates:
         apply_filters(z, weights, policy, scratch)
-        law = Law.of(z, weights)
+        law = LawSums.of(z, weights)
     if tokens is None:
         assert draws is not None, "either tokens to score or randomness to draw them with"
         tokens = draw(z, weights, law.masses, draws.keys, draws.steps)

@@ -7,7 +7,7 @@ imported.
 from __future__ import annotations
 
 from canopy_stats.metrics.cap import cap_curve
-from canopy_stats.metrics.control import Adjusted, adjust
+from canopy_stats.metrics.control import ControlledMeans, adjust
 from canopy_stats.metrics.diversity import diversity_metrics
 from canopy_stats.metrics.embed import Embeddings, embed_texts
 from canopy_stats.metrics.measures import measure
@@ -16,5 +16,5 @@ from canopy_stats.metrics.pooling import pool, three_level
 from canopy_stats.metrics.rho import RhoResult
 from canopy_stats.metrics.tree import tree_metrics
 
-__all__ = ["Adjusted", "Embeddings", "RhoResult", "adjust", "cap_curve", "diversity_metrics", "embed_texts",
+__all__ = ["ControlledMeans", "Embeddings", "RhoResult", "adjust", "cap_curve", "diversity_metrics", "embed_texts",
            "measure", "paired_bootstrap", "pool", "three_level", "tree_metrics"]

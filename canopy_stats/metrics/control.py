@@ -26,7 +26,7 @@ Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Adjusted:
+class ControlledMeans:
     """Means and standard errors of P prompts, raw and with control variates; each (P, k).
 
     ``mean`` and ``se`` are NaN where a prompt has fewer than three rollouts, or the others too few to estimate the
@@ -39,7 +39,8 @@ class Adjusted:
     se_raw: Floats
 
 
-def adjust(values: ArrayLike, martingales: ArrayLike, prompt: ArrayLike, scale: ArrayLike | None = None) -> Adjusted:
+def adjust(values: ArrayLike, martingales: ArrayLike, prompt: ArrayLike, scale: ArrayLike | None = None
+           ) -> ControlledMeans:
     """Mean of each value over each prompt's rollouts, raw and controlled.
 
     Parameters
@@ -55,18 +56,18 @@ def adjust(values: ArrayLike, martingales: ArrayLike, prompt: ArrayLike, scale: 
     All P regressions come from one pass: the cross-products of all prompts minus the prompt's own.
     """
     y, z, code, n = _as_rollouts(values, martingales, prompt, scale)
-    groups = _Groups.of(code)
+    groups = _PromptGroups.of(code)
     controls = z if n is None else np.column_stack([z, _scaled_controls(z, n, groups)])
     y_mean, c_mean = groups.mean(y), groups.mean(controls)
     y_dev, c_dev = y - y_mean[code], controls - c_mean[code]
     b = _coefficients_without_own(y_dev, c_dev, y_mean, groups, needs_three=n is not None)
     residual = y_dev - np.einsum("rq,rqk->rk", c_dev, b[code])
     mean = y_mean - np.einsum("pq,pqk->pk", c_mean, b)
-    return Adjusted(mean, groups.standard_error(residual), y_mean, groups.standard_error(y_dev))
+    return ControlledMeans(mean, groups.standard_error(residual), y_mean, groups.standard_error(y_dev))
 
 
 @dataclass(frozen=True, slots=True)
-class _Groups:
+class _PromptGroups:
     """Rollouts grouped by prompt: sums run over ``order``, which lists them prompt by prompt."""
 
     code: Ints
@@ -75,7 +76,7 @@ class _Groups:
     count: Floats  # (P, 1)
 
     @classmethod
-    def of(cls, code: Ints) -> _Groups:
+    def of(cls, code: Ints) -> _PromptGroups:
         count = np.bincount(code)
         return cls(code, np.argsort(code, kind="stable"), np.cumsum(count) - count, count[:, None].astype(np.float64))
 
@@ -92,7 +93,7 @@ class _Groups:
             return np.sqrt(self.sum(deviation**2) / (self.count * (self.count - 1)))
 
 
-def _scaled_controls(z: Floats, n: Floats, groups: _Groups) -> Floats:
+def _scaled_controls(z: Floats, n: Floats, groups: _PromptGroups) -> Floats:
     """Jackknife pseudo-values (R, 2) of the mean of N̄_(−i)·Z_i over a prompt's rollouts.
 
     That mean is the U-statistic U = (ΣN ΣZ − ΣNZ) / (M (M − 1)). Its terms are not independent, so their plain
@@ -108,7 +109,7 @@ def _scaled_controls(z: Floats, n: Floats, groups: _Groups) -> Floats:
     return np.where(m > 2, pseudo, np.nan)
 
 
-def _coefficients_without_own(y: Floats, c: Floats, y_mean: Floats, groups: _Groups, needs_three: bool) -> Floats:
+def _coefficients_without_own(y: Floats, c: Floats, y_mean: Floats, groups: _PromptGroups, needs_three: bool) -> Floats:
     """Coefficients (P, q, k) for every prompt, from the deviations y (R, k) and c (R, q) of the other prompts."""
     usable = groups.count[:, 0] > (2 if needs_three else 1)
     weight = np.where(usable[:, None] & (y_mean != 0), 1 / np.where(y_mean == 0, 1, y_mean) ** 2, 0.0)  # (P, k)

@@ -83,7 +83,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedder:
+class Encoder:
     """A way to embed. ``identity`` decides the result and is None where it cannot be known (a callable); a prompt
     is given to ``encode`` as ``prompt``."""
 
@@ -123,13 +123,13 @@ def embed(run: Run, embedder: EmbedderLike | Embeddings, *, think: str = "keep")
     return fresh
 
 
-def embed_texts(raw: Sequence[str], embedder: Embedder | EmbedderLike, *, think: str = "keep") -> Embeddings:
+def embed_texts(raw: Sequence[str], embedder: Encoder | EmbedderLike, *, think: str = "keep") -> Embeddings:
     """Embed texts (R,) without keeping anything; see :func:`embed`.
 
     Equal texts are embedded once, and in an order that depends only on the set of texts: shorter ones first, so
     that a batch holds texts of similar length.
     """
-    chosen = embedder if isinstance(embedder, Embedder) else resolve(embedder)
+    chosen = embedder if isinstance(embedder, Encoder) else resolve(embedder)
     if not len(raw):
         raise UserError("There is no text to embed.")
     prepared = texts.prepare(raw, think)
@@ -159,15 +159,15 @@ def _unit(encoded: Any, n: int, name: str) -> Vectors:
 # ------------------------------------------------------------------------------------------------ which embedder
 
 
-def resolve(embedder: EmbedderLike) -> Embedder:
+def resolve(embedder: EmbedderLike) -> Encoder:
     """The embedder that a name, folder or function means; UserError where it means none."""
     if isinstance(embedder, Prompted):
         return _prompted(embedder)
     if callable(embedder):
         name = getattr(embedder, "__qualname__", type(embedder).__name__)
-        return Embedder(None, embedder, name=f"function:{name}")
+        return Encoder(None, embedder, name=f"function:{name}")
     if embedder == "tfidf":
-        return Embedder(hashed.identity(), hashed.encode, name="tfidf")
+        return Encoder(hashed.identity(), hashed.encode, name="tfidf")
     return _from_folder(*_folder_and_name(embedder))
 
 
@@ -184,7 +184,7 @@ def _folder_and_name(embedder: str | Path) -> tuple[Path, str]:
                     "sentence-transformers model, or a hub name written as organisation/name.")
 
 
-def _prompted(asked: Prompted) -> Embedder:
+def _prompted(asked: Prompted) -> Encoder:
     """A model with settings: all are part of its identity, an instruction also of the length that it reads."""
     if asked.model == "tfidf":
         raise UserError("The embedder 'tfidf' counts words and heeds no prompt, dtype or max_tokens: leave them out, "
@@ -196,8 +196,8 @@ def _prompted(asked: Prompted) -> Embedder:
     name = plain_name + asked.suffix
     given = {"prompt": asked.prompt, "dtype": asked.dtype}
     identity = {**(plain.identity or {}), "name": name, **{key: value for key, value in given.items() if value}}
-    return Embedder(identity, partial(plain.encode, prompt=asked.prompt or None),
-                    lambda distinct: plain.too_long([asked.prompt + text for text in distinct]), name)
+    return Encoder(identity, partial(plain.encode, prompt=asked.prompt or None),
+                   lambda distinct: plain.too_long([asked.prompt + text for text in distinct]), name)
 
 
 def _looks_like_a_hub_name(name: str) -> bool:
@@ -234,7 +234,7 @@ def _hub_folder(name: str) -> Path:
                         "need none.") from error
 
 
-def _from_folder(folder: Path, name: str, dtype: str | None = None, limit: int | None = None) -> Embedder:
+def _from_folder(folder: Path, name: str, dtype: str | None = None, limit: int | None = None) -> Encoder:
     """A sentence-transformers model in a folder. Its weights are loaded when the first text is embedded."""
     identity = {"name": name, "version": _folder_hash(folder)[:12], "max_tokens": limit or _max_tokens(folder)}
     _refuse_beyond(folder, limit)
@@ -247,7 +247,7 @@ def _from_folder(folder: Path, name: str, dtype: str | None = None, limit: int |
     def too_long(distinct: list[str]) -> Flags:
         return _longer_than_read(_load(folder, dtype, limit), distinct)
 
-    return Embedder(identity, encode, too_long, name)
+    return Encoder(identity, encode, too_long, name)
 
 
 def _folder_hash(folder: Path) -> str:

@@ -64,17 +64,17 @@ class OnePrompt:
     judged: Judged | None = None
 
 
-Values = dict[str, float]
+NamedNumbers = dict[str, float]
 
 
-def _vendi(prompt: OnePrompt, order: str) -> Values:
+def _vendi(prompt: OnePrompt, order: str) -> NamedNumbers:
     assert prompt.unit is not None
     unit, q = prompt.unit, float(order)
     value, error = with_error(lambda rows: vendi_of_order(unit[rows], q), len(unit))
     return {f"VS_q{order}": value, f"se_VS_q{order}": error}
 
 
-def _length_diversity(prompt: OnePrompt, _: str) -> Values:
+def _length_diversity(prompt: OnePrompt, _: str) -> NamedNumbers:
     assert prompt.unit is not None
     own = dispersion_of_each(prompt.unit)
     found = correlations(prompt.length, own)
@@ -82,29 +82,29 @@ def _length_diversity(prompt: OnePrompt, _: str) -> Values:
     return {**{name.replace("rho_", "rho_ND_"): value for name, value in found.items()}, "cov_ND": covariance}
 
 
-def _length_thirds(prompt: OnePrompt, _: str) -> Values:
+def _length_thirds(prompt: OnePrompt, _: str) -> NamedNumbers:
     assert prompt.unit is not None
     return dict(zip(("D_short", "D_middle", "D_long"), dispersion_by_length(prompt.length, prompt.unit).tolist(),
                     strict=True))
 
 
-def _semantic_entropy(prompt: OnePrompt, _: str) -> Values:
+def _semantic_entropy(prompt: OnePrompt, _: str) -> NamedNumbers:
     judged = prompt.judged
     assert judged is not None
-    found: Values = {}
+    found: NamedNumbers = {}
     for name, log in (("SE_weighted", judged.log_likelihood), ("SE_per_token", judged.log_likelihood / judged.length)):
         found[name], found[f"se_{name}"] = _of_clusters(judged, lambda code, rows, log=log: weighted_semantic_entropy(
             code, log[rows], [judged.tokens[i] for i in rows]))
     return found
 
 
-def _distinct(prompt: OnePrompt, k: str) -> Values:
+def _distinct(prompt: OnePrompt, k: str) -> NamedNumbers:
     assert prompt.judged is not None
     value, error = _of_clusters(prompt.judged, lambda code, rows: distinct_k(code, int(k)), int(k))
     return {f"distinct_{k}": value, f"se_distinct_{k}": error}
 
 
-def _utility(prompt: OnePrompt, k: str) -> Values:
+def _utility(prompt: OnePrompt, k: str) -> NamedNumbers:
     judged = prompt.judged
     assert judged is not None and judged.reward is not None
     worth = judged.reward
@@ -129,36 +129,36 @@ def _of_clusters(judged: Judged, statistic: Callable[..., float], k: int = 1) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class MeasureKind:
     """A kind of measure: the pattern of its number (none: it has none), what it needs, and how it is made."""
 
     number: str
     needs: tuple[str, ...]
-    made: Callable[[OnePrompt, str], Values]
+    made: Callable[[OnePrompt, str], NamedNumbers]
 
 
-KINDS: Mapping[str, Kind] = {
-    "vendi": Kind(r"inf|\d+(?:\.\d+)?", ("embedder",), _vendi),
-    "length_diversity": Kind("", ("embedder",), _length_diversity),
-    "length_thirds": Kind("", ("embedder",), _length_thirds),
-    "semantic_entropy": Kind("", ("judge",), _semantic_entropy),
-    "distinct": Kind("[1-9]\\d*", ("judge",), _distinct),
-    "utility": Kind("[1-9]\\d*", ("judge", "reward"), _utility),
+KINDS: Mapping[str, MeasureKind] = {
+    "vendi": MeasureKind(r"inf|\d+(?:\.\d+)?", ("embedder",), _vendi),
+    "length_diversity": MeasureKind("", ("embedder",), _length_diversity),
+    "length_thirds": MeasureKind("", ("embedder",), _length_thirds),
+    "semantic_entropy": MeasureKind("", ("judge",), _semantic_entropy),
+    "distinct": MeasureKind("[1-9]\\d*", ("judge",), _distinct),
+    "utility": MeasureKind("[1-9]\\d*", ("judge", "reward"), _utility),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedMeasure:
     """One measure that was asked for by its name."""
 
-    kind: Kind
+    kind: MeasureKind
     number: str
 
-    def of(self, prompt: OnePrompt) -> Values:
+    def of(self, prompt: OnePrompt) -> NamedNumbers:
         return self.kind.made(prompt, self.number)
 
 
-def asked_for(names: Sequence[str], given: Mapping[str, Any]) -> list[Asked]:
+def asked_for(names: Sequence[str], given: Mapping[str, Any]) -> list[AskedMeasure]:
     """The measures of some names; UserError for an unknown one, and for one that needs what is not ``given``."""
     if isinstance(names, str):
         raise UserError(f"extra is the text {names!r}; give a list of names, such as ['vendi_2'].")
@@ -169,10 +169,15 @@ def asked_for(names: Sequence[str], given: Mapping[str, Any]) -> list[Asked]:
     return found
 
 
-def _asked(name: str) -> Asked:
+def needs_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What each measure needs of embedder, judge and reward; UserError for an unknown one."""
+    return {name: _asked(name).kind.needs for name in names}
+
+
+def _asked(name: str) -> AskedMeasure:
     for kind, one in KINDS.items():
         found = re.fullmatch(f"{kind}_({one.number})" if one.number else f"{kind}()", str(name))
         if found:
-            return Asked(one, found[1])
+            return AskedMeasure(one, found[1])
     shown = [f"{kind}_{'2' if one.number else ''}".removesuffix("_") for kind, one in KINDS.items()]
     raise UserError(f"There is no measure {name!r} on request; there are {', '.join(shown)} (any number).")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from canopy_stats.metrics.extra import Asked, Judged, OnePrompt
+from canopy_stats.metrics.extra import AskedMeasure, Judged, OnePrompt
 from canopy_stats.metrics.judge import JudgeLike, judged_by
 from canopy_stats.metrics.judging.comparisons import MISSING, SAME
 from canopy_stats.schema import UserError
@@ -31,7 +31,7 @@ class Material:
     reward: Any = None
 
 
-def extra_columns(run: Run, asked: Sequence[Asked], prompts: Sequence[tuple[Floats, Floats | None]],
+def extra_columns(run: Run, asked: Sequence[AskedMeasure], prompts: Sequence[tuple[Floats, Floats | None]],
                   material: Material) -> pd.DataFrame:
     """A row for each prompt, in order; ``prompts`` has each one's lengths (M,) and unit embeddings (M, d)."""
     reads = any("judge" in one.kind.needs for one in asked)

@@ -16,8 +16,8 @@ from canopy_stats.metrics.judging.comparisons import (
     NOT_ASKED,
     SAME,
     Comparison,
-    Judge,
     JudgeContext,
+    MeaningJudge,
     Verdicts,
     draw_comparisons,
     expand,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from canopy_stats.store import Run
 
-JudgeLike = Judge | Callable[[list[str], list[str], str], Any]
+JudgeLike = MeaningJudge | Callable[[list[str], list[str], str], Any]
 
 JUDGE_COLUMNS = (
     Column("prompt_uid", "string", "", "task/prompt_id"),
@@ -76,7 +76,7 @@ def judged_table(run: Run, judge: JudgeLike, *, m: int = 20, seed: int = 0, thin
                  max_failed: float = 0.05, progress: bool = True) -> pa.Table:
     """What :func:`judge` gives, with the columns ``rollouts`` (m,), who was judged, and ``verdicts`` (m·m,)."""
     _refuse_options(m, seed, max_failed)
-    chosen = judge if isinstance(judge, Judge) else FunctionJudge(judge)
+    chosen = judge if isinstance(judge, MeaningJudge) else FunctionJudge(judge)
     context = JudgeContext(run, think, max_failed, _speaker(run) if progress else lambda line: None)
     identity = chosen.identity(context)
     key = None if identity is None else {"judge": identity, "m": m, "seed": seed, "think": think}
@@ -194,7 +194,7 @@ def _refuse_strangers(panel: pd.DataFrame, runs: Iterable[Run]) -> None:
 # ------------------------------------------------------------------------------------------------ rows and keeping
 
 
-def _judged(comparisons: list[Comparison], chosen: Judge, context: JudgeContext) -> dict[str, list[Any]]:
+def _judged(comparisons: list[Comparison], chosen: MeaningJudge, context: JudgeContext) -> dict[str, list[Any]]:
     """The kept columns as lists: JUDGE_COLUMNS, then ``rollouts`` (m,) and ``verdicts`` (m·m,) of each prompt."""
     compared = chosen.compare(comparisons, context)
     _refuse_missing(compared, context)

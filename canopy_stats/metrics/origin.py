@@ -61,7 +61,7 @@ def fold_errors(entropy: Floats, length: Ints, folds: int = FOLDS) -> Floats:
     spread: Floats = np.bincount(fold[rollout], around**2).astype(np.float64)
     out = np.tile(spread[:, None, None], (len(CANDIDATES), len(PENALTIES)))
     for k, bins in enumerate(_coordinates(length)):
-        out[:, k + 1] += _Moments.of(bins, rollout, around, length, fold).gains()
+        out[:, k + 1] += _BinMoments.of(bins, rollout, around, length, fold).gains()
     return out
 
 
@@ -78,7 +78,7 @@ def _binned(x: NDArray[Any], shares: Floats) -> Ints:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moments:
+class _BinMoments:
     """Each fold's cross products of bin indicators with themselves (F, K, K) and with the entropies (F, K), all around
     the rollouts' means."""
 
@@ -86,7 +86,7 @@ class _Moments:
     with_entropy: Floats
 
     @classmethod
-    def of(cls, bins: Sequence[Ints], rollout: Ints, around: Floats, length: Ints, fold: Ints) -> _Moments:
+    def of(cls, bins: Sequence[Ints], rollout: Ints, around: Floats, length: Ints, fold: Ints) -> _BinMoments:
         m, f = len(length), int(fold.max()) + 1
         own = fold[rollout]
         count = np.concatenate([_table(rollout, one, m) for one in bins], axis=1)

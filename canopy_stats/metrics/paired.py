@@ -67,7 +67,7 @@ def paired_bootstrap(panel: pd.DataFrame, *, replicates: int = 2000, seed: int =
 
 
 @dataclass(frozen=True)
-class Cell:
+class PairedCell:
     """One family, task and tuned variant: the two sides' rows in the same order of prompts, and who has no partner."""
 
     model_name: str
@@ -87,7 +87,7 @@ class Cell:
         return np.stack([mean_columns(self.base), mean_columns(self.tuned)])
 
 
-def _cells(panel: pd.DataFrame, base: str) -> Iterator[Cell]:
+def _cells(panel: pd.DataFrame, base: str) -> Iterator[PairedCell]:
     """Every family, task and tuned variant that has a base beside it, sorted by name."""
     key = "prompt_hash" if "prompt_hash" in panel else "prompt_uid"
     for (family, task), rows in panel.groupby(list(CELL), observed=True, sort=True):
@@ -96,7 +96,7 @@ def _cells(panel: pd.DataFrame, base: str) -> Iterator[Cell]:
         for variant, other in sides.items():
             shared = reference.index.intersection(other.index, sort=False).sort_values()
             unmatched = len(reference) + len(other) - 2 * len(shared)
-            yield Cell(str(family), str(task), variant, reference.loc[shared], other.loc[shared], unmatched)
+            yield PairedCell(str(family), str(task), variant, reference.loc[shared], other.loc[shared], unmatched)
 
 
 def _by_prompt(side: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def _check(panel: pd.DataFrame, replicates: int, level: float, base: str) -> Non
                         f"{int(np.flatnonzero(broken)[0])}: measure them again or leave them out by name.")
 
 
-def _refuse_small(cells: list[Cell]) -> None:
+def _refuse_small(cells: list[PairedCell]) -> None:
     small = [cell for cell in cells if len(cell.base) < 2]
     if small or not cells:
         found = ", ".join(f"{cell.name} ({len(cell.base)})" for cell in small[:_SHOWN])
@@ -277,7 +277,7 @@ def false_discovery(p: Floats) -> Floats:
 # --- the table --------------------------------------------------------------------------------------------------
 
 
-def _cell_rows(cell: Cell, shares: Floats, level: float) -> pd.DataFrame:
+def _cell_rows(cell: PairedCell, shares: Floats, level: float) -> pd.DataFrame:
     """One cell's rows of the table, a row per measure."""
     point, without = linked(cell.sides.mean(axis=1)), linked(without_each(cell.sides))
     draws = natural(linked(shares @ cell.sides))
@@ -310,7 +310,7 @@ def _left_out(sides: Floats) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(4, np.int64), lacking])
 
 
-def _notes(table: pd.DataFrame, cells: list[Cell], replicates: int, level: float) -> list[str]:
+def _notes(table: pd.DataFrame, cells: list[PairedCell], replicates: int, level: float) -> list[str]:
     tests = int(table["p_value"].notna().sum())
     notes = [f"{100 * level:g}% intervals and p-values by Student's t on jackknife standard errors over prompts, wider "
              "where the differences are skewed (p of GenPPL and BF as logarithms, of Pearson and Spearman as Fisher's "

@@ -38,6 +38,12 @@ class Agreement:
     undecided: int = 0
     kappa_people: float = float("nan")
 
+    def as_frame(self) -> pd.DataFrame:
+        """One row: pairs, kappa, kappa_se, sensitivity, specificity, undecided, kappa_people."""
+        return pd.DataFrame([{"pairs": self.pairs, "kappa": self.kappa, "kappa_se": self.kappa_se,
+                              "sensitivity": self.errors.sensitivity, "specificity": self.errors.specificity,
+                              "undecided": self.undecided, "kappa_people": self.kappa_people}])
+
     def __str__(self) -> str:
         among = "" if np.isnan(self.kappa_people) else f", among people {self.kappa_people:.2f}"
         return (f"On {self.pairs} pairs that people judged the judge has a kappa of {self.kappa:.2f} (standard error "
@@ -111,7 +117,7 @@ def correct_judge(runs: Iterable[Run] | Run, judge: JudgeLike | Mapping[str, Any
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
+class _JudgedPrompt:
     """A prompt's verdicts: mutual ones between k distinct texts (k, k), each judged rollout's text (m,; −1: empty)."""
 
     model_name: str
@@ -140,7 +146,7 @@ class _Prompt:
         return share * value + between, share * error
 
 
-def _prompts(run: Run, judge: JudgeLike | Mapping[str, Any]) -> list[_Prompt]:
+def _prompts(run: Run, judge: JudgeLike | Mapping[str, Any]) -> list[_JudgedPrompt]:
     table = judged_by(run, judge)
     options = judge if isinstance(judge, Mapping) else {}
     m = int(table["rse_m"][0].as_py())
@@ -151,15 +157,15 @@ def _prompts(run: Run, judge: JudgeLike | Mapping[str, Any]) -> list[_Prompt]:
         first = [int(np.flatnonzero(one.code == text)[0]) for text in range(len(one.distinct))]
         among = verdicts[np.ix_(first, first)]
         same = (among == SAME) & (among.T == SAME)
-        out.append(_Prompt(run.config.family, run.config.variant, one.prompt_uid, float(row["RSE"]), same, one.code,
-                           one.rollouts, not bool((verdicts == MISSING).any())))
+        out.append(_JudgedPrompt(run.config.family, run.config.variant, one.prompt_uid, float(row["RSE"]), same,
+                                 one.code, one.rollouts, not bool((verdicts == MISSING).any())))
     return out
 
 
 # --- agreement --------------------------------------------------------------------------------------------------
 
 
-def _agreement(judged: list[_Prompt], people: pd.DataFrame) -> Agreement:
+def _agreement(judged: list[_JudgedPrompt], people: pd.DataFrame) -> Agreement:
     """The judge's verdicts against the majority of people on each pair that both judged."""
     from statsmodels.stats.inter_rater import cohens_kappa
 
@@ -179,7 +185,7 @@ def _agreement(judged: list[_Prompt], people: pd.DataFrame) -> Agreement:
     return Agreement(len(found), float(kappa.kappa), float(kappa.std_kappa), errors, undecided, _among(people))
 
 
-def _called(judged: list[_Prompt]) -> dict[tuple[Any, ...], bool]:
+def _called(judged: list[_JudgedPrompt]) -> dict[tuple[Any, ...], bool]:
     """The judge's mutual verdict on every pair of rollouts with different texts that are not empty."""
     found = {}
     for one in judged:

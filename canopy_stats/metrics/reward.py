@@ -107,7 +107,7 @@ def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", 
     return frame
 
 
-def _scored(run: Run, loaded: _Loaded, think: str, max_length: int | None, batch_size: int,
+def _scored(run: Run, loaded: _RewardModel, think: str, max_length: int | None, batch_size: int,
             progress: bool) -> pd.DataFrame:
     table = run.rollouts(["prompt_id", "rollout", "text"])
     sources = {p.prompt_id: p.source for p in run.prompts()}
@@ -126,7 +126,7 @@ def _scored(run: Run, loaded: _Loaded, think: str, max_length: int | None, batch
                          "reward": values[rows], "truncated": [encoded[i].truncated for i in rows]})
 
 
-def _in_batches(loaded: _Loaded, encoded: Sequence[_Encoded], batch_size: int, shown: Progress) -> np.ndarray:
+def _in_batches(loaded: _RewardModel, encoded: Sequence[_Encoded], batch_size: int, shown: Progress) -> np.ndarray:
     """Rewards (n,), texts of similar length together."""
     values = np.empty(len(encoded))
     for batch in _batches([len(e.ids) for e in encoded], 1 if loaded.pad is None else batch_size):
@@ -158,7 +158,7 @@ class _Scorer:
     """A reward model that may not be loaded yet. ``identity``: its name and version, and whatever else decides."""
 
     identity: dict[str, Any]
-    load: Callable[[], _Loaded]
+    load: Callable[[], _RewardModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class _Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class _RewardModel:
     """A model and its tokenizer; ``pad`` is the id that the model itself takes for padding, ``longest`` the tokens it
     reads."""
 
@@ -266,7 +266,7 @@ def _folder_version(folder: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, version: str, tokenizer: str | Path | None, dtype: str, device: str) -> _Loaded:
+def _load(name: str, version: str, tokenizer: str | Path | None, dtype: str, device: str) -> _RewardModel:
     """The model, read once for all runs of a panel. ``version`` makes a changed folder another model."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -284,11 +284,11 @@ def _load(name: str, version: str, tokenizer: str | Path | None, dtype: str, dev
     return _ready(net.to(where).eval(), words)
 
 
-def _ready(model: Any, tokenizer: Any) -> _Loaded:
+def _ready(model: Any, tokenizer: Any) -> _RewardModel:
     if model.config.num_labels != 1:
         raise UserError(f"{type(model).__name__} has {model.config.num_labels} outputs; a reward model has one. (A "
                         "checkpoint without a scoring head is no reward model.)")
     config = model.config.get_text_config()
     limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
     known = [limit for limit in limits if limit and limit < _UNLIMITED]
-    return _Loaded(model, tokenizer, config.pad_token_id, min(known, default=None))
+    return _RewardModel(model, tokenizer, config.pad_token_id, min(known, default=None))

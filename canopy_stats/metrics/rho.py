@@ -14,7 +14,7 @@ from canopy_stats.metrics.association import RHOS, pool_fisher, pool_kendall
 from canopy_stats.metrics.excess import Coefficients, coefficients
 from canopy_stats.metrics.origin import SIDES, Origin, OriginScores, fold_errors, origin_note, why_withheld
 from canopy_stats.metrics.profile import FOLDS, PromptSteps, folds_of, residual_rates
-from canopy_stats.metrics.rho_prompts import Prompt, Said, prompts_of
+from canopy_stats.metrics.rho_prompts import PromptEntropies, Said, prompts_of
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
@@ -146,7 +146,7 @@ def _mean(values: Floats, weights: Floats) -> float:
 # -------------------------------------------------------------------------------------------------------- origin
 
 
-def _surveyed(prompts: Iterable[Prompt], number: int, folds: int,
+def _surveyed(prompts: Iterable[PromptEntropies], number: int, folds: int,
               sides: Sequence[str]) -> tuple[list[Said], dict[str, Floats], OriginScores]:
     """What the tables say of each prompt, its values (P, 3, 3) by side, and the scores of all origins. The prompts
     come one by one."""
@@ -192,7 +192,7 @@ def _drawn_prompts(prompts: int, n_boot: int, resample: Resample, seed: int) -> 
     return _streams(seed, prompts)[0].integers(prompts, size=(n_boot, prompts))
 
 
-def _resampled(prompts: Callable[[], Iterable[Prompt]], side: str, drawn: NDArray[np.intp], seed: int,
+def _resampled(prompts: Callable[[], Iterable[PromptEntropies]], side: str, drawn: NDArray[np.intp], seed: int,
                folds: int) -> Floats:
     """Values (n_boot, P, 3, 3) of the drawn prompts, each time with their rollouts drawn anew. The prompts are read
     once more, one by one."""

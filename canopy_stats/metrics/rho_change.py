@@ -172,7 +172,7 @@ def _log_ratio(pairs: pd.DataFrame, name: str) -> Array:
 
 
 @dataclass(frozen=True)
-class _Cells:
+class _CellChanges:
     """Mean changes (K,) of K cells with their sampling covariance (K, K); ``names`` has task, model_name, prompts."""
 
     names: pd.DataFrame
@@ -185,7 +185,7 @@ class _Cells:
         return combine(self.values, self.sampling, grid)
 
 
-def _by_cell(pairs: pd.DataFrame, change: Array) -> _Cells:
+def _by_cell(pairs: pd.DataFrame, change: Array) -> _CellChanges:
     """Cells of at least five known changes. Errors of two cells of a task correlate as their prompts' changes do on
     average over all such pairs of cells, never below zero."""
     known = pairs.assign(change=change)[np.isfinite(change)]
@@ -200,7 +200,8 @@ def _by_cell(pairs: pd.DataFrame, change: Array) -> _Cells:
     pairs_of = np.equal.outer(task, task) & ~np.eye(len(task), dtype=bool)
     correlation = max(0.0, _shared(wide, pairs_of)) * pairs_of + np.eye(len(task))
     names = wide.columns.to_frame(index=False).assign(prompts=count)
-    return _Cells(names, wide.mean().to_numpy(), np.outer(error, error) * correlation, int(len(change) - len(known)))
+    return _CellChanges(names, wide.mean().to_numpy(), np.outer(error, error) * correlation,
+                        int(len(change) - len(known)))
 
 
 def _shared(wide: pd.DataFrame, pairs_of: Array) -> float:
@@ -211,7 +212,7 @@ def _shared(wide: pd.DataFrame, pairs_of: Array) -> float:
     return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
 
 
-def _row(pairs: pd.DataFrame, name: str, quantity: str, entropy: _Cells,
+def _row(pairs: pd.DataFrame, name: str, quantity: str, entropy: _CellChanges,
          margin: float) -> tuple[dict[str, Any], pd.DataFrame]:
     """One row of the table, and the rows of its cells."""
     cells = _by_cell(pairs, _change(pairs, name, quantity))
@@ -224,11 +225,11 @@ def _row(pairs: pd.DataFrame, name: str, quantity: str, entropy: _Cells,
     return labels | overall, _cell_rows(cells, entropy).assign(**labels)
 
 
-def _entropy_row(entropy: _Cells) -> dict[str, Any]:
+def _entropy_row(entropy: _CellChanges) -> dict[str, Any]:
     return {"coefficient": "log_CE", "quantity": "raw", "primary": False, **_overall(entropy)}
 
 
-def _overall(cells: _Cells) -> dict[str, Any]:
+def _overall(cells: _CellChanges) -> dict[str, Any]:
     """The mean over families and tasks, how much cells vary, and what another one may show."""
     mean = cells.mean()
     spread = {f"{source}_sd": mean.spread.get(source, float("nan")) for source in ("family", "task", "cell")}
@@ -239,7 +240,7 @@ def _overall(cells: _Cells) -> dict[str, Any]:
             "cells": len(cells.values), "prompts": int(cells.names["prompts"].sum()), "left_out": cells.left_out}
 
 
-def _heterogeneity(cells: _Cells) -> float:
+def _heterogeneity(cells: _CellChanges) -> float:
     """P-value of Cochran's Q for correlated estimates; NaN for one cell."""
     if len(cells.values) < 2:
         return float("nan")
@@ -259,7 +260,7 @@ def _equivalence(row: dict[str, Any], margin: float) -> float:
     return max(_one_sided(low, row["std_error"], row["df"], 1), _one_sided(high, row["std_error"], row["df"], -1))
 
 
-def _cell_rows(cells: _Cells, entropy: _Cells) -> pd.DataFrame:
+def _cell_rows(cells: _CellChanges, entropy: _CellChanges) -> pd.DataFrame:
     """Each cell's change with Student's interval over its prompts, beside that of log CE*."""
     rows = []
     of_entropy = {tuple(name): place for place, name in enumerate(entropy.names[CELL].to_numpy())}

@@ -22,7 +22,7 @@ STEP_NEEDS = ("prompt_id", "rollout", "step", "entropy")
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class PromptEntropies:
     """A prompt's step entropies one after another, and its rollouts' lengths; padded only while it is worked on."""
 
     name: str
@@ -50,20 +50,20 @@ class Said:
     mean_rate: float
 
     @classmethod
-    def of(cls, prompt: Prompt) -> Said:
+    def of(cls, prompt: PromptEntropies) -> Said:
         return cls(prompt.name, len(prompt.length), float(prompt.length.mean()), prompt.mean_rate)
 
 
-def prompts_of(source: Run | pd.DataFrame) -> tuple[int, Callable[[], Iterable[Prompt]]]:
+def prompts_of(source: Run | pd.DataFrame) -> tuple[int, Callable[[], Iterable[PromptEntropies]]]:
     """How many prompts there are, and a function that gives one after the other, as often as it is called; of a run
     one part is in memory at a time."""
     if isinstance(source, pd.DataFrame):
         listed = _from_frame(source)
         return len(listed), lambda: listed
-    return source.prompts_held, lambda: (Prompt(*values) for values in entropy_of_prompts(source))
+    return source.prompts_held, lambda: (PromptEntropies(*values) for values in entropy_of_prompts(source))
 
 
-def _from_frame(frame: pd.DataFrame) -> list[Prompt]:
+def _from_frame(frame: pd.DataFrame) -> list[PromptEntropies]:
     missing = [c for c in STEP_NEEDS if c not in frame]
     if missing or frame.empty:
         raise UserError(f"A frame of steps needs rows with {', '.join(STEP_NEEDS)}; "
@@ -75,6 +75,6 @@ def _from_frame(frame: pd.DataFrame) -> list[Prompt]:
         prompt, rollout = ordered.loc[broken, ["prompt_id", "rollout"]].iloc[0]
         raise UserError(f"The steps of prompt {prompt}, rollout {rollout} are not 0, 1, 2, ... once each: give all "
                         "steps of one run, and one run at a time.")
-    return [Prompt(str(name), rows["entropy"].to_numpy(np.float64),
-                   rows.groupby("rollout", sort=False, observed=True).size().to_numpy().astype(np.intp))
+    return [PromptEntropies(str(name), rows["entropy"].to_numpy(np.float64),
+                            rows.groupby("rollout", sort=False, observed=True).size().to_numpy().astype(np.intp))
             for name, rows in ordered.groupby("prompt_id", sort=False, observed=True)]

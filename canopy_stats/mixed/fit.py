@@ -20,8 +20,8 @@ from canopy_stats.mixed.fitting.sandwich import CR, KINDS
 from canopy_stats.mixed.fitting.ways import Way
 from canopy_stats.mixed.formulas.clusters import cluster_codes
 from canopy_stats.mixed.results import archive, influence, intervals, plots, predict, simulation, tables, views
-from canopy_stats.mixed.results.intervals import Interval
-from canopy_stats.mixed.results.predict import Mode, Scale
+from canopy_stats.mixed.results.intervals import IntervalKind
+from canopy_stats.mixed.results.predict import EffectsMode, Scale
 from canopy_stats.schema import Caution, UserError
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Fit(Estimates):
         return pd.DataFrame({"conf_low": self.params - half, "conf_high": self.params + half})
 
     def predict(
-        self, data: pd.DataFrame | None = None, *, mode: Mode = "conditional", scale: Scale = "response",
-        se: bool = False, interval: Interval | None = None, level: float = 0.95,
+        self, data: pd.DataFrame | None = None, *, mode: EffectsMode = "conditional", scale: Scale = "response",
+        se: bool = False, interval: IntervalKind | None = None, level: float = 0.95,
     ) -> Any:
         """Predicted means (m,) for ``data`` (default: the fitted rows); with ``se`` a table of mean and standard error.
 

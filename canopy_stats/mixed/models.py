@@ -8,12 +8,12 @@ from typing import Any
 from canopy_stats.mixed.families import get_family
 from canopy_stats.mixed.fit import Fit, make_fit, warned
 from canopy_stats.mixed.fitting.generalised import Laplace
-from canopy_stats.mixed.fitting.linear import NORMAL, Engine, Linear
+from canopy_stats.mixed.fitting.linear import NORMAL, Linear, LinearEngine
 from canopy_stats.mixed.model_frame import make_frame
 from canopy_stats.schema import UserError
 
 
-def lmm(formula: str, data: Any, *, reml: bool = True, engine: Engine = "newton", weights: Any = None,
+def lmm(formula: str, data: Any, *, reml: bool = True, engine: LinearEngine = "newton", weights: Any = None,
         offset: Any = None, reference: Mapping[str, Any] | None = None) -> Fit:
     """Fit a linear mixed model.
 

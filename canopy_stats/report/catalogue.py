@@ -24,9 +24,10 @@ FINDING = "finding"
 LINEAR, BETA, ROBUST = ("main", "interaction", "quadratic"), ("paper_beta", "paper_vendi", "paper_rse"), "robust"
 """The slope models by kind."""
 
-Needs = Literal["panel", "runs", "checks", "findings", "ablations"]
+Needs = Literal["panel", "runs", "checks", "findings", "ablations", "agreement"]
 _HOW = {"panel": "a panel", "runs": "rollouts, which a panel alone does not have", "checks": "the check of the runs",
-        "findings": "the check of the runs", "ablations": "panels of ablations"}
+        "findings": "the check of the runs", "ablations": "panels of ablations",
+        "agreement": "people's verdicts (key judge.people of a study file)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ TABLES: Mapping[str, Entry] = {
                               rollout_frames.length_diversity, "runs", rollout_frames.shown_length_diversity),
     "rendered_text": Entry("The same prompts by chat template and by rendered text", rollout_frames.rendered_text,
                            "findings"),
+    "judge_agreement": Entry("The judge against people, on pairs of rollouts that both read",
+                             lambda source: source.agreement, "agreement"),
     "checks": Entry("Check of the runs", lambda source: source.checks, needs="checks"),
 }
 FIGURES: Mapping[str, Entry] = {
@@ -113,11 +116,11 @@ FIGURES: Mapping[str, Entry] = {
 
 # --- writing ----------------------------------------------------------------------------------------------------
 
-Kind = Literal["tables", "figures"]
-CATALOGUE: dict[Kind, Mapping[str, Entry]] = {"tables": TABLES, "figures": FIGURES}
+EntryKind = Literal["tables", "figures"]
+CATALOGUE: dict[EntryKind, Mapping[str, Entry]] = {"tables": TABLES, "figures": FIGURES}
 
 
-def write(kind: Kind, source: Source, out: Path) -> list[Path]:
+def write(kind: EntryKind, source: Source, out: Path) -> list[Path]:
     """Write every table (``out/NAME`` .csv, .tex, .html, .md, .txt) or figure (.svg, .png) that the source allows.
 
     What it does not suffice for is left out, and left_out.txt keeps the reasons. index.json has the captions of what
@@ -133,7 +136,7 @@ def write(kind: Kind, source: Source, out: Path) -> list[Path]:
     return [*made, *_kept_index(kind, out, left_out)]
 
 
-def write_one(kind: Kind, name: str, source: Source, out: Path) -> Sequence[Path]:
+def write_one(kind: EntryKind, name: str, source: Source, out: Path) -> Sequence[Path]:
     """Write one table or figure; UserError where the source does not suffice for it."""
     entry = CATALOGUE[kind][name]
     if lacks := entry.lacks(source):
@@ -145,7 +148,7 @@ def write_one(kind: Kind, name: str, source: Source, out: Path) -> Sequence[Path
     return printed.write(made, out / name, entry.caption, shown=entry.shown(made) if entry.shown else None)
 
 
-def _kept_index(kind: Kind, out: Path, left_out: Mapping[str, str]) -> list[Path]:
+def _kept_index(kind: EntryKind, out: Path, left_out: Mapping[str, str]) -> list[Path]:
     captions = {name: {"caption": entry.caption} for name, entry in CATALOGUE[kind].items() if name not in left_out}
     files.write_json(out / "index.json", captions)
     if not left_out:

@@ -103,6 +103,12 @@ class Folder:
         """The check as one row a run."""
         return None if self.findings is None else one_row_each(self.findings)
 
+    @cached_property
+    def agreement(self) -> pd.DataFrame | None:
+        """How the judge agrees with people, one row; None where no people judged."""
+        path = self.root / "agreement" / f"{MAIN}.csv"
+        return pd.read_csv(path) if path.is_file() else None
+
     # --- fits ---------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -33,8 +33,8 @@ def base_tuned(panel: pd.DataFrame) -> pd.DataFrame:
 
     Entropies, lengths and rates, their correlations and what follows from them are pooled as ``metrics.pool`` does;
     D and the share that the cap ended are plain means over prompts, VS is exp(mean log_VS), as BF is exp(mean R_bar).
-    Where the panel has RSE: its mean, and ``saturated``, the share of prompts at log m, of which no two rollouts judged
-    mean the same: a larger m would tell these apart.
+    Where the panel has RSE: its mean, that of RSE_corrected where people judged too, and ``saturated``, the share of
+    prompts at log m, of which no two rollouts judged mean the same: a larger m would tell these apart.
     """
     return _by_cell(panel, _pooled_row, ["model_name", "task", "model_variant"])
 
@@ -45,7 +45,7 @@ def _pooled_row(rows: pd.DataFrame) -> dict[str, float]:
              "N_bar": pooled["mean_length"], "R_bar": pooled["mean_rate"]}
     if "log_VS" in rows:
         means["VS"] = np.exp(rows["log_VS"].mean())
-    judged = {"RSE": float(rows["RSE"].mean())} if "RSE" in rows else {}
+    judged = {name: float(rows[name].mean()) for name in ("RSE", "RSE_corrected") if name in rows}
     if {"RSE", "rse_m"} <= set(rows):
         judged["saturated"] = saturated(rows)
     found = pooled | means

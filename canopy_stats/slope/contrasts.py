@@ -28,9 +28,9 @@ from canopy_stats.slope.prepare import PreparedPanel, prepare
 
 ContrastModel = Literal["interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse", "robust"]
 Adjustment = Literal["holm", "bonferroni", "fdr_bh", "none"]
-Pair = tuple[str, str]
-Weights = Mapping[str, float]
-Contrasts = Literal["base", "all", "consecutive"] | Mapping[str, Pair | Weights]
+LevelPair = tuple[str, str]
+LevelWeights = Mapping[str, float]
+Contrasts = Literal["base", "all", "consecutive"] | Mapping[str, LevelPair | LevelWeights]
 
 FAMILYWISE: tuple[Adjustment, ...] = ("holm", "bonferroni")
 
@@ -124,7 +124,7 @@ def _ordered(variants: list[str], panel: pd.DataFrame, order: Sequence[str] | No
                     f"order=[...] with {', '.join(variants)}.")
 
 
-def _checked_weights(name: str, given: Pair | Weights, variants: list[str]) -> dict[str, float]:
+def _checked_weights(name: str, given: LevelPair | LevelWeights, variants: list[str]) -> dict[str, float]:
     if isinstance(given, Mapping):
         weights = {str(v): float(w) for v, w in given.items()}
     elif isinstance(given, (tuple, list)) and len(given) == 2 and given[0] != given[1]:
@@ -221,7 +221,7 @@ def prepare_all(panel: pd.DataFrame, first: str, response: str) -> PreparedPanel
     return replace(prepared, data=prepared.data.assign(model_variant=labels.where(labels != first, BASE)))
 
 
-def _joint_rows(panel: pd.DataFrame, model: PaperModel, wanted: Mapping[str, Weights],
+def _joint_rows(panel: pd.DataFrame, model: PaperModel, wanted: Mapping[str, LevelWeights],
                 variants: list[str]) -> list[dict[str, Any]]:
     joint = joint_fit(panel, model, variants)
     found = joint.combinations(np.array([[weights.get(v, 0.0) for v in variants] for weights in wanted.values()]))

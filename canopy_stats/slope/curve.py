@@ -23,8 +23,8 @@ from canopy_stats.slope.prepare import SQUEEZE
 from canopy_stats.slope.specifications import (
     DIMENSIONS,
     Choices,
+    EmbeddedPanel,
     Grid,
-    Source,
     Specification,
     is_paper,
     make_grid,
@@ -122,7 +122,7 @@ def fit_specification(grid: Grid, spec: Specification) -> Fit:
                 squeeze=SQUEEZE if family == "beta" else None)
 
 
-def specification_rows(source: Source, spec: Specification) -> pd.DataFrame:
+def specification_rows(source: EmbeddedPanel, spec: Specification) -> pd.DataFrame:
     """The rows that a specification is fitted to, with its response as ``y``. UserError where the response is NaN."""
     data = source.data.assign(y=source.responses[spec.choices["response"]])
     return data[data["shared"]] if spec.choices["support"] == "shared" else data
@@ -151,7 +151,7 @@ _NOTHING: dict[str, Any] = {
     "n": 0, "squeezed": 0}
 
 
-def _found(fit: Fit, source: Source, spec: Specification, level: float) -> dict[str, Any]:
+def _found(fit: Fit, source: EmbeddedPanel, spec: Specification, level: float) -> dict[str, Any]:
     """What one fit says of the slope's change."""
     value, error, df = slope_difference(fit, source.tuned)
     y = source.responses[spec.choices["response"]]

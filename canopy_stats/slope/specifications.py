@@ -15,12 +15,12 @@ from canopy_stats.slope import models
 from canopy_stats.slope.prepare import prepare
 from canopy_stats.slope.support import common_support
 
-Response = Callable[[pd.DataFrame], pd.Series]
+MakeResponse = Callable[[pd.DataFrame], pd.Series]
 Choices = Mapping[str, Sequence[str] | Mapping[str, Any]]
 DIMENSIONS = ("embedder", "response", "model", "rate", "length", "task", "family", "slopes", "support")
 """Every decision, in the order in which they are made: what is measured, how it is modelled, on which rows."""
 
-RESPONSES: Mapping[str, Response] = {"D": models.D.made, "Vendi": models.VENDI.made, "RSE": models.RSE.made}
+RESPONSES: Mapping[str, MakeResponse] = {"D": models.D.made, "Vendi": models.VENDI.made, "RSE": models.RSE.made}
 """Diversity on a scale from 0 to 1, from a panel. Vendi: (VS - 1)/(M - 1); RSE: over its maximum log m."""
 
 TERMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -49,7 +49,7 @@ class Specification:
 
 
 @dataclass(frozen=True)
-class Source:
+class EmbeddedPanel:
     """One embedder's rows with the columns that formulas use, and its responses by name.
 
     ``data`` has the columns of :func:`~canopy_stats.slope.columns.with_columns` and ``shared`` (the rate lies where
@@ -66,7 +66,7 @@ class Grid:
     """All specifications that apply, the sources they use, the options of each dimension, and what was left out."""
 
     specifications: tuple[Specification, ...]
-    sources: Mapping[str, Source]
+    sources: Mapping[str, EmbeddedPanel]
     options: Mapping[str, tuple[str, ...]]
     left_out: tuple[str, ...]
 
@@ -118,11 +118,12 @@ def _terms(given: str | Sequence[str]) -> tuple[str, ...]:
 # --- sources ----------------------------------------------------------------------------------------------------
 
 
-def _sources(panels: Mapping[str, pd.DataFrame], responses: Mapping[str, Any], notes: list[str]) -> dict[str, Source]:
+def _sources(panels: Mapping[str, pd.DataFrame], responses: Mapping[str, Any], notes: list[str]
+             ) -> dict[str, EmbeddedPanel]:
     """Prepared panels; a response that an earlier embedder has already, value for value, is left out and named."""
     frames = {name: prepare(panel) for name, panel in panels.items()}
     _check_same_runs({name: frame.data for name, frame in frames.items()})
-    sources: dict[str, Source] = {}
+    sources: dict[str, EmbeddedPanel] = {}
     for name, frame in frames.items():
         found = _found_responses(frame.data, responses, notes if not sources else [])
         for earlier, source in sources.items():
@@ -130,7 +131,7 @@ def _sources(panels: Mapping[str, pd.DataFrame], responses: Mapping[str, Any], n
                 del found[same]
                 notes.append(f"embedder {name}, response {same}: the same values as under {earlier}.")
         if found:
-            sources[name] = Source(frame.data.assign(shared=shared_rates(frame.data)), frame.tuned, found)
+            sources[name] = EmbeddedPanel(frame.data.assign(shared=shared_rates(frame.data)), frame.tuned, found)
     if not sources:
         raise UserError(f"None of the responses asked for can be computed from this panel. {' '.join(notes)}")
     return sources
@@ -159,7 +160,7 @@ def _found_responses(data: pd.DataFrame, asked: Mapping[str, Any], notes: list[s
     return found
 
 
-def _responses(sources: Mapping[str, Source]) -> tuple[str, ...]:
+def _responses(sources: Mapping[str, EmbeddedPanel]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for source in sources.values() for name in source.responses))
 
 
@@ -171,7 +172,7 @@ def shared_rates(data: pd.DataFrame) -> np.ndarray:
 # --- what applies, and its formula ------------------------------------------------------------------------------
 
 
-def _applicable(name: str, asked: Mapping[str, Any], source: Source, notes: list[str]) -> list[str]:
+def _applicable(name: str, asked: Mapping[str, Any], source: EmbeddedPanel, notes: list[str]) -> list[str]:
     """Options of one dimension that make a difference in this panel; the others are named in ``notes``."""
     data, options = source.data, list(asked)
     if name in FACTORS and data[FACTORS[name]].nunique() == 1:
@@ -187,7 +188,7 @@ def _applicable(name: str, asked: Mapping[str, Any], source: Source, notes: list
 
 
 def _specification(choices: dict[str, str], terms: Mapping[str, Mapping[str, tuple[str, ...]]],
-                   source: Source) -> Specification:
+                   source: EmbeddedPanel) -> Specification:
     single = [column for column in FACTORS.values() if source.data[column].nunique() == 1]
     used = [term for name in TERMS for term in terms[name].get(choices[name], ())
             if not any(column in term for column in single)]

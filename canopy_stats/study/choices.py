@@ -12,7 +12,17 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, create_
 from canopy_stats.metrics.embed import BUILT_IN, Prompted
 from canopy_stats.metrics.judge import from_spec
 from canopy_stats.schema import SamplingPolicy
-from canopy_stats.study.values import Count, FilePath, ModelName, Name, Record, Seed, folder_of, model_alone, shown
+from canopy_stats.study.values import (
+    FilePath,
+    ModelName,
+    Name,
+    PositiveCount,
+    Record,
+    Seed,
+    folder_of,
+    model_alone,
+    shown,
+)
 
 
 def _law_fields() -> dict[str, Any]:
@@ -60,7 +70,7 @@ class FewShot(Record):
 
     pool: FilePath
     """JSON lines with `prompt`, `answer` and an optional `task`"""
-    shots: Count
+    shots: PositiveCount
     """examples before each prompt"""
     seed: Seed = 0
     """of their choice"""
@@ -89,7 +99,7 @@ class Embedder(Record):
     """of its panel"""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """of its weights"""
-    max_tokens: Count | None = None
+    max_tokens: PositiveCount | None = None
     """of each text; longer ones are cut, and counted"""
 
     @model_validator(mode="after")
@@ -161,6 +171,8 @@ class Judge(Record):
     """that the endpoint shall use (openai)"""
     max_failed: float | None = Field(default=None, ge=0, le=1)
     """share of verdicts that may fail"""
+    people: FilePath | None = None
+    """CSV of people's verdicts on pairs of rollouts; the panel then has `RSE_corrected` beside RSE"""
     optional: bool = False
     """ask only where the key's environment variable is set"""
 
@@ -174,7 +186,7 @@ class Judge(Record):
 
     def spec(self) -> dict[str, Any]:
         """The mapping that ``judge_run`` takes."""
-        return self.model_dump(exclude_none=True, exclude={"optional"})
+        return self.model_dump(exclude_none=True, exclude={"optional", "people"})
 
     @property
     def at_hand(self) -> bool:
@@ -184,7 +196,8 @@ class Judge(Record):
 
     def described(self) -> dict[str, Any]:
         """Plain values for provenance."""
-        return {name: shown(v) if name in ("model", "embedder") else v for name, v in self.spec().items()}
+        people = {"people": Path(self.people).name} if self.people else {}
+        return {name: shown(v) if name in ("model", "embedder") else v for name, v in self.spec().items()} | people
 
 
 EmbedderOrName = Annotated[Embedder, BeforeValidator(model_alone)]

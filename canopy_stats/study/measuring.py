@@ -84,30 +84,48 @@ def embed(part: Part) -> list[Path]:
 def judge_key(part: Part) -> Key | None:
     spec = _judge(part.study)
     own = Embedder(model=spec["embedder"]) if "embedder" in spec else part.study.embedder
-    return _with_contents(part, judge={**spec, "embedder": _identity(own)},
+    people = part.study.judge.people if part.study.judge is not None else None
+    corrected = {"people": files.file_sha256(Path(people))} if people else {}
+    return _with_contents(part, judge={**spec, "embedder": _identity(own)}, **corrected,
                           code=code_hash("metrics/judge", "metrics/judging", "metrics/rse"))
 
 
 def _judge(study: Study) -> dict[str, Any]:
-    """What the judge is asked for; one that compares embeddings takes the study's unless it names its own."""
+    """What the judge is asked for."""
     return {"think": study.think, **(study.asked_judge.spec() if study.asked_judge else {})}
 
 
 def judge(part: Part) -> list[Path]:
-    """Semantic entropy of every prompt, by the study's judge."""
+    """Semantic entropy of every prompt, by the study's judge; where people judged too, corrected for its mistakes."""
     import pandas as pd
 
     from canopy_stats.metrics.judge import judge_run
 
-    spec = {"progress": False, **_judge(part.study)}
-    if spec["kind"] == "embedding":
-        spec.setdefault("embedder", part.study.embedder.asked)
+    spec, runs = _judge_options(part.study), part.opened()
     rows = [judge_run(run, spec).assign(run=name, model_name=run.config.family, model_variant=run.config.variant)
-            for name, run in part.opened().items()]
-    return [_write_csv(pd.concat(rows), part.table("judged"))]
+            for name, run in runs.items()]
+    judged, made = pd.concat(rows), []
+    people = part.study.judge.people if part.study.judge is not None else None
+    if people is not None:
+        from canopy_stats.metrics.people import correct_judge
+
+        found = correct_judge(runs.values(), spec, people)
+        judged = judged.merge(found.table[[*_JUDGED, *_CORRECTED]], on=_JUDGED, validate="one_to_one")
+        made = [_write_csv(found.agreement.as_frame(), part.table("agreement"))]
+    return [_write_csv(judged, part.table("judged")), *made]
+
+
+def _judge_options(study: Study) -> dict[str, Any]:
+    """The judge as :func:`canopy_stats.metrics.judge.judge_run` takes it; one that compares embeddings takes the
+    study's unless it names its own."""
+    spec = {"progress": False, **_judge(study)}
+    if spec["kind"] == "embedding":
+        spec.setdefault("embedder", study.embedder.asked)
+    return spec
 
 
 _JUDGED = ["prompt_uid", "model_name", "model_variant"]
+_CORRECTED = ["RSE_corrected", "se_judge"]
 
 
 def _with_verdicts(panel: pd.DataFrame, judged: Path) -> pd.DataFrame:
@@ -115,7 +133,8 @@ def _with_verdicts(panel: pd.DataFrame, judged: Path) -> pd.DataFrame:
     import pandas as pd
 
     found = pd.read_csv(judged, dtype=dict.fromkeys(_JUDGED, "str"), keep_default_na=False, na_values=[""])
-    return panel.merge(found[[*_JUDGED, "RSE", "RSE_cs", "rse_m"]], on=_JUDGED, how="left", validate="one_to_one")
+    verdicts = ["RSE", "RSE_cs", "rse_m", *(name for name in _CORRECTED if name in found)]
+    return panel.merge(found[[*_JUDGED, *verdicts]], on=_JUDGED, how="left", validate="one_to_one")
 
 
 # --- panel ------------------------------------------------------------------------------------------------------
@@ -129,6 +148,8 @@ def panel_key(part: Part) -> Key | None:
         return None
     reward = part.study.reward
     scored = {**reward.model_dump(), "model": model_identity(reward.model)} if reward else None
+    if part.study.asked_extra:
+        made["extra"] = part.study.asked_extra
     return _with_contents(part, **made, embedder=_identity(part.study.embedder), think=part.study.think, reward=scored,
                           code=code_hash("metrics", "panels"))
 
@@ -152,13 +173,20 @@ def _selection(study: Study) -> dict[str, Any]:
                                       progress=False)}
 
 
+def _extra(part: Part) -> dict[str, Any]:
+    """The options of ``panel`` for measures on request; a judge's verdicts are those that the runs keep."""
+    study = part.study
+    judge = _judge_options((part.lender or part).study) if _judges(part) else None
+    return {"extra": study.asked_extra, "judge": judge} if study.asked_extra else {}
+
+
 def make_panel(part: Part) -> list[Path]:
     """The panel of the part, with how it was made inside the file and beside it."""
     from canopy_stats.panels import panel, write_panel
 
     note = {"canopy_stats": __version__, "study": part.study.described(), **(panel_key(part) or {})}
     made = panel(list(part.opened().values()), embedder=part.study.embedder.asked, think=part.study.think,
-                 **_selection(part.study))
+                 **_selection(part.study), **_extra(part))
     if _judges(part):
         made = _with_verdicts(made, _verdicts(part))
     files.make_folder(part.panel_path.parent)

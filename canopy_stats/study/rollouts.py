@@ -22,8 +22,8 @@ from canopy_stats.study.spec import Checkpoint, Study
 if TYPE_CHECKING:
     from canopy_stats.store import Run
 
-Drawn = Literal["done", "partial", "stale", "missing"]
-Key = dict[str, Any]
+Standing = Literal["done", "partial", "stale", "missing"]
+StageKey = dict[str, Any]
 STALE = "stale"
 """Folder of the runs that were moved aside."""
 _WHERE = ("code", "engine", "device", "batch_size")
@@ -34,14 +34,14 @@ class RunState:
     """How far one run is: ``rollouts`` and ``tokens`` stored of ``wanted`` rollouts, and what changed if stale."""
 
     name: str
-    state: Drawn
+    state: Standing
     rollouts: int
     tokens: int
     wanted: int
     why: str = ""
 
 
-def asked(study: Study, name: str) -> Key | None:
+def asked(study: Study, name: str) -> StageKey | None:
     """Everything in a study that decides a run; None where the model is a loaded object, which the engine hashes."""
     run = study.runs[name]
     if not isinstance(run.checkpoint.model, str):
@@ -56,7 +56,7 @@ def _prompts(study: Study, task: str) -> Chosen:
     return chosen(study.tasks[task], study.prompts_per_task, study.few_shot, task)
 
 
-def _identity(checkpoint: Checkpoint) -> Key:
+def _identity(checkpoint: Checkpoint) -> StageKey:
     """A checkpoint with the content of its files in the place of their paths."""
     found = {name: stamps.model_identity(path) if path is not None else None
              for name in ("model", "adapter", "tokenizer") for path in [getattr(checkpoint, name)]}
@@ -67,7 +67,7 @@ def _identity(checkpoint: Checkpoint) -> Key:
 # --- stamps of runs ---------------------------------------------------------------------------------------------
 
 
-def begin(study: Study, out: Path, name: str, prompts: Path) -> Key | None:
+def begin(study: Study, out: Path, name: str, prompts: Path) -> StageKey | None:
     """Stamp what is asked, before the first rollout, and give it; a run that goes on keeps the stamp that it has, and
     one that grows gets another. ``prompts`` is the file that is drawn from: the study's own copy."""
     key, stamp = asked(study, name), stamps.stamped(out, _stamp(name))
@@ -81,7 +81,7 @@ def begin(study: Study, out: Path, name: str, prompts: Path) -> Key | None:
     return key
 
 
-def finish(out: Path, name: str, key: Key | None, run: Run) -> None:
+def finish(out: Path, name: str, key: StageKey | None, run: Run) -> None:
     """Stamp a complete run with its content and with what was asked when it was begun: not with what is asked by now,
     which an edited file may have changed while the run was drawn."""
     if key is not None:
@@ -112,7 +112,7 @@ def run_state(study: Study, out: Path, name: str) -> RunState:
     return RunState(name, state, rollouts, tokens, wanted, why)
 
 
-def _judged(key: Key | None, stamp: Mapping[str, Any] | None, run: Run, prompts: bytes) -> tuple[Drawn, str]:
+def _judged(key: StageKey | None, stamp: Mapping[str, Any] | None, run: Run, prompts: bytes) -> tuple[Standing, str]:
     if key is not None and stamp is not None and (changed := _changed(stamp, key)):
         return _asked_otherwise(changed, key, run, prompts)
     if run.damaged:
@@ -124,7 +124,7 @@ def _judged(key: Key | None, stamp: Mapping[str, Any] | None, run: Run, prompts:
     return "done", ""
 
 
-def _asked_otherwise(changed: Sequence[str], key: Key, run: Run, prompts: bytes) -> tuple[Drawn, str]:
+def _asked_otherwise(changed: Sequence[str], key: StageKey, run: Run, prompts: bytes) -> tuple[Standing, str]:
     """A run that was begun for something else: stale, or partial where what is drawn stays and more is added."""
     lost = growth.lost(run, key["rollouts"], prompts) if growth.GROWING.issuperset(changed) else []
     if lost or not growth.GROWING.issuperset(changed):
@@ -133,7 +133,7 @@ def _asked_otherwise(changed: Sequence[str], key: Key, run: Run, prompts: bytes)
     return "partial", f"to grow: {' and '.join(changed)}"
 
 
-def _changed(stamp: Mapping[str, Any], key: Key) -> list[str]:
+def _changed(stamp: Mapping[str, Any], key: StageKey) -> list[str]:
     """What is asked for otherwise than when the run was begun. Where and by which code it is drawn is none of it: that
     decides roundings, and stands in the run's log for each shard."""
     before, now = ({name: value for name, value in one.items() if name not in _WHERE}

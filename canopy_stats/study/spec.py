@@ -14,17 +14,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from canopy_stats.metrics.extra import needs_of
 from canopy_stats.schema import ModelSource, SamplingPolicy, UserError
 from canopy_stats.study.choices import Embedder, EmbedderOrName, FewShot, Judge, Law, LawKeys, Reward, RewardOrName
 from canopy_stats.study.values import (
     LONGEST_RUN,
-    Count,
     FilePath,
     ModelName,
     Name,
+    PlainText,
+    PositiveCount,
     Record,
     Seed,
-    Text,
     device_name,
     engine_or_object,
     model_alone,
@@ -197,7 +198,7 @@ class Study(Record):
     """the models that are compared"""
     tasks: dict[Name, FilePath] = Field(min_length=1)
     """name to prompt file (JSON lines with `prompt` and an optional `id`)"""
-    prompts_per_task: Count | None = None
+    prompts_per_task: PositiveCount | None = None
     """the first so many of each file; without it all"""
     few_shot: FewShot | None = None
     """worked examples before every prompt"""
@@ -215,11 +216,11 @@ class Study(Record):
     """rows at a time; `auto` fits the memory"""
     device: Annotated[str, AfterValidator(device_name)] = "auto"
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:1`"""
-    workers: Count | None = None
+    workers: PositiveCount | None = None
     """processes of one thread each that draw; without it this one, with all threads"""
     drift_tokens: int = Field(default=512, ge=0, le=10**12)
     """tokens of each run that are drawn again at other batch sizes"""
-    check_sample: Count = 32
+    check_sample: PositiveCount = 32
     """rollouts of each run that are scored again"""
     embedders: list[EmbedderOrName] = Field(default=[Embedder(model="minilm")], min_length=1)
     """the first makes the panel, each further one a panel of its own"""
@@ -229,9 +230,11 @@ class Study(Record):
     """who says which rollouts mean the same"""
     reward: RewardOrName | None = None
     """keep only the rollouts that a reward model likes best"""
+    extra: list[str] = []
+    """measures on request: `vendi_2`, `length_diversity`, `length_thirds`; with a judge also `distinct_4`"""
     ablations: list[Ablation] = []
     """the study once more with something else in it"""
-    out: Text | None = None
+    out: PlainText | None = None
     """where everything is stored; without it runs/<name of the file>"""
 
     @model_validator(mode="after")
@@ -246,6 +249,18 @@ class Study(Record):
                              "shorten its task, family or variant")
         return self
 
+    @model_validator(mode="after")
+    def _extra_can_be_made(self) -> Self:
+        for name, needs in needs_of(self.extra).items():
+            if "reward" in needs:
+                raise ValueError(f"extra: {name} needs the reward of every rollout, which a study does not keep; give "
+                                 "cs.measure(run, extra=..., reward=...) the runs afterwards")
+            if "judge" in needs and self.judge is None:
+                raise ValueError(f"extra: {name} needs a judge; add the key 'judge'")
+            if "judge" in needs and self.reward is not None:
+                raise ValueError(f"extra: {name} is of all rollouts, and 'reward' keeps some of them; leave one out")
+        return self
+
     @cached_property
     def policy(self) -> SamplingPolicy:
         """The sampling law."""
@@ -255,6 +270,11 @@ class Study(Record):
     def embedder(self) -> Embedder:
         """The embedder of the panel."""
         return self.embedders[0]
+
+    @property
+    def asked_extra(self) -> list[str]:
+        """The measures on request, without those of a judge that is optional and not at hand."""
+        return [name for name, needs in needs_of(self.extra).items() if "judge" not in needs or self.asked_judge]
 
     @property
     def asked_judge(self) -> Judge | None:
@@ -281,8 +301,12 @@ class Study(Record):
         if ablation.law is not None:
             law = ablation.law.model_dump(include=ablation.law.model_fields_set)
             changed["law"] = Law(**{**self.law.model_dump(), **law})
+        if ablation.redraws and self.judge is not None:  # people judged pairs of the study's own rollouts
+            changed["judge"] = self.judge.model_copy(update={"people": None})
         changed["embedders"] = [ablation.embedder or self.embedder]
         kept = {name: getattr(self, name) for name in type(self).model_fields}
+        if ablation.reward is not None:  # a judge's verdicts are of all rollouts
+            kept["extra"] = [name for name, needs in needs_of(self.extra).items() if "judge" not in needs]
         return self.model_validate({**kept, "ablations": [], **changed})
 
     def to_json(self) -> str:
@@ -305,6 +329,7 @@ class Study(Record):
                  "prompts_per_task": self.prompts_per_task, "n_rollouts": self.rollouts, "seed": self.seed,
                  "law": self.policy.to_dict(), "embedder": self.embedder.described()}
         more = {name: one.described() for name in ("few_shot", "judge", "reward") if (one := getattr(self, name))}
+        more |= {"extra": self.extra} if self.extra else {}
         ablations = [self._ablation_described(a) for a in self.every_ablation]
         return plain | more | ({"ablations": ablations} if ablations else {})
 

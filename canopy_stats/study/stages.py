@@ -100,7 +100,7 @@ def _shown_key(parts: Sequence[Part]) -> Key | None:
             "code": stamps.code_hash("report", "slope", "mixed", "metrics")}
 
 
-def _shown(kind: catalogue.Kind, parts: Sequence[Part]) -> list[Path]:
+def _shown(kind: catalogue.EntryKind, parts: Sequence[Part]) -> list[Path]:
     """Every table or figure, from everything as the disk has it: kept or just made, the same numbers."""
     source = Source.of(Folder(parts[0].out), slope, [part.name for part in parts if part.name != MAIN])
     return catalogue.write(kind, source, parts[0].out / kind)

@@ -12,7 +12,7 @@ from canopy_stats.schema import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ModelPair:
     """A base model and what was made of it, as the file shall name them."""
 
     name: str
@@ -20,9 +20,9 @@ class Family:
     tuned: str
 
 
-def study_text(families: Sequence[Family], tasks: Mapping[str, str], *, title: str, rollouts: int, max_new_tokens: int,
-               embedder: str) -> str:
-    """The text of a study file. Each line says what it decides; the page *The study file* has every key."""
+def study_text(families: Sequence[ModelPair], tasks: Mapping[str, str], *, title: str, rollouts: int,
+               max_new_tokens: int, embedder: str) -> str:
+    """The text of a study file. Each line says what it decides; every key is in ``docs/study-file.md``."""
     said = json.dumps  # a JSON text is a YAML text, whatever is in it
     arms = "\n".join(f"  - name: {said(f.name)}\n    base: {said(f.base)}\n    tuned: {said(f.tuned)}"
                      for f in families)

@@ -117,10 +117,10 @@ def whole_or_auto(value: Any) -> Any:
 
 
 Name = Annotated[str, AfterValidator(_named)]
-Text = Annotated[str, BeforeValidator(_as_text)]
-FilePath = Annotated[Text, AfterValidator(_file)]
-ModelName = Annotated[Text, AfterValidator(_model_name)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
+PlainText = Annotated[str, BeforeValidator(_as_text)]
+FilePath = Annotated[PlainText, AfterValidator(_file)]
+ModelName = Annotated[PlainText, AfterValidator(_model_name)]
+PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=-2**63, lt=2**63)]
 
 

@@ -12,7 +12,7 @@ from canopy_stats.generation.ending import Endings
 from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.processors import Past, padded
 from canopy_stats.generation.randomness import rollout_key
-from canopy_stats.generation.terms import Draws, Law, bad_logits, step_terms
+from canopy_stats.generation.terms import Draws, LawSums, bad_logits, step_terms
 from canopy_stats.schema import STEP_TERMS, RunKey, SamplingPolicy
 
 RUN = RunKey(0, "f", "v")
@@ -110,7 +110,7 @@ def test_bfloat16_logits_are_reduced_in_float32():
 def test_probability_of_stopping_is_that_of_the_ends_and_of_each_rows_own_tokens():
     """Token 0 may complete a stop string too; -1 stands for none."""
     weights = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    law = Law.of(weights.log(), weights)
+    law = LawSums.of(weights.log(), weights)
     completing = torch.tensor([[0, 2], [0, -1], [-1, -1]])
     got = law.stopping(weights, torch.tensor([3]), completing)
     torch.testing.assert_close(got, torch.tensor([0.8, 0.5, 0.25]))

@@ -333,3 +333,33 @@ def test_verdicts_and_rewards_reach_the_panels(folder):
     stages = look(folder)[1]
     assert stages["judge"] == ("stale", "changed: judge.threshold") and stages["panel-best"][0] == "done"
     assert stages["panel"] == ("stale", "changed: judge.judge.threshold")
+
+
+def test_measures_on_request_and_peoples_verdicts_reach_the_panel_and_a_table(folder):
+    """The columns are those of cs.measure and cs.correct_judge on the same runs; a change of the verdicts is stale."""
+    runs = [cs.open_run(folder / "out" / "runs" / name) for name in RUNS]
+    spec = {"kind": "embedding", "threshold": 0.4, "embedder": "tfidf", "m": 3, "progress": False}
+    people = pd.DataFrame([
+        {"model_name": run.config.family, "model_variant": run.config.variant, "prompt_uid": uid, "rollout_a": a,
+         "rollout_b": b, "same": "same" if (a + b + i) % 3 else "different"}
+        for run in runs for i, uid in enumerate(dict.fromkeys(run.rollouts(["prompt_uid"]).to_pandas()["prompt_uid"]))
+        for a, b in ((0, 1), (0, 2), (1, 2))])
+    people.to_csv(folder / "people.csv", index=False)
+    judge = {"kind": "embedding", "threshold": 0.4, "m": 3, "people": "people.csv"}
+    change(folder, judge=judge, extra=["vendi_2", "distinct_2"])
+    study, out = read_study(folder / "study.yaml").study, folder / "out"
+    pipeline.run_stages(study, out, ["embed", "judge", "panel", "fit", "tables"], say=lambda _: None, progress=False)
+    key = ["model_variant", "prompt_uid"]
+    panel = pd.read_parquet(out / "panel.parquet").set_index(key).sort_index()
+    measured = [cs.measure(run, embedder="tfidf", extra=["vendi_2", "distinct_2"], judge=spec).assign(
+        model_variant=run.config.variant) for run in runs]
+    extra = ["VS_q2", "se_VS_q2", "distinct_2", "se_distinct_2"]
+    expected = pd.concat(measured).set_index(key).sort_index()[extra]
+    pd.testing.assert_frame_equal(panel[extra], expected, check_exact=True)
+    found = cs.correct_judge(runs, spec, people)
+    corrected = found.table.set_index(key).sort_index()["RSE_corrected"]
+    pd.testing.assert_series_equal(panel["RSE_corrected"], corrected, check_index_type=False)
+    agreement = pd.read_csv(out / "tables" / "judge_agreement.csv")
+    assert agreement["kappa"].item() == pytest.approx(found.agreement.kappa)
+    people.assign(same="same").to_csv(folder / "people.csv", index=False)
+    assert look(folder)[1]["judge"] == ("stale", "changed: people") and look(folder)[1]["panel"][0] == "stale"

@@ -84,19 +84,19 @@ def _automaton(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return moves, matches
 
 
-Column = tuple[np.ndarray, np.ndarray]
+ByteColumn = tuple[np.ndarray, np.ndarray]
 
 
-def _columns(pieces: Sequence[bytes]) -> list[Column]:
+def _columns(pieces: Sequence[bytes]) -> list[ByteColumn]:
     """For each place within tokens, which of them reach so far, and their bytes there."""
-    found: list[Column] = []
+    found: list[ByteColumn] = []
     there = list(range(len(pieces)))
     while there := [i for i in there if len(pieces[i]) > len(found)]:
         found.append((np.array(there), np.array([pieces[i][len(found)] for i in there], dtype=np.uint8)))
     return found
 
 
-def _read(moves: np.ndarray, matches: np.ndarray, state: int, columns: Sequence[Column],
+def _read(moves: np.ndarray, matches: np.ndarray, state: int, columns: Sequence[ByteColumn],
           vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
     """From one state: the state after each token (V,), and whether the token completes a string (V,)."""
     states, complete = np.full(vocabulary, state), np.zeros(vocabulary, dtype=bool)

@@ -73,7 +73,7 @@ class JudgeContext:
 
 
 @runtime_checkable
-class Judge(Protocol):
+class MeaningJudge(Protocol):
     """Gives verdicts on the distinct texts of each comparison; MISSING where it failed, never a guess."""
 
     def identity(self, context: JudgeContext) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ class OpenAIJudge:
             pool = RequestPool(self.url, key, self._request_limits(), verdicts, context.say)
             self._ask_probe(comparisons, pool)
             outcome = Outcome(0, context.max_failed)
-            first = [[_Question.of(self, c, *pair) for pair in (c.pairs if self.both_orders else c.first_orders)]
+            first = [[_PairQuestion.of(self, c, *pair) for pair in (c.pairs if self.both_orders else c.first_orders)]
                      for c in comparisons]
             context.say(self._announcement(comparisons, first, verdicts.known))
             _ask(pool, first, outcome)
@@ -101,7 +101,7 @@ class OpenAIJudge:
         first = next((c for c in comparisons if c.first_orders), None)
         if not self.probe or first is None:
             return
-        question, outcome = _Question.of(self, first, 0, 0), Outcome(1, max_failed=1.0)
+        question, outcome = _PairQuestion.of(self, first, 0, 0), Outcome(1, max_failed=1.0)
         _ask(pool, [[question]], outcome)
         outcome.raise_if_refused(pool.verdicts.path)
         if pool.verdicts.known.get(question.key) is False:
@@ -132,7 +132,7 @@ class OpenAIJudge:
             return Path(self.cache)
         return context.run.path / "verdicts" / f"{sha256(canonical_json(self.identity(context)))[:12]}.jsonl"
 
-    def _announcement(self, comparisons: Sequence[Comparison], first: Sequence[Sequence[_Question]],
+    def _announcement(self, comparisons: Sequence[Comparison], first: Sequence[Sequence[_PairQuestion]],
                       known: Mapping[str, bool]) -> str:
         m, needed = len(comparisons[0].code), {q.key for own in first for q in own}
         orders = 1 + self.both_orders
@@ -145,7 +145,7 @@ class OpenAIJudge:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _PairQuestion:
     """A pair of texts, and the hash that names the request about it together with its endpoint. The request itself is
     made when it is sent: all of them together would take gigabytes."""
 
@@ -156,18 +156,18 @@ class _Question:
     second: int
 
     @classmethod
-    def of(cls, judge: OpenAIJudge, comparison: Comparison, i: int, j: int) -> _Question:
+    def of(cls, judge: OpenAIJudge, comparison: Comparison, i: int, j: int) -> _PairQuestion:
         return cls(sha256(canonical_json(judge.base_url), judge.request(comparison, i, j)), judge, comparison, i, j)
 
     def body(self) -> bytes:
         return self.judge.request(self.comparison, self.first, self.second)
 
-    def reversed(self) -> _Question:
+    def reversed(self) -> _PairQuestion:
         """The same two texts in the other order."""
         return self.of(self.judge, self.comparison, self.second, self.first)
 
 
-def _ask(pool: RequestPool, questions: Sequence[Sequence[_Question]], outcome: Outcome) -> None:
+def _ask(pool: RequestPool, questions: Sequence[Sequence[_PairQuestion]], outcome: Outcome) -> None:
     """Ask those that have no verdict yet, each once, unless too much has failed already."""
     distinct = {question.key: question for own in questions for question in own}
     missing = [question for key, question in distinct.items() if key not in pool.verdicts.known]
@@ -175,7 +175,7 @@ def _ask(pool: RequestPool, questions: Sequence[Sequence[_Question]], outcome: O
     pool.ask(missing, outcome)
 
 
-def _collected(comparison: Comparison, asked: Sequence[_Question], known: Mapping[str, bool]) -> Verdicts:
+def _collected(comparison: Comparison, asked: Sequence[_PairQuestion], known: Mapping[str, bool]) -> Verdicts:
     found = np.full((len(comparison.distinct), len(comparison.distinct)), NOT_ASKED, np.int8)
     np.fill_diagonal(found, SAME)
     for question in asked:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import roots_hermitenorm
 
 from canopy_stats.mixed.effects.contrasts import Back, Estimated
-from canopy_stats.mixed.effects.grid import Grid
+from canopy_stats.mixed.effects.grid import ReferenceGrid
 from canopy_stats.mixed.estimates import Estimates
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formulas.fixed import NotEstimableWarning, encode_all, estimable
@@ -35,7 +35,7 @@ def grid_rows(fit: Fit, frame: pd.DataFrame) -> Rows:
     return replace(rows, offset=rows.offset + given.mean())
 
 
-def averaged_rows(fit: Fit, grid: Grid, x: Array) -> Rows:
+def averaged_rows(fit: Fit, grid: ReferenceGrid, x: Array) -> Rows:
     """One row a cell: x (cells, p) as given, everything else averaged over the grid."""
     rows = grid_rows(fit, grid.frame)
     return replace(rows, x=x, w=grid.weights @ rows.w, g=grid.weights @ rows.g, trials=np.ones(len(x)),
@@ -57,7 +57,7 @@ def way_back(fit: Fit, rows: Rows) -> Back:
     return Back(lambda eta: back_values(fit, rows, eta), ratio, link == "identity")
 
 
-def average_over_random_effects(fit: Fit, grid: Grid) -> Estimated:
+def average_over_random_effects(fit: Fit, grid: ReferenceGrid) -> Estimated:
     """E(Y) of each cell over the random effects, by Gauss-Hermite quadrature, and over the grid's other factors.
 
     Errors by the delta method in all parameters, variances of the random effects included. Where the link is the
@@ -70,7 +70,7 @@ def average_over_random_effects(fit: Fit, grid: Grid) -> Estimated:
                      lambda moves: np.full(len(moves), np.inf), lambda weights: ~((weights != 0) @ lost))
 
 
-def expected_means(fit: Fit, grid: Grid) -> Callable[[Array], Array]:
+def expected_means(fit: Fit, grid: ReferenceGrid) -> Callable[[Array], Array]:
     """All parameters omega to E(Y) of each cell; rows of the grid that are not estimable count as zero."""
     rows = grid_rows(fit, grid.frame)
     columns = [np.hstack([encode_all(part, grid.frame)[:, part.keep] for part in f.parts]) for f in fit.design.factors]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from canopy_stats.figure_style import BLACK, BLUE, GREEN, GREY, ORANGE, PAGE, PURPLE, VERMILLION, styled
 from canopy_stats.mixed.effects.contrasts import estimates_table
-from canopy_stats.mixed.effects.grid import Grid, reference_grid
+from canopy_stats.mixed.effects.grid import ReferenceGrid, reference_grid
 from canopy_stats.mixed.effects.margins import at_typical, means
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formulas.fixed import NotEstimableWarning
@@ -61,7 +61,7 @@ def _along(fit: Fit, x: str, by: str | None, scale: Scale) -> pd.DataFrame:
     parts = []
     for value in np.linspace(values.min(), values.max(), POINTS):
         grid = reference_grid(fit, [] if by is None else [by])
-        there = Grid(with_columns(grid.frame, {x: value}), grid.cells, grid.weights)
+        there = ReferenceGrid(with_columns(grid.frame, {x: value}), grid.cells, grid.weights)
         table = pd.concat([grid.cells, estimates_table(at_typical(fit, there, scale))], axis=1)
         parts.append(with_columns(table, {x: value}))
     return pd.concat(parts, ignore_index=True)

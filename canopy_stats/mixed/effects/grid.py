@@ -20,7 +20,7 @@ LARGEST = 200_000
 
 
 @dataclass(frozen=True)
-class Grid:
+class ReferenceGrid:
     """``frame`` (m rows) of all combinations, and the cells that are asked for.
 
     ``cells`` names each cell's levels of the wanted columns; ``weights`` (cells, m) average the grid over the others,
@@ -32,7 +32,7 @@ class Grid:
     weights: Array
 
 
-def reference_grid(fit: Fit, wanted: Sequence[str]) -> Grid:
+def reference_grid(fit: Fit, wanted: Sequence[str]) -> ReferenceGrid:
     """The grid of a fit, averaged to the cells of the ``wanted`` factors (all levels of each)."""
     data, parts = fit.design.data, fixed_parts(fit)
     used = [name for name in data.columns if name in predictors(fit)]
@@ -86,13 +86,13 @@ def crossed(factors: dict[str, list[Any]]) -> pd.DataFrame:
     return index.to_frame(index=False)[list(factors)]
 
 
-def _averaged(frame: pd.DataFrame, wanted: Sequence[str], factors: dict[str, list[Any]]) -> Grid:
+def _averaged(frame: pd.DataFrame, wanted: Sequence[str], factors: dict[str, list[Any]]) -> ReferenceGrid:
     cells = crossed({name: factors[name] for name in wanted})
     if not len(wanted):
-        return Grid(frame, cells, np.full((1, len(frame)), 1 / len(frame)))
+        return ReferenceGrid(frame, cells, np.full((1, len(frame)), 1 / len(frame)))
     places = {name: {level: i for i, level in enumerate(levels)} for name, levels in factors.items()}
     code = np.zeros(len(frame), dtype=np.intp)
     for name in reversed(wanted):
         code = code * len(factors[name]) + frame[name].map(places[name]).to_numpy()
     weights = (code == np.arange(len(cells))[:, None]).astype(float)
-    return Grid(frame, cells, weights / weights.sum(axis=1, keepdims=True))
+    return ReferenceGrid(frame, cells, weights / weights.sum(axis=1, keepdims=True))

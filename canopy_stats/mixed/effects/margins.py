@@ -19,7 +19,7 @@ from canopy_stats.mixed.effects.contrasts import (
     estimates_table,
     of_coefficients,
 )
-from canopy_stats.mixed.effects.grid import Grid, crossed, reference_grid
+from canopy_stats.mixed.effects.grid import ReferenceGrid, crossed, reference_grid
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formulas.fixed import NotEstimableWarning, encode_all, estimable
 from canopy_stats.mixed.formulas.frames import with_columns
@@ -77,7 +77,7 @@ def _names(names: Names | None) -> list[str]:
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
-def at_typical(fit: Fit, grid: Grid, scale: Scale) -> Estimated:
+def at_typical(fit: Fit, grid: ReferenceGrid, scale: Scale) -> Estimated:
     """Means of the cells with random effects at zero: linear in the coefficients, then transformed."""
     fixed = fit.design.fixed
     everything = grid.weights @ encode_all(fixed, grid.frame)

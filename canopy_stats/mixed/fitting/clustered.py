@@ -14,7 +14,7 @@ from canopy_stats.mixed.fitting import laplace
 from canopy_stats.mixed.fitting.generalised import with_cutpoints
 from canopy_stats.mixed.fitting.modes import Problem, fixed_eta
 from canopy_stats.mixed.fitting.problems import make_problem
-from canopy_stats.mixed.fitting.sandwich import Adjusted, adjust, rows_of_clusters, working_model
+from canopy_stats.mixed.fitting.sandwich import ClusterAdjustment, adjust, rows_of_clusters, working_model
 from canopy_stats.mixed.fitting.ways import Uncertainty, Way
 from canopy_stats.mixed.formulas.grouping import Factor
 from canopy_stats.mixed.model_frame import ModelFrame
@@ -25,7 +25,7 @@ from canopy_stats.schema import UserError
 class Scores:
     """Derivatives of the log-likelihood by cluster: adjusted ones of the mean's coefficients, and all others (J, k)."""
 
-    mean: Adjusted
+    mean: ClusterAdjustment
     others: Array
 
 

@@ -71,7 +71,7 @@ class Laplace:
         curvature = make_positive(positive_inverse(start.full_covariance))
         with np.errstate(all="ignore"):
             first = restart(problem, start, start.omega)
-            optimum = minimise(Objective(problem), first, curvature, decrement=LAPLACE.search,
+            optimum = minimise(LaplaceObjective(problem), first, curvature, decrement=LAPLACE.search,
                                limit=step_limit(problem))
         if newton_step(make_positive(optimum.hessian), optimum.gradient)[1] > LAPLACE.quick:
             raise UserError(f"the search did not converge: {optimum.message}")
@@ -119,7 +119,7 @@ class Laplace:
     def marginal(self, at: Estimates) -> tuple[Problem, Array, ModelFrame]:
         return self.problem, at.omega, self.frame
 
-    def _package(self, optimum: Optimum, objective: Objective) -> Estimates:
+    def _package(self, optimum: Optimum, objective: LaplaceObjective) -> Estimates:
         """All results at the optimum."""
         names = evidence.parameter_names(self.problem, self.frame)
         certificate = evidence.certify(self.own.problem, names, optimum, objective.count)
@@ -134,7 +134,7 @@ def _sizes(at: Estimates) -> Sizes:
 
 
 @dataclass
-class Objective:
+class LaplaceObjective:
     """Negative Laplace log-likelihood and gradient; keeps the best inner maximum as the next one's start."""
 
     problem: Problem
@@ -168,12 +168,12 @@ def restart(problem: Problem, at: Estimates, omega: Array) -> Array:
     return omega
 
 
-def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objective]:
+def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, LaplaceObjective]:
     """Maximise the Laplace log-likelihood: quasi-Newton, then Newton steps with the differenced Hessian."""
     if start is None:
         plain = fixed_start(problem)
         start = np.concatenate([plain, random_start(problem, plain)])
-    objective = Objective(problem)
+    objective = LaplaceObjective(problem)
     start = _defined(objective, start)
     assert objective.best is not None
     hessian = first_hessian(problem, start, objective.best)
@@ -181,7 +181,7 @@ def search(problem: Problem, start: Array | None = None) -> tuple[Optimum, Objec
     return canonical(objective, _polished(objective, optimum)), objective
 
 
-def _defined(objective: Objective, start: Array) -> Array:
+def _defined(objective: LaplaceObjective, start: Array) -> Array:
     """The start, with smaller random effects where the joint likelihood has no maximum in them at the first ones."""
     first = objective.problem.sizes.fixed
     for halving in range(HALVINGS):
@@ -191,7 +191,7 @@ def _defined(objective: Objective, start: Array) -> Array:
     raise UserError("The likelihood is not finite at the start; check the response and the scale of the columns.")
 
 
-def _polished(objective: Objective, optimum: Optimum) -> Optimum:
+def _polished(objective: LaplaceObjective, optimum: Optimum) -> Optimum:
     """The last steps, with the exact Hessian."""
     return polish(
         objective, optimum, lambda x: _hessian(objective, replace(optimum, x=x)), decrement=LAPLACE.polish,
@@ -199,7 +199,7 @@ def _polished(objective: Objective, optimum: Optimum) -> Optimum:
     )
 
 
-def canonical(objective: Objective, optimum: Optimum) -> Optimum:
+def canonical(objective: LaplaceObjective, optimum: Optimum) -> Optimum:
     """The same maximum in the canonical form of the covariance factors, Hessian and gradient made there."""
     problem = objective.problem
     parts = laplace.split(problem, optimum.x)
@@ -218,7 +218,7 @@ def canonical(objective: Objective, optimum: Optimum) -> Optimum:
     return replace(moved, hessian=_hessian(objective, moved))
 
 
-def _hessian(objective: Objective, optimum: Optimum) -> Array:
+def _hessian(objective: LaplaceObjective, optimum: Optimum) -> Array:
     """Hessian (k, k) of the negative log-likelihood, differenced with steps of about 1e-5 standard errors."""
     problem, first = objective.problem, objective.problem.sizes.fixed
     steps = 1e-5 / np.sqrt(np.diag(make_positive(optimum.hessian)))

@@ -31,7 +31,7 @@ from canopy_stats.mixed.formulas.fixed import fixed_part
 from canopy_stats.mixed.model_frame import ModelFrame
 from canopy_stats.schema import UserError
 
-Engine = Literal["newton", "mixedlm", "statsmodels"]
+LinearEngine = Literal["newton", "mixedlm", "statsmodels"]
 SEARCHES = {"newton": lambda way: search(way.products, reml=way.reml),
             "mixedlm": lambda way: search_mixedlm(way.coordinates, reml=way.reml),
             "statsmodels": lambda way: search_statsmodels(way.coordinates, reml=way.reml)}
@@ -53,7 +53,7 @@ class Linear:
 
     frame: ModelFrame
     reml: bool
-    engine: Engine = "newton"
+    engine: LinearEngine = "newton"
     like: Linear | None = None
 
     @cached_property

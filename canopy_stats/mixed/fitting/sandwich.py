@@ -50,7 +50,7 @@ class Working:
 
 
 @dataclass(frozen=True, eq=False)
-class Adjusted:
+class ClusterAdjustment:
     """What CR estimators share in one working model.
 
     ``bread`` M (p, p); ``scores`` (J, p) adjusted scores; ``moves`` U_j = X_j' A_j Phi_j^-1 X_j (J, p, p) and
@@ -109,7 +109,7 @@ def _squares(p: Array) -> float:
     return float(np.sum(np.trace(p, axis1=1, axis2=2) ** 2) + np.sum(p**2))
 
 
-def adjust(working: Working, residuals: Sequence[Array], kind: str) -> Adjusted:
+def adjust(working: Working, residuals: Sequence[Array], kind: str) -> ClusterAdjustment:
     """Adjusted scores of every cluster from its residuals e_j (m,)."""
     x, clusters = working.x, working.clusters
     solved = [linalg.solve(working.covariance(rows), x[rows], assume_a="pos") for rows in clusters]
@@ -118,7 +118,7 @@ def adjust(working: Working, residuals: Sequence[Array], kind: str) -> Adjusted:
              for rows, part, e in zip(clusters, solved, residuals, strict=True)]
     scores, moves, spreads = (np.array(part) for part in zip(*parts, strict=True))
     small = len(clusters) / (len(clusters) - 1) if kind == "CR1" else 1.0
-    return Adjusted(working.back, bread, scores, moves, spreads, small)
+    return ClusterAdjustment(working.back, bread, scores, moves, spreads, small)
 
 
 def _one(phi: Array, x: Array, solved: Array, bread: Array, e: Array, kind: str) -> tuple[Array, Array, Array]:

@@ -21,7 +21,7 @@ from canopy_stats.mixed.results.simulation import simulate
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
-Kind = Literal["percentile", "basic", "normal"]
+BootstrapInterval = Literal["percentile", "basic", "normal"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Bootstrap(Shown):
         """Standard deviations over the replicates that worked."""
         return self.estimates.std()
 
-    def conf_int(self, level: float = 0.95, kind: Kind = "percentile") -> pd.DataFrame:
+    def conf_int(self, level: float = 0.95, kind: BootstrapInterval = "percentile") -> pd.DataFrame:
         """Intervals, columns 'conf_low' and 'conf_high': percentile, basic (reflected), or normal with bias removed."""
         tail = (1 - level) / 2
         low, high = self.estimates.quantile(tail), self.estimates.quantile(1 - tail)

@@ -24,7 +24,7 @@ LARGEST = 3000
 
 
 @dataclass(frozen=True)
-class Adjusted:
+class AdjustedCovariance:
     """What every test of one fit shares: covariances (p, p) of the coefficients, as estimated and adjusted, the
     derivatives P_r (r, p, p) of the first one's inverse, and the covariance W (r, r) of the variance parameters."""
 
@@ -34,7 +34,7 @@ class Adjusted:
     variance: Array
 
 
-def kenward_roger(fit: Fit) -> Adjusted:
+def kenward_roger(fit: Fit) -> AdjustedCovariance:
     """The adjusted covariance of a linear model's coefficients. UserError for other models and for too many effects."""
     way = _checked(fit)
     first, second, third, trace, structures, p = _products(way, fit)
@@ -52,15 +52,16 @@ def kenward_roger(fit: Fit) -> Adjusted:
     information = pairs - 2 * np.einsum("ab,rsba->rs", covariance, squares) + np.einsum("rab,sba->rs", middle, middle)
     variance = 2 * np.linalg.pinv(information)
     shift = np.einsum("rs,rsab->ab", variance, squares - np.einsum("rab,sbc->rsac", derivatives, middle))
-    return _natural(Adjusted(covariance, covariance + 2 * covariance @ shift @ covariance, derivatives, variance), way)
+    adjusted = covariance + 2 * covariance @ shift @ covariance
+    return _natural(AdjustedCovariance(covariance, adjusted, derivatives, variance), way)
 
 
-def _natural(own: Adjusted, way: Linear) -> Adjusted:
+def _natural(own: AdjustedCovariance, way: Linear) -> AdjustedCovariance:
     """From the model's own coordinates, where no unit matters, to those of its coefficients."""
     back = way.coordinates.scale * way.coordinates.back
     ahead = np.linalg.inv(back)
-    return Adjusted(back @ own.covariance @ back.T, back @ own.adjusted @ back.T,
-                    np.einsum("ab,rac,cd->rbd", ahead, own.derivatives, ahead), own.variance)
+    return AdjustedCovariance(back @ own.covariance @ back.T, back @ own.adjusted @ back.T,
+                              np.einsum("ab,rac,cd->rbd", ahead, own.derivatives, ahead), own.variance)
 
 
 def _checked(fit: Fit) -> Linear:
@@ -134,7 +135,8 @@ def _pair(r: int, s: int, inner: list[Array], sides: list[Array], structures: li
     return value, square if r == one else square.T
 
 
-def test_of(shared: Adjusted, beta: Array, contrasts: Array, values: Array | float = 0.0) -> tuple[int, float, float]:
+def test_of(shared: AdjustedCovariance, beta: Array, contrasts: Array, values: Array | float = 0.0
+            ) -> tuple[int, float, float]:
     """Number of contrasts (q, p), denominator degrees of freedom and F for contrasts times beta equal to ``values``."""
     phi, q = shared.covariance, len(contrasts)
     theta = contrasts.T @ np.linalg.solve(contrasts @ phi @ contrasts.T, contrasts)

@@ -13,7 +13,7 @@ from canopy_stats.mixed.algebra.coordinates import lower_root
 from canopy_stats.mixed.algebra.optimise import make_positive, minimise
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.fitting import evidence, laplace
-from canopy_stats.mixed.fitting.generalised import Objective, search
+from canopy_stats.mixed.fitting.generalised import LaplaceObjective, search
 from canopy_stats.mixed.fitting.modes import Problem
 from canopy_stats.mixed.fitting.start import smallest_theta
 from canopy_stats.schema import UserError
@@ -222,7 +222,7 @@ def _constrained(
 def _maximum(
     problem: Problem, quantity: Quantity, x: Array, free: Array, hessian: Array
 ) -> tuple[Array, float, Array] | None:
-    objective = Objective(problem)
+    objective = LaplaceObjective(problem)
 
     def part(y: Array) -> tuple[float, Array] | None:
         at = x.copy()

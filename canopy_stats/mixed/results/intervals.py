@@ -16,7 +16,7 @@ from canopy_stats.mixed.fitting.ways import Way
 from canopy_stats.mixed.formulas.fixed import encode_fixed
 from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.mixed.results.predict import (
-    Mode,
+    EffectsMode,
     Rows,
     Scale,
     check_choice,
@@ -27,7 +27,7 @@ from canopy_stats.mixed.results.predict import (
 )
 from canopy_stats.schema import UserError
 
-Interval = Literal["confidence", "prediction"]
+IntervalKind = Literal["confidence", "prediction"]
 POINTS = np.linspace(-6, 6, 121)
 """Standardised linear predictors over which the law of a new response is averaged."""
 HALVINGS = 50
@@ -35,7 +35,7 @@ CHUNK = 1000
 """Rows that are searched together."""
 
 
-def intervals(fit: Estimates, way: Way, data: Any, mode: Mode, scale: Scale, kind: Interval, level: float
+def intervals(fit: Estimates, way: Way, data: Any, mode: EffectsMode, scale: Scale, kind: IntervalKind, level: float
               ) -> pd.DataFrame:
     """Estimates (m rows) with the ends of their intervals; see ``Fit.predict``."""
     _check(fit, mode, scale, kind, level)
@@ -53,7 +53,7 @@ def intervals(fit: Estimates, way: Way, data: Any, mode: Mode, scale: Scale, kin
     return pd.DataFrame({"estimate": to_scale(fit, rows, eta, scale), "conf_low": low, "conf_high": high}, index=index)
 
 
-def _check(fit: Estimates, mode: Mode, scale: Scale, kind: Interval, level: float) -> None:
+def _check(fit: Estimates, mode: EffectsMode, scale: Scale, kind: IntervalKind, level: float) -> None:
     check_choice("mode", mode, ("population", "conditional", "new_levels"))
     check_choice("scale", scale, ("response", "link"))
     check_choice("interval", kind, ("confidence", "prediction"))
@@ -66,7 +66,8 @@ def _check(fit: Estimates, mode: Mode, scale: Scale, kind: Interval, level: floa
         raise UserError("A prediction interval is for responses; leave scale='response'.")
 
 
-def _confidence(fit: Estimates, way: Way, rows: Rows, mode: Mode, eta: Array, error: Array, tail: float) -> list[Array]:
+def _confidence(fit: Estimates, way: Way, rows: Rows, mode: EffectsMode, eta: Array, error: Array, tail: float
+                ) -> list[Array]:
     """Ends (m,) on the link scale: t where the mean is of coefficients alone, normal where random effects enter."""
     df = way.degrees_of_freedom(fit, rows.x) if mode == "population" else np.full(len(eta), np.inf)
     half = stats.t.isf(tail, df) * error

@@ -16,7 +16,7 @@ from canopy_stats.mixed.formulas import checks, fixed, formula, grouping
 from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.schema import UserError
 
-Mode = Literal["population", "conditional", "new_levels"]
+EffectsMode = Literal["population", "conditional", "new_levels"]
 Scale = Literal["response", "link"]
 
 
@@ -33,7 +33,7 @@ class Rows:
     columns: list[Array]
 
 
-def predict(fit: Estimates, way: Way, data: Any, mode: Mode, scale: Scale, se: bool) -> Any:
+def predict(fit: Estimates, way: Way, data: Any, mode: EffectsMode, scale: Scale, se: bool) -> Any:
     """Means (m,), or a table of mean and standard error; see ``Fit.predict``."""
     check_choice("mode", mode, ("population", "conditional", "new_levels"))
     check_choice("scale", scale, ("response", "link"))
@@ -54,7 +54,7 @@ def predict(fit: Estimates, way: Way, data: Any, mode: Mode, scale: Scale, se: b
     return pd.DataFrame({"mean": mean, "se": error}, index=index)
 
 
-def expected(fit: Estimates, mode: Mode) -> Array:
+def expected(fit: Estimates, mode: EffectsMode) -> Array:
     """Means (n,) of the fitted rows; of ordered categories the mean of their values."""
     rows = encode(fit, None, mode)
     eta = rows.x @ fit.beta + rows.offset + (0.0 if mode == "population" else random_part(fit, rows))
@@ -84,7 +84,7 @@ def to_scale(fit: Estimates, rows: Rows, eta: Array, scale: Scale) -> Array:
     return fit.frame.family.mean(eta, fit.others(rows.w, rows.g, rows.trials))
 
 
-def encode(fit: Estimates, data: pd.DataFrame | None, mode: Mode) -> Rows:
+def encode(fit: Estimates, data: pd.DataFrame | None, mode: EffectsMode) -> Rows:
     """Designs of the fitted rows, or of new data in the same encoding."""
     design = fit.design
     if data is None:
@@ -110,7 +110,7 @@ def _new_offset(fit: Estimates, data: pd.DataFrame) -> Array:
     return total
 
 
-def _groups(factor: grouping.Factor, data: pd.DataFrame, mode: Mode) -> tuple[Array, Array]:
+def _groups(factor: grouping.Factor, data: pd.DataFrame, mode: EffectsMode) -> tuple[Array, Array]:
     codes, columns = grouping.encode_groups(factor, data)
     if mode == "conditional" and np.any(codes < 0):
         raise UserError(
@@ -129,7 +129,7 @@ def random_part(fit: Estimates, rows: Rows) -> Array:
     return total
 
 
-def link_errors(fit: Estimates, way: Way, rows: Rows, mode: Mode) -> Array:
+def link_errors(fit: Estimates, way: Way, rows: Rows, mode: EffectsMode) -> Array:
     """Standard errors (m,) of eta: of the fixed part, and of eta - its prediction where random effects enter.
 
     Var = a' H^-1 a + J V J' (Kass & Steffey 1989), a the row of Z Lambda and J the derivative of eta in the parameters,

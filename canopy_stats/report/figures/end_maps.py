@@ -22,7 +22,7 @@ EMPTY = "#E3E3E3"
 OUT_OF_K = "#F4F1E6"
 FLOOR = -14.0
 """Smaller log-probabilities (nats) look like this one."""
-Floats = NDArray[np.float32]
+Singles = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class EndMap:
     task: str
     model_name: str
     model_variant: str
-    values: Floats
+    values: Singles
     lengths: NDArray[np.int64]
 
 

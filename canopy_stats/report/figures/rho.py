@@ -46,7 +46,7 @@ def rho_figure(table: pd.DataFrame, *, quantities: Sequence[str] = ("raw", "posi
     return figure
 
 
-Key = tuple[str, ...]
+RowKey = tuple[str, ...]
 
 
 def _keys(table: pd.DataFrame) -> pd.Series:
@@ -54,7 +54,7 @@ def _keys(table: pd.DataFrame) -> pd.Series:
     return pd.Series(list(table[columns].astype(str).itertuples(index=False, name=None)), index=table.index)
 
 
-def _row_names(table: pd.DataFrame) -> dict[Key, str]:
+def _row_names(table: pd.DataFrame) -> dict[RowKey, str]:
     """Each row of the figure and its name: families in order, the base variant first; tasks only if several."""
     variants, families = in_order(table["model_variant"]), in_order(table["model_name"])
     keys = sorted(set(_keys(table)), key=lambda k: (*k[:-2], families.index(k[-2]), variants.index(k[-1])))
@@ -62,7 +62,7 @@ def _row_names(table: pd.DataFrame) -> dict[Key, str]:
     return {k: " ".join((*k[-2:], *(f"({task})" for task in k[:-2] if several))) for k in keys}
 
 
-def _draw(ax: Axes, table: pd.DataFrame, rows: list[Key], quantities: Sequence[str]) -> None:
+def _draw(ax: Axes, table: pd.DataFrame, rows: list[RowKey], quantities: Sequence[str]) -> None:
     ax.axvline(0, color=GREY, linewidth=0.8)
     apart = 0.5 / max(len(quantities) - 1, 1)
     at = _keys(table).map(rows.index)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from canopy_stats.report.figures.style import Cells
+from canopy_stats.report.figures.style import Facets
 from canopy_stats.schema import UserError
 
 
-def left_label(cells: Cells, *texts: str) -> None:
+def left_label(cells: Facets, *texts: str) -> None:
     """Label the y axes of the leftmost facets alone: the others share them."""
     for axes in cells.values():
         for ax, text in zip(axes, texts, strict=True):

@@ -126,7 +126,7 @@ def _limits(ordered: pd.DataFrame) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _OptionRow:
     """One option of a choice, and where it is drawn."""
 
     choice: str
@@ -134,11 +134,11 @@ class _Row:
     y: float
 
 
-def _choice_rows(ordered: pd.DataFrame) -> list[_Row]:
+def _choice_rows(ordered: pd.DataFrame) -> list[_OptionRow]:
     """One row per option of each choice that has several, with a gap between choices."""
     several = [name for name in DIMENSIONS if name in ordered and ordered[name].nunique() > 1]
     pairs = [(name, option) for name in several for option in _options(ordered, name)]
-    return [_Row(name, option, i + GAP * several.index(name)) for i, (name, option) in enumerate(pairs)]
+    return [_OptionRow(name, option, i + GAP * several.index(name)) for i, (name, option) in enumerate(pairs)]
 
 
 def _options(ordered: pd.DataFrame, name: str) -> list[str]:
@@ -147,7 +147,7 @@ def _options(ordered: pd.DataFrame, name: str) -> list[str]:
     return [str(option) for option in first[name].unique()]
 
 
-def _draw_choices(ax: Axes, ordered: pd.DataFrame, rows: Sequence[_Row], level: float) -> None:
+def _draw_choices(ax: Axes, ordered: pd.DataFrame, rows: Sequence[_OptionRow], level: float) -> None:
     counts = agreement(ordered, level)
     width = float(np.clip(300 / len(ordered), 0.6, 3))
     for row in rows:
@@ -165,7 +165,7 @@ def _draw_choices(ax: Axes, ordered: pd.DataFrame, rows: Sequence[_Row], level: 
     ax.tick_params(axis="both", length=0, labelbottom=False)
 
 
-def _name_choices(ax: Axes, rows: Sequence[_Row]) -> None:
+def _name_choices(ax: Axes, rows: Sequence[_OptionRow]) -> None:
     """Options as tick labels, and each choice's name to the left of its options."""
     names = [OPTIONS.get((row.choice, row.option), shortened(row.option)) for row in rows]
     ax.set_yticks([row.y for row in rows], names)
@@ -182,7 +182,7 @@ def shortened(text: str, most: int = 16) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _tell_counts(ax: Axes, rows: Sequence[_Row], counts: pd.DataFrame) -> None:
+def _tell_counts(ax: Axes, rows: Sequence[_OptionRow], counts: pd.DataFrame) -> None:
     """Median estimate and share of significant results of each option, to the right of its row."""
     found = {(str(c["choice"]), str(c["option"])): c for _, c in counts.iterrows()}
     heads = [(1.055, "median"), (1.125, "signif.")]

@@ -88,13 +88,13 @@ def family_marks(families: Sequence[str]) -> dict[str, str]:
     return {family: _FAMILY_MARKS[i % len(_FAMILY_MARKS)] for i, family in enumerate(families)}
 
 
-Cells = dict[str, "list[Axes]"]
+Facets = dict[str, "list[Axes]"]
 """Each facet's axes, from top to bottom."""
 
 
 def facets(values: Sequence[str], *, height: float = 2.1, columns: int = 4, rows_each: int = 1,
            ratios: Sequence[float] = (1,), sharey: Literal["row"] | bool = True,
-           width: float | None = None) -> tuple[Figure, Cells]:
+           width: float | None = None) -> tuple[Figure, Facets]:
     """A figure with one column of ``rows_each`` axes per value, in a grid; spare cells stay blank.
 
     It is as wide as a page, or as a column when the grid has one column, unless ``width`` says otherwise.

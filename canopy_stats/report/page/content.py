@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats.report import summary
+<<<<<<< HEAD
 from canopy_stats.report.catalogue import CATALOGUE, FINDING, Kind
+=======
+from canopy_stats.report.catalogue import CATALOGUE, EntryKind
+>>>>>>> main
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.page import cautions, provenance, sample
 from canopy_stats.report.page.headline import headlines
@@ -75,7 +79,7 @@ def pictures(folder: Folder) -> tuple[Picture | None, tuple[Picture, ...]]:
     return drawn.pop(FINDING, None), tuple(drawn.values())
 
 
-def captioned(folder: Folder, kind: Kind, suffix: str) -> list[tuple[Path, str]]:
+def captioned(folder: Folder, kind: EntryKind, suffix: str) -> list[tuple[Path, str]]:
     """The files of one kind with their captions, in the order of its index.json or of the catalogue.
 
     A file that neither names comes last, under its own name.

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+AnyFloats = NDArray[np.floating[Any]]
 _TYPES: Mapping[str, Any] = {"surprisal": np.dtype("<u2"), "entropy": np.dtype("u1"), "stop": np.dtype("u1")}
 """How each term is stored, in this order. Surprisals are summed along a path, hence the finer steps."""
 
@@ -38,7 +38,7 @@ class ShownPrompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ShownRollouts:
     """The rollouts of one task, family and variant: R rollouts of T tokens in all, in the prompts' order.
 
     ``pieces`` holds the distinct tokens' texts and ``token`` (T,) indices into it: equal indices, equal tokens;
@@ -55,9 +55,9 @@ class Cell:
     token: NDArray[np.integer[Any]] = field(repr=False)
     length: NDArray[np.integer[Any]] = field(repr=False)
     stopped: NDArray[np.bool_] = field(repr=False)
-    entropy: Floats = field(repr=False)
-    logprob: Floats = field(repr=False)
-    stop_probability: Floats = field(repr=False)
+    entropy: AnyFloats = field(repr=False)
+    logprob: AnyFloats = field(repr=False)
+    stop_probability: AnyFloats = field(repr=False)
     texts: tuple[str, ...] | None = field(default=None, repr=False)
 
 
@@ -65,7 +65,7 @@ class Cell:
 class Explorer:
     """The cells, and what the reader should know of them: ``note`` says which prompts were left out, if any."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[ShownRollouts, ...]
     note: str = ""
 
 
@@ -75,13 +75,13 @@ def index(explorer: Explorer) -> dict[str, Any]:
             "shade": shade_limit([c.entropy for c in explorer.cells])}
 
 
-def shade_limit(entropies: Sequence[Floats]) -> float:
+def shade_limit(entropies: Sequence[AnyFloats]) -> float:
     """Nats at which the shading ends: what 99% of all tokens stay below, to the next half nat."""
     every = np.concatenate([np.asarray(e, np.float64) for e in entropies]) if entropies else np.zeros(0)
     return float(max(0.5, np.ceil(2 * np.quantile(every, 0.99)) / 2)) if len(every) else 0.5
 
 
-def packed(cell: Cell) -> str:
+def packed(cell: ShownRollouts) -> str:
     """The cell as base64; the same cell gives the same text."""
     wide = len(cell.pieces) > np.iinfo(np.uint16).max
     terms = {"surprisal": -np.asarray(cell.logprob), "entropy": cell.entropy, "stop": cell.stop_probability}
@@ -94,7 +94,7 @@ def packed(cell: Cell) -> str:
     return base64.b64encode(gzip.compress(b"".join(body), 9, mtime=0)).decode()
 
 
-def _header(cell: Cell, wide: bool, tops: Mapping[str, float]) -> dict[str, Any]:
+def _header(cell: ShownRollouts, wide: bool, tops: Mapping[str, float]) -> dict[str, Any]:
     prompts = [{"id": p.prompt_id, "text": p.text, "rollouts": p.rollouts, "measured": p.measured}
                for p in cell.prompts]
     return {"prompts": prompts, "pieces": cell.pieces, "special": cell.special, "wide": wide, "tops": tops,
@@ -102,7 +102,7 @@ def _header(cell: Cell, wide: bool, tops: Mapping[str, float]) -> dict[str, Any]
             "texts": cell.texts}
 
 
-def squeezed(values: Floats, top: float, kind: Any = _TYPES["entropy"]) -> NDArray[Any]:
+def squeezed(values: AnyFloats, top: float, kind: Any = _TYPES["entropy"]) -> NDArray[Any]:
     """Values in [0, top] as whole numbers q up to the ``kind``'s largest, to be read as top (q/largest)^2: the steps
     are finest where the values are small."""
     share = np.clip(np.asarray(values, np.float64) / top if top > 0 else np.zeros(len(values)), 0, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from canopy_stats.report.page import tokens
-from canopy_stats.report.page.explorer import Cell, Explorer, ShownPrompt
+from canopy_stats.report.page.explorer import Explorer, ShownPrompt, ShownRollouts
 from canopy_stats.schema import STOP
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def measured(panel: pd.DataFrame) -> dict[tuple[str, str, str, str], str]:
 # --- one cell ---------------------------------------------------------------------------------------------------
 
 
-def cell(run: Run, sample: Sample, facts: Mapping[tuple[str, str, str, str], str]) -> Cell:
+def cell(run: Run, sample: Sample, facts: Mapping[tuple[str, str, str, str], str]) -> ShownRollouts:
     """The chosen rollouts of a run with their tokens' texts and terms."""
     config, wanted = run.config, set(sample.prompts[run.config.task])
     kept = [_kept(part, wanted, sample.rollouts) for part in run.parts()]
@@ -87,11 +87,11 @@ def cell(run: Run, sample: Sample, facts: Mapping[tuple[str, str, str, str], str
     reader = tokens.reader(run)
     names, special, token = indexed(rows["token_ids"].to_pylist(), reader)
     here = (config.task, config.family, config.variant)
-    return Cell(*here, prompts=_prompts(run, rows, here, facts), pieces=names, special=special, token=token,
-                length=rows["length"].to_numpy(),
-                stopped=rows["finish_reason"].to_numpy(zero_copy_only=False) == STOP,
-                texts=None if reader else tuple(rows["text"].to_pylist()),
-                **{name: terms[name].to_numpy() for name in terms.column_names})
+    return ShownRollouts(*here, prompts=_prompts(run, rows, here, facts), pieces=names, special=special, token=token,
+                         length=rows["length"].to_numpy(),
+                         stopped=rows["finish_reason"].to_numpy(zero_copy_only=False) == STOP,
+                         texts=None if reader else tuple(rows["text"].to_pylist()),
+                         **{name: terms[name].to_numpy() for name in terms.column_names})
 
 
 def _kept(part: Run, prompts: Collection[str], rollouts: int) -> tuple[pa.Table, pa.Table]:

@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from canopy_stats.report.page.explorer import Cell, Explorer, ShownPrompt
+from canopy_stats.report.page.explorer import Explorer, ShownPrompt, ShownRollouts
 from canopy_stats.report.page.html import Content, Picture, Provenance, Table
 
 HOSTILE = ("</script><script>window.hacked = 1</script><img src=x onerror=\"window.hacked = 2\"></textarea><!-- "
@@ -29,7 +29,7 @@ SVG = f"""<?xml version="1.0"?>
 
 
 def cell(task: str, family: str, variant: str, seed: int, prompts: int = PROMPTS, rollouts: int = ROLLOUTS,
-         longest: int = 12) -> Cell:
+         longest: int = 12) -> ShownRollouts:
     """Random rollouts of 1 to ``longest`` tokens; half of them end with the end token."""
     rng = np.random.default_rng(seed)
     length = rng.integers(1, longest + 1, prompts * rollouts)
@@ -38,8 +38,8 @@ def cell(task: str, family: str, variant: str, seed: int, prompts: int = PROMPTS
     token[(np.cumsum(length) - 1)[stopped]] = END
     shown = tuple(ShownPrompt(f"p{i} {HOSTILE}", f"prompt {i} of {task} {HOSTILE}", rollouts, f"D 0.{i} {HOSTILE}")
                   for i in range(prompts))
-    return Cell(task, family, variant, shown, PIECES, (END,), token, length, stopped, rng.gamma(1, 1, total),
-                -rng.exponential(1, total), rng.random(total) ** 4)
+    return ShownRollouts(task, family, variant, shown, PIECES, (END,), token, length, stopped, rng.gamma(1, 1, total),
+                         -rng.exponential(1, total), rng.random(total) ** 4)
 
 
 def explorer(**sizes: int) -> Explorer:
