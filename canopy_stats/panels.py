@@ -14,6 +14,7 @@ import pandas as pd
 from canopy_stats.metrics import measure
 from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
 from canopy_stats.metrics.measures import STANDARD_ERRORS
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import (
     BOUND_COLUMNS,
@@ -202,6 +203,7 @@ def write_panel(frame: pd.DataFrame, path: str | Path, provenance: Mapping[str, 
     provenance beside it in PATH.json. The file appears whole or not at all."""
     from canopy_stats import files
 
+    frame = as_pandas(frame)
     path, typed = Path(path), validate(frame, allow_mixed_laws=True, entropy=kind_of(frame))
     _refuse_suffix(path)
     note = json.dumps(dict(provenance or {}), indent=1, ensure_ascii=False).encode()

@@ -58,22 +58,15 @@ class Source:
     ablations: Mapping[str, pd.DataFrame] | None = field(default=None, repr=False)
     known: dict[tuple[str, str], SlopeChange] = field(default_factory=dict, repr=False)
     findings: pd.DataFrame | None = field(default=None, repr=False)
-<<<<<<< HEAD
-    stated: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
-=======
     agreement: pd.DataFrame | None = field(default=None, repr=False)
->>>>>>> main
+    stated: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, folder: Folder, fitter: Fitter, ablations: Iterable[str] | None = None) -> Source:
         """What a study left in its folder, with the panels of some of its ablations (None: of all)."""
         further = folder.ablations(folder.ablation_names if ablations is None else ablations)
         return cls(folder.panel, fitter, folder.runs or None, folder.checks, further or None, dict(folder.changes),
-<<<<<<< HEAD
-                   folder.findings, folder.claims)
-=======
-                   folder.findings, folder.agreement)
->>>>>>> main
+                   folder.findings, folder.agreement, folder.claims)
 
     def of_panel(self, panel: pd.DataFrame, known: Mapping[tuple[str, str], SlopeChange] | None = None) -> Source:
         """Another panel alone, with the same fitter."""

@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats.report import summary
-<<<<<<< HEAD
-from canopy_stats.report.catalogue import CATALOGUE, FINDING, Kind
-=======
-from canopy_stats.report.catalogue import CATALOGUE, EntryKind
->>>>>>> main
+from canopy_stats.report.catalogue import CATALOGUE, FINDING, EntryKind
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.page import cautions, provenance, sample
 from canopy_stats.report.page.headline import headlines
