@@ -39,10 +39,10 @@ ON_PANELS = {
     "slope_power": lambda p: cs.slope_power(p, effect=0.3, prompts=[10], rollouts=[5], model="interaction",
                                             method="closed", replicates=2).table.drop(columns="seconds"),
     "specification_curve": lambda p: cs.specification_curve(p, choices={
-        "model": ["linear"], "slopes": ["same"], "response": ["D"], "length": ["none"], "rate": ["raw"]},
+        "model": ["linear"], "slopes": ["same"], "response": ["D"], "length": ["none"], "rate": ["straight"]},
     ).table.drop(columns="seconds"),
     "rho_change": lambda p: cs.rho_change(p).table,
-    "paired_bootstrap": lambda p: cs.paired_bootstrap(p, replicates=50),
+    "paired_bootstrap": lambda p: cs.paired_bootstrap(p, replicates=100),
     "pool": lambda p: pd.DataFrame([pool(p, np.full(len(p["M"]), 24))]),
     "three_level": lambda p: pd.DataFrame([three_level(p)]),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ def _changes(ax: Axes, claims: pd.DataFrame) -> None:
     ax.set(xlabel="change of the slope of diversity on entropy rate, tuned − base (95% intervals)")
 
 
-def _version(row: dict[str, object]) -> str:
+def _version(row: Mapping[Any, Any]) -> str:
     if row["model"] != "robust":
         return f"{row['model']}: the paper's model"
     return f"robust{'' if row['corrected'] else ', uncorrected'}: {row['claim']}"
