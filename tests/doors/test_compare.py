@@ -23,6 +23,11 @@ def scores():
     return answers()
 
 
+@pytest.fixture(scope="module")
+def compared(scores):
+    return cs.compare(scores)
+
+
 def test_the_paired_difference_is_the_t_test(scores):
     found = cs.compare(scores, adjust="none")
     wide = scores.pivot(index="item", columns="model", values="score")
@@ -48,9 +53,9 @@ def test_clusters_are_statsmodels_clusters():
     assert found["df"] == clusters - 1 and clusters > 5
 
 
-def test_the_model_is_the_crossed_glmm(scores):
+def test_the_model_is_the_crossed_glmm(scores, compared):
     """Differences of marginal means of the binomial model, and Holm's adjustment by hand."""
-    found = cs.compare(scores)
+    found = compared
     fit = cs.glmm("score ~ model + (1|item)", scores, family="binomial")
     mean = cs.means(fit, "model", marginal=True).set_index("model")["estimate"]
     table = found.table.set_index("contrast")
@@ -61,9 +66,9 @@ def test_the_model_is_the_crossed_glmm(scores):
     assert found.means.set_index("model")["estimate"].to_dict() == pytest.approx(mean.to_dict(), abs=1e-6)
 
 
-def test_the_power_line(scores):
+def test_the_power_line(scores, compared):
     """Items for 2 points: the textbook formula with the differences' standard deviation."""
-    row = cs.compare(scores).table.set_index("contrast").loc["b - a"]
+    row = compared.table.set_index("contrast").loc["b - a"]
     wide = scores.pivot(index="item", columns="model", values="score")
     z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
     assert row["items_for_2_points"] == np.ceil((z * (wide["b"] - wide["a"]).std() / 0.02) ** 2)
@@ -84,10 +89,11 @@ def test_the_family_follows_the_scores(values, family):
 
 def test_tasks_make_items_distinct_and_epochs_are_averaged():
     data = pd.concat([answers(30, seed=s, epochs=3).assign(task=t) for s, t in ((1, "x"), (2, "y"))])
-    found = cs.compare(data, reference="a").table.set_index("contrast").loc["b - a"]
+    compared = cs.compare(data, reference="a")
+    found = compared.table.set_index("contrast").loc["b - a"]
     wide = data.pivot_table(index=["task", "item"], columns="model", values="score")
     assert found["items"] == 60 and found["estimate"] == pytest.approx((wide["b"] - wide["a"]).mean())
-    fit = cs.compare(data, reference="a").fit
+    fit = compared.fit
     assert "item:level" in fit.ngroups or any("level" in str(g) for g in fit.ngroups)
 
 
@@ -128,8 +134,8 @@ def test_choices_are_checked(scores):
         cs.compare(scores, adjust="tukey")
 
 
-def test_polars_and_dicts(scores):
-    pl = pytest.importorskip("polars")
+def test_polars_and_dicts():
+    pl, scores = pytest.importorskip("polars"), answers(12)
     expected = cs.compare(scores, reference="a").table["estimate"].tolist()
     assert cs.compare(pl.DataFrame(scores), reference="a").table["estimate"].tolist() == pytest.approx(expected)
     assert cs.compare(scores.to_dict("list"), reference="a").table["estimate"].tolist() == pytest.approx(expected)

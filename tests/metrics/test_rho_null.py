@@ -1,8 +1,6 @@
 """The study of rho's null: position alone leaves no excess, effects of length stay; small here, whole in analysis/."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +15,8 @@ SIZES, SMALL = ("20 x 50", "100 x 24"), {"20 x 50": (20, 50)}
 
 
 @pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("rho_null", ANALYSIS / "rho_null.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["rho_null"] = module
-    spec.loader.exec_module(module)
-    return module
+def study(analysis_script):
+    return analysis_script("rho_null")
 
 
 @pytest.mark.parametrize("scenario", ["front-loaded, negative binomial", "boilerplate, geometric"])

@@ -1,8 +1,6 @@
 """The origin of rho's position profile: scored by rollouts left out, chosen, and what it cannot tell is withheld."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +18,8 @@ ANALYSIS = Path(__file__).parents[2] / "analysis"
 
 
 @pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("rho_origin_study", ANALYSIS / "rho_origin_study.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["rho_origin_study"] = module
-    spec.loader.exec_module(module)
-    return module
+def study(analysis_script):
+    return analysis_script("rho_origin_study")
 
 
 @pytest.fixture(scope="module")

@@ -21,28 +21,6 @@ from canopy_stats.mixed.inference import bootstraps
 from canopy_stats.mixed.inference.bootstraps import estimate_values
 from canopy_stats.schema import UserError
 
-SLOPE = "Reaction ~ Days + (1 + Days|Subject)"
-
-
-@pytest.fixture(scope="module")
-def sleep():
-    return lmm(SLOPE, mixedlm.load_sleepstudy())
-
-
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(21)
-    frame = pd.DataFrame({"g": np.repeat(np.arange(30), 6), "x": rng.normal(size=180), "f": np.tile(["a", "b"], 90)})
-    slope = np.where(frame["f"] == "b", 0.9, 0.4)
-    eta = -0.5 + slope * frame["x"] + 0.4 * rng.normal(size=30)[frame["g"]]
-    mu = 1 / (1 + np.exp(-eta))
-    return frame.assign(y=rng.beta(12 * mu, 12 * (1 - mu)))
-
-
-@pytest.fixture(scope="module")
-def beta(data):
-    return glmm("y ~ x*f + (1|g)", data)
-
 
 def test_anova_refits_reml_by_likelihood(sleep):
     """R: anova(lmer(Reaction ~ 1 + (1+Days|Subject)), lmer(Reaction ~ Days + (1+Days|Subject)))."""

@@ -82,11 +82,6 @@ def test_second_opinion(formula, reml, engine):
     np.testing.assert_allclose(second.bse, first.bse, rtol=1e-2)
 
 
-@pytest.fixture(scope="module")
-def sleep():
-    return cs.lmm("Reaction ~ Days + (1 + Days|Subject)", mixedlm.load_sleepstudy())
-
-
 def test_tables(sleep):
     table = sleep.tidy()
     assert list(table["term"]) == ["Intercept", "Days"]

@@ -1,8 +1,6 @@
 """Small versions of the studies in analysis/: coverage, and that workers do not change an answer."""
 
-import importlib.util
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +10,9 @@ import pytest
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ANALYSIS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def calibration():
-    return script("calibration")
+def calibration(analysis_script):
+    return analysis_script("calibration")
 
 
 TERMS = {"lmm": 5, "beta": 7, "binomial": 5, "nbinom2": 6, "cumulative": 7}
@@ -51,8 +41,8 @@ def test_results_of_the_study_are_within_the_promised_range():
         assert results[name]["panels"] == 300 and min(results[name]["coverage"].values()) > 0.9
 
 
-def test_benchmark_panel():
-    bench = script("bench_mixed")
+def test_benchmark_panel(analysis_script):
+    bench = analysis_script("bench_mixed")
     data = bench.simulate_panel(2, 5)
     assert data.shape == (80, 9) and data.equals(bench.simulate_panel(2, 5))
     assert bench.in_turn({"one": lambda: 1, "two": lambda: 2}, 2).keys() == {"one", "two"}

@@ -159,7 +159,7 @@ def test_level_is_kept_where_it_should_be(closed):
     assert "(its level is 5%)" in closed.words
 
 
-def test_level_is_kept_ireplicatesulation():
+def test_level_is_kept_in_simulation():
     found = slope_power(made(QUIET), effect=0.0, prompts=[15], rollouts=[8], model="interaction", replicates=80)
     share = found.table["power"].iloc[0]
     assert stats.binomtest(round(share * 80), 80, 0.05).pvalue > 0.01 and found.table["failed"].eq(0).all()

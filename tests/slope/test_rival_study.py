@@ -1,6 +1,5 @@
 """The studies of rival laws and of the change of rho: that they can be gone on with, and what their results promise."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,16 +9,9 @@ import pytest
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 
 
-def loaded(name):
-    spec = importlib.util.spec_from_file_location(name, ANALYSIS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def rival():
-    return loaded("rival_study")
+def rival(analysis_script):
+    return analysis_script("rival_study")
 
 
 def test_going_on_is_the_same_as_not_stopping(rival, monkeypatch):
@@ -55,7 +47,7 @@ def test_stored_levels_of_the_change_of_rho():
     assert stored["3 x 4, change 0.3, sd 0"]["population"]["rejects"] >= 0.95
 
 
-def test_one_panel_of_the_change_of_rho():
-    study = loaded("rho_change_study")
+def test_one_panel_of_the_change_of_rho(analysis_script):
+    study = analysis_script("rho_change_study")
     one, two = (study.one_panel((3, 2, 0.3, 0.1), np.random.SeedSequence(1)) for _ in range(2))
     assert one == two and len(one) == 2 and one[0][2] < one[0][0] < one[0][3]

@@ -1,6 +1,5 @@
 """The study of the slopes' errors: a small rerun of every scenario, and what its stored results promise."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,11 +9,8 @@ ANALYSIS = Path(__file__).parents[2] / "analysis"
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("slope_study", ANALYSIS / "slope_study.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(analysis_script):
+    return analysis_script("slope_study")
 
 
 @pytest.fixture(scope="module")
