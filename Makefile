@@ -4,7 +4,7 @@ PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 VLLM_FLAGS := -q -c constraints-vllm.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel docs test test-lowest test-vllm architectures mutants quick browser lint clean
+.PHONY: demo demo-smollm demo-panel docs test test-lowest test-vllm test-ray architectures mutants quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -73,6 +73,14 @@ test-lowest: .venv-lowest/.ready
 
 test-vllm: .venv-vllm/.ready
 	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/generation/vllm_engine
+
+# A study drawn by the workers of Ray, some of which are killed. Ray is in no other environment: it weighs 250 MB.
+.venv-test/.ray: .venv-test/.ready
+	.venv-test/bin/pip install $(PIP_FLAGS) -e '.[dev,ray]'
+	touch $@
+
+test-ray: .venv-test/.ray
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest tests/study/executors/test_on_ray.py
 
 # Plants small defects in the modules that everything rests on and shows those that no test sees (hours).
 mutants: .venv-test/.ready

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "canopy_stats"
 # The floors from the ground up; a module imports only from floors below its own. Rooms of one floor stand in order.
 FLOORS = [["schema"], ["files", "progress", "figure_style", "notebook", "panel_rows"], ["mixed"], ["generation"],
           ["oracle", "store"], ["slope"], ["metrics"],
-          ["drift", "runs", "candidates", "diagnosis", "checks", "end_tokens", "panels", "installation"],
+          ["drift", "drawing", "runs", "candidates", "diagnosis", "checks", "end_tokens", "panels", "installation"],
           ["doors"], ["report"], ["study"], ["cli"]]
 ORDER = list(chain.from_iterable(FLOORS))
 MIXED_MAY = {"schema", "files", "progress", "figure_style", "notebook"}  # mixed models know nothing of language models

@@ -64,7 +64,8 @@ def draw_truth(pilot: Pilot, size: StudySize, effect: float, rng: np.random.Gene
         R_sc=sc, R_tuned=sc * index["variant"], tun=index["variant"].astype(float),
         logN_sc=(np.log(length) - pilot.log_length[0]) / pilot.log_length[1])
     eta = encode_fixed(pilot.fit.design.fixed, frame) @ pilot.fit.beta
-    return Truth(size, index, frame, rate, length, eta + (effect - pilot.difference) * sc * index["variant"], sc)
+    moved = pilot.reactions[index["task"]] + (effect - pilot.difference) * sc
+    return Truth(size, index, frame, rate, length, eta + moved * index["variant"], sc)
 
 
 def _index(pilot: Pilot, size: StudySize) -> Index:

@@ -200,8 +200,8 @@ def set_aside(study: Study, out: Path, stale: Sequence[RunState], redraw: bool) 
 
 def _move(out: Path, name: str) -> str:
     files.make_folder(out / STALE)
-    taken = sum(1 for _ in (out / STALE).glob(f"{name}-*"))
-    target = out / STALE / f"{name}-{taken + 1}"
+    before = sum(1 for _ in (out / STALE).glob(f"{name}-*"))
+    target = out / STALE / f"{name}-{before + 1}"
     os.replace(out / "runs" / name, target)
     stamps.forget(out, _stamp(name))
     return target.name

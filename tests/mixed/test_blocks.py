@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 
 from canopy_stats.mixed.algebra import blocks
+from canopy_stats.mixed.algebra.elimination import make_elimination
+from canopy_stats.mixed.algebra.layout import pattern_of
+from canopy_stats.mixed.algebra.tail import TailGram
 from canopy_stats.mixed.formulas.formula import build_design
 from canopy_stats.schema import UserError
 
@@ -34,7 +37,7 @@ def problem(request):
         design = build_design(formula, data)
         layout = blocks.make_layout(design.factors)
         if request.param and layout.m:
-            layout = replace(layout, pattern=blocks.pattern_of(layout))
+            layout = replace(layout, pattern=pattern_of(layout))
         weights = rng.uniform(0.2, 2, n)
         t = blocks.templates(design.factors, rng.normal(size=design.n_theta))
         z = np.hstack([dense_columns(f, np.eye(len(f.terms))) for f in design.factors])
@@ -70,20 +73,28 @@ def test_solve_determinant_and_inverse_blocks(formula, problem):
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_multiply_and_inverse_products(formula, problem):
-    """G v, and the sums of diagonal blocks of G Lambda H^-1 (half the derivative of log det H in T)."""
+def test_multiply(formula, problem):
     layout, weights, t, g, lam, rng = problem(formula)
     parts = blocks.gram(layout, weights)
     right = [rng.normal(size=(len(f.levels), len(f.terms), 3)) for f in layout.factors]
     np.testing.assert_allclose(flat(blocks.multiply(layout, parts, right)), g @ flat(right), atol=1e-10)
-    whole = g @ lam @ np.linalg.inv(lam.T @ g @ lam + np.eye(len(g)))
-    found = blocks.inverse_products(layout, parts, t, blocks.factorise(blocks.relative(layout, parts, t)))
-    start = 0
-    for factor, ours in zip(layout.factors, found, strict=True):
-        q, levels = len(factor.terms), len(factor.levels)
-        places = [slice(start + level * q, start + level * q + q) for level in range(levels)]
-        np.testing.assert_allclose(ours, sum(whole[place, place] for place in places), atol=1e-9)
-        start += levels * q
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_elimination_of_the_head_and_its_transpose(formula, problem):
+    """Sums of B_l M_l B_l' and the pulls B_l' D B_l, kept whole and by pairs of links."""
+    layout, weights, t, g, lam, rng = problem(formula)
+    parts, head = blocks.gram(layout, weights), layout.factors[layout.head]
+    levels, q = len(head.levels), len(head.terms)
+    starts = np.cumsum([0, *(len(f.levels) * len(f.terms) for f in layout.factors)])
+    own = np.arange(starts[layout.head], starts[layout.head + 1])
+    tail = [place for k in layout.offsets for place in range(starts[k], starts[k + 1])]
+    border = g[np.ix_(tail, own)].reshape(layout.m, levels, q)
+    m, d = rng.normal(size=(levels, q, q)), rng.normal(size=(layout.m, layout.m))
+    m, d = m + m.transpose(0, 2, 1), d + d.T
+    links = make_elimination(parts.border, levels, q)
+    np.testing.assert_allclose(links.sums(m), np.einsum("jla,lab,ilb->ji", border, m, border), atol=1e-10)
+    np.testing.assert_allclose(links.pulled(d), np.einsum("jla,ji,ilb->lab", border, d, border), atol=1e-10)
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -121,7 +132,7 @@ def test_sums_by_group_and_contributions_of_effects_to_rows(formula, problem):
 
 
 def test_indefinite_is_reported():
-    assert blocks.factorise(blocks.Blocks(-np.ones((2, 1, 1)), None, np.zeros((0, 0)))) is None
+    assert blocks.factorise(blocks.Blocks(-np.ones((2, 1, 1)), None, TailGram({}, {}))) is None
 
 
 def crossed(first, second, cells, seed=0):

@@ -22,16 +22,26 @@ CUTS = {"ordbeta": np.array([-2.0, np.log(3.0)]), "cumulative": np.array([-1.0, 
 FORMULAS = ["y ~ x", "y ~ x + (1|g)", "y ~ x + (1+x|g) + (1|h)", "y ~ x + (x||g) + (1+x|h) + (1|f)"]
 
 
-def random_problem(name, formula, seed, quadrature=1):
+LINKS = [("beta", "probit"), ("beta", "cloglog"), ("beta", "log"), ("beta", "identity"), ("gaussian", "log"),
+         ("binomial", "probit"), ("binomial", "cloglog"), ("binomial", "log"), ("binomial", "identity"),
+         ("betabinomial", "probit"), ("betabinomial", "cloglog"), ("poisson", "identity"), ("nbinom1", "identity"),
+         ("nbinom2", "identity"), ("gamma", "identity"), ("cumulative", "probit"), ("cumulative", "cloglog"),
+         ("inflated nbinom1", "log")]
+WHERE = {"log": (-1.5, 0.1), "identity": (0.5, 0.05)}
+"""Intercept and size of everything else where means near the usual ones would be outside the range of a link."""
+
+
+def random_problem(name, formula, seed, quadrature=1, link=None):
     """A problem with prior weights and an offset, and a random point near plausible values."""
     rng = np.random.default_rng(seed)
     n = 150
     data = pd.DataFrame({"x": rng.normal(size=n), "g": rng.integers(0, 15, n), "h": rng.integers(0, 5, n),
                          "f": rng.integers(0, 4, n)})
-    family = get_family(name.removeprefix("inflated "), zero_inflation=name.startswith("inflated"))
+    family = get_family(name.removeprefix("inflated "), link, zero_inflation=name.startswith("inflated"))
     if name == "cumulative":
         family = family.for_response(np.arange(4.0))
-    eta = 0.3 * data["x"].to_numpy() - 0.5 + 0.5 * rng.normal(size=15)[data["g"]]
+    middle, size = WHERE.get(link if link != "log" or name in ("beta", "binomial") else None, (-0.4, 1.0))
+    eta = middle - 0.1 + size * (0.3 * data["x"].to_numpy() + 0.5 * rng.normal(size=15)[data["g"]])
     trials = rng.integers(1, 9, n).astype(float) if family.trials else np.ones(n)
     kappa, zeta, cut = np.full(n, 2.0 if "nbinom" not in name else 0.5), np.full(n, -0.7), CUTS.get(name, np.empty(0))
     y = family.draw(eta, others(n, kappa=kappa, zeta=zeta, cut=cut, trials=trials), rng)
@@ -40,11 +50,12 @@ def random_problem(name, formula, seed, quadrature=1):
     both = np.column_stack([np.ones(n), data["x"]])
     problem = laplace.Problem(
         family.for_response(y), y, design.fixed.matrix, both if family.has_dispersion else both[:, :0], design.factors,
-        layout, 0.1 * rng.normal(size=n), rng.uniform(0.5, 2, n), trials, both if family.zero else None, quadrature)
+        layout, 0.1 * size * rng.normal(size=n), rng.uniform(0.5, 2, n), trials, both if family.zero else None,
+        quadrature)
     start = np.concatenate([
-        [-0.4, 0.2], [kappa[0] - 0.2, 0.1][: 2 * family.has_dispersion], [-0.5, 0.2][: 2 * bool(family.zero)],
-        cut[: problem.family.n_cut], 0.5 * rng.normal(size=problem.sizes.theta)])
-    return problem, start + 0.1 * rng.normal(size=len(start))
+        [middle, 0.2 * size], [kappa[0] - 0.2, 0.1][: 2 * family.has_dispersion], [-0.5, 0.2][: 2 * bool(family.zero)],
+        cut[: problem.family.n_cut], 0.5 * size * rng.normal(size=problem.sizes.theta)])
+    return problem, start + 0.1 * size * rng.normal(size=len(start))
 
 
 def slope(function, x, i, size):
@@ -67,6 +78,16 @@ def test_gradient(family, formula, seed):
     # Near a point without an inner maximum, as zero parts have them, a step of 1e-4 bends the difference by 1e-4.
     expected = np.array([slope(value, omega, i, 2e-5) for i in range(len(omega))])
     np.testing.assert_allclose(found.gradient, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("family", "link"), LINKS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_gradient_with_every_other_link(family, link, seed):
+    problem, omega = random_problem(family, FORMULAS[2], seed, link=link)
+    value = lambda x: laplace.evaluate(problem, x).value  # noqa: E731
+    expected = np.array([slope(value, omega, i, 2e-5) for i in range(len(omega))])
+    np.testing.assert_allclose(laplace.evaluate(problem, omega).gradient, expected, rtol=1e-6,
+                               atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

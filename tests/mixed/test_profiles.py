@@ -6,7 +6,8 @@ import pytest
 from scipy import optimize, stats
 
 from canopy_stats.mixed import glmm, lmm, profile
-from canopy_stats.mixed.inference.profiles import Quantity, likelihood
+from canopy_stats.mixed.inference.profiles import likelihood
+from canopy_stats.mixed.inference.quantities import Correlation, linear
 from canopy_stats.schema import UserError
 
 
@@ -97,11 +98,11 @@ def test_several_unknown_terms_are_named(beta):
 def test_wald_ends_of_deviations_and_correlations_are_those_of_the_curvature(sleep):
     """The delta method by differences of the correlation, rho = a / sqrt(a^2 + b^2), and of the deviation."""
     found = likelihood(sleep)
-    covariance, first = np.linalg.inv(found.hessian), found.problem.sizes.fixed
+    covariance, first, natural = np.linalg.inv(found.hessian), found.problem.sizes.fixed, found.own.natural
     low, diagonal = (first + int(found.problem.factors[0].pattern[1, k]) for k in (0, 1))
     quantities = {
-        "cor Intercept, Days | Subject": lambda x: x[low] / np.hypot(x[low], x[diagonal]),
-        "sd Intercept | Subject": lambda x: x[first + int(found.problem.factors[0].pattern[0, 0])]}
+        "cor Intercept, Days | Subject": lambda x: natural(x)[low] / np.hypot(natural(x)[low], natural(x)[diagonal]),
+        "sd Intercept | Subject": lambda x: natural(x)[first + int(found.problem.factors[0].pattern[0, 0])]}
     table = profile(sleep, list(quantities)).set_index("term")
     for name, quantity in quantities.items():
         gradient = optimize.approx_fprime(found.omega, quantity, 1e-6)
@@ -125,7 +126,7 @@ def test_a_correlation_that_one_cannot_exclude_ends_at_one():
 
 def test_coordinates_of_a_correlation_go_there_and_back():
     """(a, b) of a covariance factor's row as (rho, s); gradients follow by the chain rule."""
-    quantity, omega = Quantity(2, -1.0, 1.0, scale=1), np.array([9.0, 0.8, -0.6])
+    quantity, omega = Correlation(2, scale=1), np.array([9.0, 0.8, -0.6])
     x = quantity.start(omega)
     np.testing.assert_allclose(x, [9.0, 1.0, -0.6])
     np.testing.assert_allclose(quantity.omega(x), omega)
@@ -133,5 +134,28 @@ def test_coordinates_of_a_correlation_go_there_and_back():
     slope = optimize.approx_fprime(omega, function, 1e-7)
     expected = optimize.approx_fprime(x, lambda at: function(quantity.omega(at)), 1e-7)
     np.testing.assert_allclose(quantity.pull(x, slope), expected, rtol=1e-5)
-    plain = Quantity(1)
-    assert plain.start(omega) is omega and plain.omega(omega) is omega and plain.pull(omega, slope) is slope
+
+
+def test_coordinates_of_a_linear_function_go_there_and_back():
+    quantity, omega = linear(np.array([0.5, -3.0, 1.0])), np.array([9.0, 0.8, -0.6])
+    x = quantity.start(omega)
+    np.testing.assert_allclose(x, [9.0, 0.5 * 9 - 3 * 0.8 - 0.6, -0.6])
+    np.testing.assert_allclose(quantity.omega(x), omega)
+    function = lambda w: w[0] * w[1] ** 2 + 3 * w[2] * w[1] + np.exp(w[2])  # noqa: E731
+    slope = optimize.approx_fprime(omega, function, 1e-7)
+    expected = optimize.approx_fprime(x, lambda at: function(quantity.omega(at)), 1e-7)
+    np.testing.assert_allclose(quantity.pull(x, slope), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 1e4])
+@pytest.mark.parametrize("unit", [1e-6, 1, 1e8])
+@pytest.mark.parametrize("unit_y", [1e-8, 1e8])
+def test_profiles_know_no_unit_and_no_origin(sleep, shift, unit, unit_y):
+    """A column far from zero and any units: the ends of what such a change leaves alone."""
+    data = sleep.design.data
+    days = (data["Days"] + shift * data["Days"].std()) * unit
+    moved = lmm(sleep.formula, data.assign(Days=days, Reaction=data["Reaction"] * unit_y))
+    terms = ["Days", "sd Days | Subject"]
+    here, there = profile(sleep, terms).iloc[:, 1:], profile(moved, terms).iloc[:, 1:]
+    np.testing.assert_allclose(there.iloc[:, :3] * unit / unit_y, here.iloc[:, :3], rtol=1e-4)
+    np.testing.assert_allclose(there * unit / unit_y, here, rtol=1e-3)

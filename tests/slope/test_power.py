@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, logit
 
 import canopy_stats as cs
 from canopy_stats.slope.closed_form import contrast_weights, expected_interaction
@@ -56,6 +56,16 @@ def test_a_large_pilot_shows_the_law_it_came_from():
     correlation = law.error[..., 0, 1] / np.sqrt(law.error[..., 0, 0] * law.error[..., 1, 1])
     assert correlation == pytest.approx(0.4, abs=0.06)
     assert law.notes == () and law.rollouts == 10
+
+
+def test_what_tuning_does_to_a_tasks_level_is_found_where_it_is_and_not_where_it_is_chance():
+    """Levels of a task's own, ±0.6, are kept; without them a level takes up little of what the slope is off by."""
+    scenario = QUIET.but(tasks=4, prompts=60, difference=0.1)
+    panels = [made(scenario, seed) for seed in range(3)]
+    assert max(np.abs(estimate_pilot(panel).reactions).max() for panel in panels) < 0.1
+    moved = panels[0]["task"].map(dict(zip(sorted(panels[0]["task"].unique()), (-0.6, 0.6, -0.6, 0.6), strict=True)))
+    eta = logit(panels[0]["D"]) + moved * (panels[0]["model_variant"] != "base")
+    assert estimate_pilot(panels[0].assign(D=expit(eta))).reactions == pytest.approx([-0.6, 0.6, -0.6, 0.6], abs=0.15)
 
 
 def test_new_panels_look_like_the_pilot():

@@ -11,50 +11,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from scipy import linalg
 
-from canopy_stats.mixed.algebra.border import Border, Cells, DenseBorder, Pattern, Tail, level_products, thin_gram
+from canopy_stats.mixed.algebra.border import Border, DenseBorder, thin_gram
+from canopy_stats.mixed.algebra.layout import (
+    Array,
+    Layout,
+    make_layout,
+    pack_tail,
+    tail_blocks,
+    unpack_tail,
+)
+from canopy_stats.mixed.algebra.tail import TailGram
 from canopy_stats.mixed.formulas.grouping import Factor
-from canopy_stats.schema import UserError
 
-Array = np.ndarray
-LARGEST_CROSS = 250_000_000
-LARGEST_TAIL = 12_000
-"""Tail coefficients whose Schur complement (m, m) is still kept and factorised as one dense matrix."""
-LARGEST_PAIRS = 60_000_000
-SMALL_TAIL = 64
-THIN = 200
-"""A thin border costs about this many times more for each pair of links than a dense one for each cell."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Grouping factors, the index of the head, and the offsets of the others in the stacked tail (m coefficients).
-
-    ``pattern`` lists the occurring links where the border is thin.
-    """
-
-    factors: tuple[Factor, ...]
-    head: int
-    offsets: dict[int, int]
-    m: int
-    pattern: Pattern | None = None
-
-    @property
-    def tails(self) -> tuple[Tail, ...]:
-        return tuple(Tail(len(self.factors[k].levels), len(self.factors[k].terms), start)
-                     for k, start in self.offsets.items())
+__all__ = ["Array", "Layout", "make_layout"]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """A symmetric matrix: head (L, q, q) in diagonal blocks, border (m, L, q), tail (m, m)."""
+    """A symmetric matrix: head (L, q, q) in diagonal blocks, border (m, L, q), tail by factors."""
 
     head: Array
     border: Border | None
-    tail: Array
+    tail: TailGram
 
 
 @dataclass(frozen=True)
@@ -69,10 +52,7 @@ class Factorised:
     @cached_property
     def schur_inverse(self) -> Array:
         """Inverse Schur complement (m, m)."""
-        if len(self.schur_root) == 0:
-            return self.schur_root
-        lower = linalg.lapack.dpotri(self.schur_root, lower=1)[0]
-        return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
+        return symmetric_inverse(self.schur_root)
 
     @cached_property
     def reach(self) -> Border:
@@ -84,49 +64,6 @@ class Factorised:
     def head_inverse(self) -> Array:
         """Head blocks (L, q, q) of H^-1."""
         return self.inverse if self.bridge is None else self.inverse + self.reach.outer(self.bridge)
-
-
-def make_layout(factors: Sequence[Factor]) -> Layout:
-    """Choose the head and number the tail. UserError when the parts together would not fit in memory."""
-    sizes = [len(f.levels) * len(f.terms) for f in factors]
-    head = int(np.argmax(sizes))
-    offsets, m = {}, 0
-    for k, size in enumerate(sizes):
-        if k != head:
-            offsets[k], m = m, m + size
-    layout = Layout(tuple(factors), head, offsets, m)
-    pattern = _thin_pattern(layout)
-    if m > LARGEST_TAIL or (pattern is None and m * sizes[head] > LARGEST_CROSS):
-        small = " and ".join(f"{factors[k].name} ({len(factors[k].levels)} levels)" for k in offsets)
-        raise UserError(
-            f"{small} beside {factors[head].name} ({len(factors[head].levels)} levels) ask for more memory than this"
-            f" solver has ({m} effects besides the largest factor's); drop or coarsen one of them."
-        )
-    return Layout(tuple(factors), head, offsets, m, pattern)
-
-
-def pattern_of(layout: Layout) -> Pattern:
-    """The occurring links of a layout's border."""
-    f = layout.factors[layout.head]
-    cells = tuple(_cells(layout.factors[k], f, tail)
-                  for k, tail in zip(layout.offsets, layout.tails, strict=True))
-    return Pattern(cells, len(f.levels), layout.m)
-
-
-def _thin_pattern(layout: Layout) -> Pattern | None:
-    """The occurring links, where summing over their pairs is cheaper than dense algebra."""
-    if layout.m < SMALL_TAIL:
-        return None
-    pattern = pattern_of(layout)
-    pairs = int(np.sum(np.square(np.bincount(pattern.heads, minlength=pattern.levels))))
-    dense = layout.m**2 * pattern.levels
-    return pattern if pairs * THIN < dense and pairs < LARGEST_PAIRS else None
-
-
-def _cells(factor: Factor, head: Factor, tail: Tail) -> Cells:
-    """The pairs of levels that occur, sorted by the head's level."""
-    keys, of_row = np.unique(head.codes.astype(np.int64) * len(factor.levels) + factor.codes, return_inverse=True)
-    return Cells(tail, keys % len(factor.levels), keys // len(factor.levels), of_row)
 
 
 def templates(factors: Sequence[Factor], theta: Array) -> list[Array]:
@@ -168,25 +105,16 @@ def _border(layout: Layout, weights: Array | None) -> Border:
     return DenseBorder(np.concatenate(links), layout.tails)
 
 
-def _tail(layout: Layout, weights: Array | None) -> Array:
-    tail = np.zeros((layout.m, layout.m))
-    for k, start in layout.offsets.items():
-        g = layout.factors[k]
-        rows = slice(start, start + len(g.levels) * len(g.terms))
-        for j, other in layout.offsets.items():
-            if j == k:
-                _put_diagonal(tail, start, own_gram(g, weights))
-            else:
-                block = _pair_sums(g, layout.factors[j], weights).reshape(rows.stop - start, -1)
-                tail[rows, other : other + block.shape[1]] = block
-    return tail
+def _tail(layout: Layout, weights: Array | None) -> TailGram:
+    own = {start: own_gram(layout.factors[k], weights) for k, start in layout.offsets.items()}
+    pairs = combinations(layout.offsets.items(), 2)
+    return TailGram(own, {(start, other): _between(layout.factors[k], layout.factors[j], weights)
+                          for (k, start), (j, other) in pairs})
 
 
-def _put_diagonal(matrix: Array, start: int, own: Array) -> None:
-    """Write blocks (L, q, q) on the diagonal of ``matrix`` from ``start`` on."""
-    levels, q, _ = own.shape
-    places = start + np.arange(levels * q).reshape(levels, q)
-    matrix[places[:, :, None], places[:, None, :]] = own
+def _between(f: Factor, g: Factor, weights: Array | None) -> Array:
+    """Z_f'W Z_g (L_f q_f, L_g q_g)."""
+    return _pair_sums(f, g, weights).reshape(len(f.levels) * len(f.terms), -1)
 
 
 def own_gram(factor: Factor, weights: Array | None = None) -> Array:
@@ -216,43 +144,46 @@ def relative(layout: Layout, blocks: Blocks, factors: Sequence[Array]) -> Blocks
     if blocks.border is None:
         return Blocks(head, None, blocks.tail)
     border = blocks.border.map_head(t).map_tail([factors[k] for k in layout.offsets])
-    tail = scale_tail(layout, scale_tail(layout, blocks.tail, factors).T, factors)
-    tail[np.diag_indices(layout.m)] += 1.0
-    return Blocks(head, border, tail)
-
-
-def scale_tail(layout: Layout, values: Array, factors: Sequence[Array], *, transpose: bool = True) -> Array:
-    """Apply T_k' (or T_k) to the coefficients of each tail factor, along the first axis of values (m, ...)."""
-    out = np.empty_like(values)
-    for k, start in layout.offsets.items():
-        t = factors[k].T if transpose else factors[k]
-        rows = slice(start, start + len(layout.factors[k].levels) * len(t))
-        if len(t) == 1:
-            out[rows] = t[0, 0] * values[rows]
-            continue
-        part = values[rows].reshape(len(layout.factors[k].levels), len(t), -1)
-        out[rows] = (t @ part).reshape(values[rows].shape)
-    return out
+    return Blocks(head, border, blocks.tail.relative({start: factors[k] for k, start in layout.offsets.items()}))
 
 
 def factorise(blocks: Blocks) -> Factorised | None:
     """Block inverse of a positive definite H; None when H is not positive definite."""
-    inverse, logdet = _invert_blocks(blocks.head)
+    inverse, logdet = invert_blocks(blocks.head)
     if not np.isfinite(logdet):
         return None
     if blocks.border is None:
         return Factorised(inverse, None, np.zeros((0, 0)), logdet)
     bridge = blocks.border.map_head(inverse)
-    schur = blocks.border.product(bridge)
-    np.subtract(blocks.tail, schur, out=schur)
-    try:  # symmetric, so its transpose is the same matrix in the order of columns that LAPACK overwrites
-        lower = linalg.cholesky(schur.T, lower=True, overwrite_a=True, check_finite=False)
-    except linalg.LinAlgError:
+    schur = blocks.tail.minus(blocks.border.product(bridge))
+    lower = cholesky(schur)
+    if lower is None:
         return None
     return Factorised(inverse, bridge, lower, logdet + 2 * float(np.log(np.diag(lower)).sum()))
 
 
-def _invert_blocks(head: Array) -> tuple[Array, float]:
+def cholesky(matrix: Array) -> Array | None:
+    """Lower root (m, m), in the place of a matrix whose lower triangle is used; None where it is not positive definite.
+    """
+    if len(matrix) == 0:
+        return matrix
+    own = matrix if matrix.flags.f_contiguous else matrix.T  # LAPACK's order; a C array holds a whole symmetric matrix
+    root, failed = linalg.lapack.dpotrf(own, lower=1, clean=1, overwrite_a=1)
+    return None if failed else root
+
+
+def symmetric_inverse(root: Array) -> Array:
+    """Inverse (m, m) of the matrix with Cholesky root ``root``."""
+    if len(root) == 0:
+        return root
+    lower = linalg.lapack.dpotri(root, lower=1)[0]  # nothing above the diagonal, as in the root
+    diagonal = np.diag(lower).copy()
+    whole = lower + lower.T
+    np.fill_diagonal(whole, diagonal)
+    return np.asarray(whole)
+
+
+def invert_blocks(head: Array) -> tuple[Array, float]:
     """Inverses and summed log determinants of positive definite blocks (L, q, q); nan when one is not."""
     if head.shape[1] == 1:
         ok = bool(np.all(head > 0))
@@ -288,52 +219,14 @@ def multiply(layout: Layout, g: Blocks, right: Sequence[Array]) -> list[Array]:
     if g.border is not None:
         tail = pack_tail(layout, right)
         out = out + g.border.tail_sums(tail)
-        parts = unpack_tail(layout, g.border.head_sums(head) + g.tail @ tail)
+        parts = unpack_tail(layout, g.border.head_sums(head) + g.tail.times(tail))
     return [out if k == layout.head else parts[k] for k in range(len(right))]
-
-
-def inverse_products(layout: Layout, g: Blocks, factors: Sequence[Array], h: Factorised) -> list[Array]:
-    """For every factor (q_k, q_k): the sum over its levels of the diagonal blocks of G Lambda H^-1.
-
-    Twice its lower triangle is the derivative of log det H in the factor's T_k.
-    """
-    t = factors[layout.head]
-    out: list[Array] = [np.empty(0)] * len(factors)
-    out[layout.head] = np.einsum("lab,bc,lcd->ad", g.head, t, h.head_inverse, optimize=True)
-    if g.border is None:
-        return out
-    scaled = g.border.map_tail([factors[k] for k in layout.offsets])
-    out[layout.head] = out[layout.head] - scaled.outer(h.reach).sum(axis=0)
-    linked = g.border.map_head(t).own(h.reach)
-    whole = scale_tail(layout, g.tail, factors).T
-    for (k, tail), links in zip(zip(layout.offsets, layout.tails, strict=True), linked, strict=True):
-        out[k] = level_products(tail, whole[tail.rows], h.schur_inverse[tail.rows]) - links
-    return out
-
-
-def pack_tail(layout: Layout, values: Sequence[Array]) -> Array:
-    """Stack the tail factors' arrays (L_k, q_k, r) to (m, r)."""
-    return np.concatenate([values[k].reshape(len(layout.factors[k].levels) * len(layout.factors[k].terms), -1)
-                           for k in layout.offsets])
-
-
-def unpack_tail(layout: Layout, stacked: Array) -> dict[int, Array]:
-    """Undo ``pack_tail``."""
-    out = {}
-    for k, start in layout.offsets.items():
-        levels, q = len(layout.factors[k].levels), len(layout.factors[k].terms)
-        out[k] = stacked[start : start + levels * q].reshape(levels, q, -1)
-    return out
 
 
 def inverse_blocks(layout: Layout, h: Factorised) -> list[Array]:
     """Diagonal blocks (L_k, q_k, q_k) of H^-1 for every grouping factor: conditional covariances."""
-    out: list[Array] = [np.empty(0)] * len(layout.factors)
+    out = tail_blocks(layout, h.schur_inverse)
     out[layout.head] = h.head_inverse
-    for k, start in layout.offsets.items():
-        levels, q = len(layout.factors[k].levels), len(layout.factors[k].terms)
-        places = start + np.arange(levels * q).reshape(levels, q)
-        out[k] = h.schur_inverse[places[:, :, None], places[:, None, :]]
     return out
 
 

@@ -31,14 +31,6 @@ class Tail:
         return slice(self.start, self.start + self.levels * self.columns)
 
 
-def level_products(tail: Tail, left: Array, right: Array) -> Array:
-    """(q_k, q_k): sum over the levels of a tail factor of its rows of ``left`` times its rows of ``right``."""
-    if tail.columns == 1:
-        return np.array([[np.vdot(left, right)]])
-    shape = (tail.levels, tail.columns, -1)
-    return np.asarray(np.einsum("lax,lbx->ab", left.reshape(shape), right.reshape(shape)))
-
-
 class Border(Protocol):
     """Links (j, l) -> (q,), dense or thin."""
 
@@ -51,7 +43,10 @@ class Border(Protocol):
         ...
 
     def product(self, other: Border) -> Array:
-        """Sum over head levels and columns of link j of self times link i of other: (m, m)."""
+        """Sum over head levels and columns of link j of self times link i of other, where that is symmetric.
+
+        (m, m), of which a thin border fills the lower triangle, in LAPACK's order.
+        """
         ...
 
     def head_sums(self, head: Array) -> Array:
@@ -68,10 +63,6 @@ class Border(Protocol):
 
     def outer(self, other: Border) -> Array:
         """(L, q, q): sum over j of link self a times link other b."""
-        ...
-
-    def own(self, other: Border) -> list[Array]:
-        """For each tail factor (q_k, q_k): sum over its links of self in column a times other in column b."""
         ...
 
     def at(self, levels: Array, places: Array, matrix: Array, bridge: Border) -> Array:
@@ -126,13 +117,6 @@ class DenseBorder:
         for a in range(q):
             for b in range(q):
                 out[:, a, b] = np.einsum("jl,jl->l", left[:, :, a], right[:, :, b])
-        return out
-
-    def own(self, other: Border) -> list[Array]:
-        assert isinstance(other, DenseBorder)
-        out = []
-        for tail in self.tails:
-            out.append(level_products(tail, self.values[tail.rows], other.values[tail.rows]))
         return out
 
     def at(self, levels: Array, places: Array, matrix: Array, bridge: Border) -> Array:
@@ -192,6 +176,14 @@ class Pattern:
         return flat
 
     @cached_property
+    def lower_pairs(self) -> tuple[Array, Array, Array]:
+        """The pairs in the lower triangle: both numbers, and the place in a matrix (m, m) column by column."""
+        first, second = self.pairs
+        lower = self.places[first] >= self.places[second]
+        first, second = first[lower], second[lower]
+        return first, second, self.places[second] * self.m + self.places[first]
+
+    @cached_property
     def sorted_links(self) -> tuple[Array, Array]:
         """Keys of the links (head level, place) in ascending order, and their numbers."""
         keys = self.heads * self.m + self.places
@@ -233,10 +225,12 @@ class ThinBorder:
 
     def product(self, other: Border) -> Array:
         assert isinstance(other, ThinBorder)
-        (first, second), m = self.pattern.pairs, self.pattern.m
-        terms = sum(self.values[first, a] * other.values[second, a] for a in range(self.values.shape[1]))
-        return np.bincount(self.pattern.flat_pairs, terms, m * m).reshape(m, m)
+        (first, second, flat), m = self.pattern.lower_pairs, self.pattern.m
+        columns = zip(self.values.T, other.values.T, strict=True)
+        terms = sum(np.take(mine, first) * np.take(theirs, second) for mine, theirs in columns)
+        return np.bincount(flat, terms, m * m).reshape(m, m).T
 
+    @cached_property
     def matrix(self) -> sparse.csr_array:
         """The links as a sparse matrix (m, L q)."""
         q = self.values.shape[1]
@@ -246,10 +240,10 @@ class ThinBorder:
         return sparse.csr_array((self.values.ravel(), (rows, columns.ravel())), shape=shape)
 
     def head_sums(self, head: Array) -> Array:
-        return np.asarray(self.matrix() @ head.reshape(self.pattern.levels * self.values.shape[1], -1))
+        return np.asarray(self.matrix @ head.reshape(self.pattern.levels * self.values.shape[1], -1))
 
     def tail_sums(self, tail: Array) -> Array:
-        return np.asarray(self.matrix().T @ tail).reshape(self.pattern.levels, self.values.shape[1], -1)
+        return np.asarray(self.matrix.T @ tail).reshape(self.pattern.levels, self.values.shape[1], -1)
 
     def spread(self, matrix: Array) -> ThinBorder:
         (first, second), size = self.pattern.pairs, len(self.values)
@@ -266,11 +260,6 @@ class ThinBorder:
                 out[:, a, b] = np.bincount(self.pattern.heads, self.values[:, a] * other.values[:, b], levels)
         return out
 
-    def own(self, other: Border) -> list[Array]:
-        assert isinstance(other, ThinBorder)
-        parts = zip(self.pattern.split(self.values), self.pattern.split(other.values), strict=True)
-        return [np.einsum("cax,cbx->ab", left, right, optimize=True) for left, right in parts]
-
     def at(self, levels: Array, places: Array, matrix: Array, bridge: Border) -> Array:
         keys, order = self.pattern.sorted_links
         wanted = levels * self.pattern.m + places
@@ -284,7 +273,7 @@ class ThinBorder:
 
     def elsewhere(self, levels: Array, places: Array, matrix: Array) -> Array:
         """``spread`` (n, q) at pairs of head level and tail coefficient that do not occur."""
-        columns, q = self.matrix().T.tocsr(), self.values.shape[1]
+        columns, q = self.matrix.T.tocsr(), self.values.shape[1]
         rows = matrix[places]
         parts = [np.asarray(columns[levels * q + a].multiply(rows).sum(axis=1)).ravel() for a in range(q)]
         return np.stack(parts, axis=1)

@@ -138,3 +138,9 @@ def lower_root(root: Array) -> Array:
     upper = np.linalg.qr(root.T, mode="r")
     signs = np.where(np.diag(upper) < 0, -1.0, 1.0)
     return np.asarray((signs[:, None] * upper).T)
+
+
+def rotation(root: Array) -> Array:
+    """The orthogonal Q (q, q) of ``root`` = ``lower_root(root)`` Q."""
+    turn, upper = np.linalg.qr(root.T)
+    return np.asarray(np.where(np.diag(upper) < 0, -1.0, 1.0)[:, None] * turn.T)

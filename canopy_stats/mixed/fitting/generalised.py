@@ -125,7 +125,8 @@ class Laplace:
         certificate = evidence.certify(self.own.problem, names, optimum, objective.count)
         jacobian = self.own.jacobian(optimum.x)
         full = jacobian @ covariance_of(optimum.hessian) @ jacobian.T
-        return assemble(self.frame, self.problem, self.own.natural(optimum.x), full, certificate)
+        start = self.own.effects(optimum.x, objective.evaluate(optimum.x).mode.u)
+        return assemble(self.frame, self.problem, self.own.natural(optimum.x), full, certificate, start)
 
 
 def _sizes(at: Estimates) -> Sizes:
@@ -140,10 +141,10 @@ class LaplaceObjective:
     problem: Problem
     best: Evaluation | None = None
     count: int = 0
+    last: tuple[bytes, Evaluation] | None = None
 
     def __call__(self, omega: Array) -> tuple[float, Array] | None:
-        found = laplace.evaluate(self.problem, omega, self.best.mode.u if self.best is not None else None)
-        self.count += 1
+        found = self._found(omega)
         if found is None or not np.isfinite(found.value):
             return None
         if self.best is None or found.value >= self.best.value - 1e-9 * abs(found.value):
@@ -152,9 +153,21 @@ class LaplaceObjective:
 
     def evaluate(self, omega: Array) -> Evaluation:
         """Everything at a point that was reached before; UserError where it is not defined any more."""
-        found = laplace.evaluate(self.problem, omega, self.best.mode.u if self.best is not None else None)
+        found = self._found(omega)
         if found is None:
             raise UserError("The likelihood is not defined around its maximum; rescale the columns or simplify.")
+        return found
+
+    def _found(self, omega: Array) -> Evaluation | None:
+        """The evaluation at a point; the last one is kept."""
+        key = omega.tobytes()
+        if self.last is not None and self.last[0] == key:
+            return self.last[1]
+        u, h = (None, None) if self.best is None else (self.best.mode.u, self.best.mode.h)
+        found = laplace.evaluate(self.problem, omega, u, h)
+        self.count += 1
+        if found is not None:
+            self.last = key, found
         return found
 
 
@@ -224,7 +237,7 @@ def _hessian(objective: LaplaceObjective, optimum: Optimum) -> Array:
     steps = 1e-5 / np.sqrt(np.diag(make_positive(optimum.hessian)))
     steps[first:] = np.minimum(steps[first:], 1e-3 * smallest_theta(problem, laplace.split(problem, optimum.x).delta))
     found = objective.evaluate(optimum.x)
-    objective.count += 1 + len(steps)
+    objective.count += len(steps)
     hessian = -laplace.hessian(problem, optimum.x, found, steps)
     symmetric: Array = (hessian + hessian.T) / 2
     return symmetric

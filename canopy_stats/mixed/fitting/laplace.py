@@ -46,10 +46,14 @@ class Evaluation:
     mode: Mode
 
 
-def evaluate(problem: Problem, omega: Array, start: list[Array] | None = None) -> Evaluation | None:
-    """Log-likelihood and gradient at omega; None where the inner maximum is not found."""
+def evaluate(problem: Problem, omega: Array, start: list[Array] | None = None,
+             near: Factorised | None = None) -> Evaluation | None:
+    """Log-likelihood and gradient at omega; None where the inner maximum is not found.
+
+    ``start`` and ``near`` are the mode and its H at parameters nearby.
+    """
     parts = split(problem, omega)
-    mode = find_mode(problem, parts, start)
+    mode = find_mode(problem, parts, start, near)
     if mode is None:
         return None
     if mode.h is None or problem.layout is None:

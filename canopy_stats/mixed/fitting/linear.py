@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from canopy_stats.mixed.algebra import blocks
 from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.algebra.coordinates import Coordinates, make_coordinates
 from canopy_stats.mixed.algebra.covariance import boundary_slopes, theta_names, vanished
@@ -214,7 +213,7 @@ def check_frame(frame: ModelFrame) -> None:
 
 def _modes(at: Coordinates, solution: Solution, variance: float) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Random effects (L_k, q_k) and their conditional covariances (L_k, q_k, q_k), as lme4's ``ranef``."""
-    inverses = blocks.inverse_blocks(solution.products.layout, solution.h)
+    inverses = solution.inverse_blocks
     ways = [at.scale * a @ t for a, t in zip(at.outward, solution.roots, strict=True)]
     modes = tuple(u @ way.T for u, way in zip(solution.u, ways, strict=True))
     return modes, tuple(variance * way @ v @ way.T for v, way in zip(inverses, ways, strict=True))

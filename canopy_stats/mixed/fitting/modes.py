@@ -20,6 +20,10 @@ NEWTON_TOLERANCE = 1e-18
 NEARLY = 1e-5
 NEWTON_STEPS = 40
 HALVINGS = 12
+LARGE_TAIL = 200
+"""Tail coefficients from which on a step with an old factor of H is cheaper than a new one."""
+QUICK = 0.1
+"""By how much a step with an old factor has to lower the decrement."""
 
 
 class Sizes(NamedTuple):
@@ -108,8 +112,14 @@ def fixed_eta(problem: Problem, parts: Parts) -> Array:
     return total
 
 
-def find_mode(problem: Problem, parts: Parts, start: list[Array] | None = None) -> Mode | None:
-    """Newton's method for the random effects, halving steps that do not climb."""
+def find_mode(
+    problem: Problem, parts: Parts, start: list[Array] | None = None, near: Factorised | None = None
+) -> Mode | None:
+    """Newton's method for the random effects, halving steps that do not climb.
+
+    Where factorising H is the larger part of a step, those from ``start`` take the H of parameters nearby, ``near``, as
+    long as it brings them quickly to the mode.
+    """
     density = weighted(problem, parts)
     fixed = fixed_eta(problem, parts)
     if problem.layout is None:
@@ -117,7 +127,8 @@ def find_mode(problem: Problem, parts: Parts, start: list[Array] | None = None) 
         return Mode([], at, None, float(at.value.sum()), [], 0) if np.all(np.isfinite(at.value)) else None
     t = blocks.templates(problem.factors, parts.theta)
     u = start if start is not None else [np.zeros((len(f.levels), len(f.terms))) for f in problem.factors]
-    return _newton(problem, problem.layout, density, fixed, t, u)
+    near = near if problem.layout.m >= LARGE_TAIL else None
+    return _newton(problem, problem.layout, density, fixed, t, u, near)
 
 
 def weighted(problem: Problem, parts: Parts) -> Density:
@@ -132,24 +143,32 @@ def weighted(problem: Problem, parts: Parts) -> Density:
 
 
 def _newton(
-    problem: Problem, layout: Layout, density: Density, fixed: Array, t: list[Array], u: list[Array]
+    problem: Problem, layout: Layout, density: Density, fixed: Array, t: list[Array], u: list[Array],
+    near: Factorised | None,
 ) -> Mode | None:
-    order = 2
+    order, last = 2, np.inf
     at, value = joint_at(problem, density, fixed, t, u, order)
     if not np.isfinite(value):
         u = [np.zeros_like(part) for part in u]
         at, value = joint_at(problem, density, fixed, t, u, order)
     for count in range(NEWTON_STEPS):
-        h, observed = _curvature(layout, at, t)
+        h, observed = (near, True) if near is not None else _curvature(layout, at, t)
         if h is None or not np.isfinite(value):
             return None
         score = _score(problem, at, t, u)
         step = blocks.solve(layout, h, score)
         decrement = sum(float(np.vdot(s, g)) for s, g in zip(step, score, strict=True))
-        done = decrement < NEWTON_TOLERANCE * (1 + abs(value))
-        if done and at.d3 is not None:
+        if near is not None and not decrement < QUICK * last:
+            near = None
+            continue
+        tolerance = NEWTON_TOLERANCE * (1 + abs(value))
+        if decrement < tolerance and at.d3 is not None:
+            if near is not None:
+                return accept(layout, u, at, value, t, count)
             return Mode(u, at, h, value, t, count) if observed else None
-        order = 3 if decrement < NEARLY else 2
+        soon = tolerance * last if near is not None and np.isfinite(last) else NEARLY * decrement
+        order = 3 if decrement**2 <= soon else 2
+        last = decrement
         moved = _climb(problem, density, fixed, t, u, step, value, order)
         if moved is None:
             at, value = joint_at(problem, density, fixed, t, u, 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from canopy_stats.mixed.algebra.blocks import Array, make_layout, templates
-from canopy_stats.mixed.algebra.coordinates import lower_root, orthogonal, own_columns, theta_of
+from canopy_stats.mixed.algebra.coordinates import lower_root, orthogonal, own_columns, rotation, theta_of
 from canopy_stats.mixed.fitting.modes import Problem
 
 STEP = 1e-5
@@ -31,6 +31,12 @@ class Standard:
         roots = [lower_root(a @ t) for a, t in zip(self.outward, templates(self.problem.factors, omega[first:]),
                                                    strict=True)]
         return np.concatenate([self.back @ omega[:first], theta_of(self.problem.factors, roots, len(omega) - first)])
+
+    def effects(self, omega: Array, u: list[Array]) -> list[Array]:
+        """Spherical random effects (L_k, q_k) in natural columns of those in these."""
+        roots = templates(self.problem.factors, omega[len(self.back) :])
+        turns = [rotation(a @ t) for a, t in zip(self.outward, roots, strict=True)]
+        return [part @ turn.T for part, turn in zip(u, turns, strict=True)]
 
     def standard(self, omega: Array) -> Array:
         """Standard parameters (k,) of natural ones."""

@@ -113,15 +113,8 @@ def first_theta(products: Products) -> Array:
 
 def own_grams(products: Products) -> list[Array]:
     """Blocks (L_k, q_k, q_k) of Z'Z on the diagonal, by factor."""
-    layout, out = products.layout, []
-    for k, factor in enumerate(layout.factors):
-        if k == layout.head:
-            out.append(products.zz.head)
-            continue
-        levels, q = len(factor.levels), len(factor.terms)
-        places = layout.offsets[k] + np.arange(levels * q).reshape(levels, q)
-        out.append(products.zz.tail[places[:, :, None], places[:, None, :]])
-    return out
+    layout, zz = products.layout, products.zz
+    return [zz.head if k == layout.head else zz.tail.own[layout.offsets[k]] for k in range(len(layout.factors))]
 
 
 def _information(products: Products, theta: Array) -> Array:

@@ -15,63 +15,32 @@ from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.fitting import evidence, laplace
 from canopy_stats.mixed.fitting.generalised import LaplaceObjective, search
 from canopy_stats.mixed.fitting.modes import Problem
+from canopy_stats.mixed.fitting.standard import Standard, standardise
 from canopy_stats.mixed.fitting.start import smallest_theta
+from canopy_stats.mixed.formulas.grouping import Factor
+from canopy_stats.mixed.inference.quantities import Combination, Correlation, Quantity, foremost, linear
 from canopy_stats.schema import UserError
 
 ROUNDS = 30
-EDGE = 1e-12
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """A maximised likelihood: problem, estimates omega (k,), names, value, and Hessian of its negative (k, k)."""
+    """A maximised likelihood in columns without units: estimates omega (k,), value, Hessian of its negative (k, k).
 
-    problem: Problem
+    ``names`` are those of the natural parameters, ``natural`` the grouping factors with the natural columns.
+    """
+
+    own: Standard
     omega: Array
     names: list[str]
     value: float
     hessian: Array
+    natural: tuple[Factor, ...]
 
-
-@dataclass(frozen=True)
-class Quantity:
-    """One parameter of a likelihood: its place, its range, and the place of the free scale where it is a correlation.
-
-    A correlation rho and the free standard deviation s stand for two entries of a covariance factor, rho s and
-    sqrt(1 - rho^2) s.
-    """
-
-    place: int
-    low: float = -np.inf
-    high: float = np.inf
-    scale: int | None = None
-
-    def start(self, omega: Array) -> Array:
-        """The coordinates (k,) of a point: omega, with (rho, s) for the pair of entries of a correlation."""
-        if self.scale is None:
-            return omega
-        out, pair = omega.copy(), omega[[self.place, self.scale]]
-        out[self.scale] = size = float(np.hypot(*pair))
-        out[self.place] = pair[0] / max(size, 1e-300)
-        return out
-
-    def omega(self, x: Array) -> Array:
-        """The parameters of the likelihood at coordinates x."""
-        if self.scale is None:
-            return x
-        out, (rho, s) = x.copy(), x[[self.place, self.scale]]
-        out[[self.place, self.scale]] = rho * s, np.sqrt(max(1 - rho**2, 0.0)) * s
-        return out
-
-    def pull(self, x: Array, gradient: Array) -> Array:
-        """A gradient in omega as one in x."""
-        if self.scale is None:
-            return gradient
-        out, (rho, s) = gradient.copy(), x[[self.place, self.scale]]
-        rest = np.sqrt(max(1 - rho**2, EDGE))
-        first, second = gradient[[self.place, self.scale]]
-        out[[self.place, self.scale]] = s * (first - rho / rest * second), rho * first + rest * second
-        return out
+    @property
+    def problem(self) -> Problem:
+        return self.own.problem
 
 
 def profile(fit: Fit, terms: list[str] | None = None, *, level: float = 0.95) -> pd.DataFrame:
@@ -105,68 +74,52 @@ def _shown(found: Likelihood) -> list[str]:
 def likelihood(fit: Fit) -> Likelihood:
     """The Laplace likelihood of a fit; of the maximum-likelihood gaussian model for a linear mixed model."""
     problem, start, frame = fit.way.marginal(fit)
-    optimum, _ = search(problem, start)
-    names = evidence.parameter_names(problem, frame)
-    return Likelihood(problem, optimum.x, names, -optimum.value, optimum.hessian)
+    own = standardise(problem)
+    optimum, _ = search(own.problem, own.standard(start))
+    return Likelihood(own, optimum.x, evidence.parameter_names(problem, frame), -optimum.value, optimum.hessian,
+                      problem.factors)
 
 
 def _row(found: Likelihood, j: int, level: float) -> dict[str, float]:
     """Estimate and intervals of the parameter at place j: a coefficient, or the sd or correlation of a theta entry."""
-    if j >= found.problem.sizes.fixed:
-        found, quantity = _turned(found, j - found.problem.sizes.fixed)
+    first = found.problem.sizes.fixed
+    if j >= first:
+        found, quantity = _turned(found, j - first)
     else:
-        quantity = Quantity(j)
+        quantity = linear(np.append(found.own.back[j], np.zeros(len(found.omega) - first)))
     z = float(stats.norm.ppf((1 + level) / 2))
     x = quantity.start(found.omega)
-    estimate, se = float(x[quantity.place]), _error(found, quantity, x)
+    estimate, se = float(x[quantity.place]), quantity.error(found.omega, np.linalg.inv(make_positive(found.hessian)))
     low, high = (_endpoint(found, quantity, side * z * se, z) for side in (-1, 1))
     return {"estimate": estimate, "conf_low": low, "conf_high": high,
             "wald_low": estimate - z * se, "wald_high": estimate + z * se}
 
 
-def _error(found: Likelihood, quantity: Quantity, x: Array) -> float:
-    """Standard error by the curvature, carried over to x; at an edge the size of a first step."""
-    variance = np.linalg.inv(make_positive(found.hessian))
-    gradient = np.zeros(len(x))
-    if quantity.scale is None:
-        gradient[quantity.place] = 1.0
-    else:
-        rho, s = x[[quantity.place, quantity.scale]]
-        root = np.sqrt(max(1 - rho**2, EDGE))
-        gradient[[quantity.place, quantity.scale]] = (1 - rho**2) / max(s, 1e-300), -rho * root / max(s, 1e-300)
-    return float(np.sqrt(gradient @ variance @ gradient))
-
-
 def _turned(found: Likelihood, entry: int) -> tuple[Likelihood, Quantity]:
-    """The likelihood with the random columns of a theta entry put first in their block.
+    """The likelihood with the random columns of a theta entry put first in their block, and without the others' share.
 
-    There the first diagonal of the covariance factor is the first column's standard deviation, and the second row is
-    (rho s, sqrt(1 - rho^2) s) of the second column.
+    There the first diagonal of the covariance factor is the first column's standard deviation, up to a unit, and the
+    second row is (rho s, sqrt(1 - rho^2) s) of the second column.
     """
-    problem = found.problem
-    k, a, b = next((k, int(a), int(b)) for k, f in enumerate(problem.factors)
-                   for a, b in np.argwhere(f.pattern == entry))
-    factor = problem.factors[k]
-    block = next(list(group) for group in factor.blocks if a in group)
-    wanted = list(dict.fromkeys([b, a]))
-    order = np.arange(len(factor.terms))
-    order[block] = [*wanted, *(place for place in block if place not in wanted)]
-    turned = replace(factor, columns=factor.columns[:, order], terms=tuple(factor.terms[place] for place in order))
-    factors = tuple(turned if i == k else f for i, f in enumerate(problem.factors))
-    problem = replace(problem, factors=factors, layout=make_layout(factors))
-    first = problem.sizes.fixed
-    root = lower_root(templates(found.problem.factors, found.omega[first:])[k][order])
+    own, first = found.own, found.problem.sizes.fixed
+    k, a, b = next((k, int(a), int(b)) for k, f in enumerate(found.natural) for a, b in np.argwhere(f.pattern == entry))
+    factor = found.natural[k]
+    columns, inward, block = foremost(factor, list(dict.fromkeys([b, a])))
+    factors = tuple(replace(f, columns=columns) if i == k else f for i, f in enumerate(own.problem.factors))
+    problem = replace(own.problem, factors=factors, layout=make_layout(factors))
+    root = own.outward[k] @ templates(own.problem.factors, found.omega[first:])[k]
     omega, used = found.omega.copy(), factor.pattern >= 0
-    omega[first + factor.pattern[used]] = root[used]
-    if not np.array_equal(order, np.arange(len(order))):
-        optimum, _ = search(problem, _raised(problem, omega))
-        found = Likelihood(problem, optimum.x, found.names, max(-optimum.value, found.value), optimum.hessian)
+    omega[first + factor.pattern[used]] = lower_root(inward @ root)[used]
+    optimum, _ = search(problem, _raised(problem, omega))
+    found = replace(found, own=replace(own, problem=problem), omega=optimum.x, hessian=optimum.hessian,
+                    value=max(-optimum.value, found.value))
     top = first + int(factor.pattern[block[0], block[0]])
     if a == b:
-        return found, Quantity(top, low=0.0)
-    second = block[1]
-    return found, Quantity(first + int(factor.pattern[second, block[0]]), -1.0, 1.0,
-                           first + int(factor.pattern[second, second]))
+        unit = np.zeros(len(omega))
+        unit[top] = 1 / inward[block[0], a]
+        return found, linear(unit, low=0.0)
+    return found, Correlation(first + int(factor.pattern[block[1], block[0]]),
+                              first + int(factor.pattern[block[1], block[1]]))
 
 
 def _endpoint(found: Likelihood, quantity: Quantity, move: float, z: float) -> float:
@@ -201,11 +154,11 @@ def _constrained(
 
     A variance at zero is stationary, so a second search starts with such variances raised; the better one counts.
     """
-    free = np.arange(len(start)) != quantity.place
-    hessian = make_positive(found.hessian[np.ix_(free, free)])
+    free, whole = np.arange(len(start)) != quantity.place, quantity.curvature(found.hessian)
+    hessian = make_positive(whole[np.ix_(free, free)])
     first = start.copy()
-    if quantity.scale is None:
-        first[free] -= np.linalg.solve(hessian, found.hessian[free, quantity.place]) * (value - start[quantity.place])
+    if isinstance(quantity, Combination):
+        first[free] -= np.linalg.solve(hessian, whole[free, quantity.place]) * (value - start[quantity.place])
     first[quantity.place] = value
     raised = _raised(found.problem, first)
     raised[quantity.place] = value
