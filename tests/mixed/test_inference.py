@@ -41,6 +41,7 @@ def test_anova_refuses_what_cannot_be_compared(sleep, beta):
         anova(sleep, beta)
 
 
+@pytest.mark.slow
 def test_bootstrap_is_the_same_for_any_number_of_workers(beta):
     one, two = (bootstrap(beta, 6, seed=3, workers=workers) for workers in (1, 2))
     pd.testing.assert_frame_equal(one.estimates, two.estimates)
@@ -57,6 +58,7 @@ def test_replicates_are_refits(beta):
         np.testing.assert_allclose(found.estimates.iloc[i], estimate_values(whole), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bootstrap_errors_are_near_the_fits(sleep):
     found = bootstrap(sleep, 150, seed=5)
     assert found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.25)
@@ -82,6 +84,7 @@ def test_failed_replicates_are_kept_and_counted(beta, monkeypatch):
     assert found.estimates.isna().all(axis=1).tolist() == [False, True, False, False]
 
 
+@pytest.mark.slow
 def test_cluster_bootstrap(sleep, beta):
     found = bootstrap(sleep, 60, seed=2, cluster="Subject")
     assert found.n_failed == 0 and found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.4)
@@ -184,6 +187,7 @@ def test_quartiles_see_a_bend_that_uniformity_does_not():
     assert (parabola[["quartiles, fitted", "quartiles, x", "quartiles, other"]] > 0.05).all()
 
 
+@pytest.mark.slow
 def test_residual_plots(beta, tmp_path):
     figure = quantile_residuals(beta, n=40, reference=19).plot()
     figure.savefig(tmp_path / "residuals.png")

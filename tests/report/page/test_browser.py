@@ -20,8 +20,8 @@ from canopy_stats.report.page.html import page
 from canopy_stats.report.page.svg import contrast
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=(
-    "needs chromium and chromedriver on the path (Debian: apt-get install chromium chromium-driver)"))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=(
+    "needs chromium and chromedriver on the path (Debian: apt-get install chromium chromium-driver)"))]
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars")
 SHOWN = explorer()
