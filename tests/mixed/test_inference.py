@@ -183,7 +183,7 @@ def test_quartiles_see_a_bend_that_uniformity_does_not():
     p = {formula: quantile_residuals(lmm(formula, data), n=100, reference=99, seed=1, along=named)
          .tests.set_index("test")["p_value"] for formula in ("y ~ x + (1|g)", "y ~ x + I(x^2) + (1|g)")}
     line, parabola = p.values()
-    assert line["quartiles, x"] == 0.01 and line["uniformity"] > 0.05 and line["quartiles, other"] > 0.05
+    assert line["quartiles, x"] <= 0.02 and line["uniformity"] > 0.05 and line["quartiles, other"] > 0.05
     assert (parabola[["quartiles, fitted", "quartiles, x", "quartiles, other"]] > 0.05).all()
 
 
