@@ -71,7 +71,8 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("--variant", required=True, type=plain_name, help="which checkpoint of the family: base, instruct, ...")
     add("--task", required=True, type=plain_name, help="what the prompts ask, such as stories")
     add("--rollouts", type=int, default=100, metavar="M", help="rollouts of each prompt, at least 2 (default 100)")
-    add("--seed", type=int, default=0, help="a rollout depends on seed, family, variant, prompt and index alone")
+    add("--seed", type=whole_number(0), default=0,
+        help="a rollout depends on seed, family, variant, prompt and index alone")
     law_options(command)
     model_options(command)
     add("--engine", choices=["torch", "vllm"], default="torch",
@@ -161,7 +162,7 @@ def _check_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--model", help="the model, where it no longer lies where the run found it")
     add("--sample", type=int, default=32, metavar="M", help="rollouts to score and draw again (default 32)")
-    add("--seed", type=int, default=0, help="which rollouts are sampled")
+    add("--seed", type=whole_number(0), default=0, help="which rollouts are sampled")
     json_option(command)
 
 

@@ -188,7 +188,7 @@ def _demo_options(command: argparse.ArgumentParser) -> None:
     add("--prompts-per-task", type=whole_number(1), metavar="P", help="prompts of each of the four tasks")
     add("--rollouts", type=whole_number(2), metavar="M", help="rollouts of each prompt")
     add("--max-new-tokens", type=whole_number(1), metavar="N", help="length cap")
-    add("--seed", type=int, default=0, help="of the draws")
+    add("--seed", type=whole_number(0), default=0, help="of the draws")
     embedder_option(command, "minilm")
     add("--adapter", metavar="FOLDER", help="with --kind smollm: a LoRA adapter, instead of training one")
     add("--quiet", action="store_true", help="no progress on stderr")

@@ -18,6 +18,7 @@ from scipy import stats
 
 from canopy_stats.metrics.association import FISHER_CLIP, RHOS
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 
 Floats = NDArray[np.float64]
 
@@ -175,7 +176,7 @@ def natural(values: Floats) -> Floats:
 
 def resampled_shares(n: int, replicates: int, seed: int) -> Floats:
     """How often each of n pairs enters each replicate, divided by n: (replicates, n), rows sum to one."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(n,)))
+    rng = np.random.default_rng(seed_sequence(seed, spawn_key=(n,)))
     return rng.multinomial(n, np.full(n, 1 / n), size=replicates) / n
 
 

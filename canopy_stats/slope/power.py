@@ -22,6 +22,7 @@ from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 from canopy_stats.slope.closed_form import expected_interaction
 from canopy_stats.slope.estimates import ALPHA
 from canopy_stats.slope.front import slope_change
@@ -124,7 +125,7 @@ def slope_power(panel: pd.DataFrame, *, effect: float | Sequence[float], prompts
     cells = [(design, e) for e in effects for design in designs]
     if null:
         cells += [(StudySize(max(prompts), max(rollouts), f), 0.0) for f in sizes[2] if 0.0 not in effects]
-    streams = np.random.SeedSequence(seed).spawn(replicates)
+    streams = seed_sequence(seed).spawn(replicates)
     study = partial(one_study, pilot, model=model) if method == "simulation" else partial(_expected_study, pilot)
     n = replicates
     results = fork_map(lambda i: study(*cells[i // n], stream=streams[i % n]), len(cells) * n, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,7 +122,7 @@ PlainText = Annotated[str, BeforeValidator(_as_text)]
 FilePath = Annotated[PlainText, AfterValidator(_file)]
 ModelName = Annotated[PlainText, AfterValidator(_model_name)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
-Seed = Annotated[int, Field(ge=-2**63, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def shown(model: Any) -> str | None:
@@ -130,4 +131,5 @@ def shown(model: Any) -> str | None:
         return None
     if not isinstance(model, (str, Path)):
         return type(model).__name__
-    return Path(model).name if Path(model).exists() or Path(model).is_absolute() else str(model)
+    path = Path(model)
+    return path.name if os.path.exists(path) or path.is_absolute() else str(model)

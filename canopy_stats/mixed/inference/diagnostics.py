@@ -15,6 +15,7 @@ from canopy_stats.mixed.results.predict import expected
 from canopy_stats.mixed.results.simulation import simulate
 from canopy_stats.notebook import table_html
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import generator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +62,7 @@ def quantile_residuals(fit: Fit, *, n: int = 250, reference: int = 99, seed: int
     """
     if n < 20 or reference < 19:
         raise UserError("quantile_residuals() needs n of at least 20 and reference of at least 19.")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     responses = np.stack([fit.design.y, *(simulate(fit, rng) for _ in range(reference))])
     counts = _count(fit, responses, n, rng)
     u = rng.uniform(size=responses.shape)
