@@ -53,6 +53,7 @@ def test_a_core_install_can_be_explored(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["cs.oracle.MarkovLM", "from canopy_stats.generation.oracle import MarkovLM",
                                   "cs.generate('m', ['p'], 'o', family='f', variant='base', task='t')"])
 def test_a_core_install_says_what_to_install(code):
