@@ -4,7 +4,7 @@ PIP_FLAGS := -q -c constraints.txt --disable-pip-version-check
 VLLM_FLAGS := -q -c constraints-vllm.txt --disable-pip-version-check
 RUNS ?= runs
 
-.PHONY: demo demo-smollm demo-panel docs test test-lowest test-vllm architectures mutants quick browser lint clean
+.PHONY: demo demo-smollm demo-panel docs test test-lowest test-vllm test-ray architectures mutants quick browser lint clean
 
 # pip's stamp is newer than pyproject.toml once an environment holds what it asks for.
 .venv-demo/.ready: pyproject.toml constraints.txt
@@ -30,8 +30,9 @@ demo-smollm: .venv-demo/.ready
 demo-panel: .venv-demo/.ready
 	.venv-demo/bin/canopy-stats demo --full --out $(RUNS)/full
 
+# A file's tests run in one process (--dist loadfile): what they share, fits and runs above all, is made once.
 test: .venv-test/.ready lint
-	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not architectures"
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 --dist loadfile -m "not architectures"
 
 # The report's tests in a browser skip themselves where there is none; this installs one on Debian and Ubuntu, as root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -41,7 +42,7 @@ browser:
 
 # Lint and the tests that are not marked slow: for every save.
 quick: .venv-test/.ready lint
-	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not slow and not architectures"
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 --dist loadfile -m "not slow and not architectures"
 
 # Every architecture of transformers that was tried, with random weights: shows what a new release breaks.
 architectures: .venv-test/.ready
@@ -57,7 +58,7 @@ architectures: .venv-test/.ready
 	touch $@
 
 test-lowest: .venv-lowest/.ready
-	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 -m "not slow" tests/mixed tests/slope tests/test_panel.py \
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 --dist loadfile tests/mixed tests/slope tests/test_panel.py \
 	  tests/test_public_names.py tests/report --ignore tests/report/test_browser.py
 
 # vLLM for CPUs in an environment of its own, and the tests that draw with it (docs/engines.md). It brings packages for
@@ -73,6 +74,14 @@ test-lowest: .venv-lowest/.ready
 
 test-vllm: .venv-vllm/.ready
 	OMP_NUM_THREADS=1 .venv-vllm/bin/pytest tests/generation/vllm_engine
+
+# A study drawn by the workers of Ray, some of which are killed. Ray is in no other environment: it weighs 250 MB.
+.venv-test/.ray: .venv-test/.ready
+	.venv-test/bin/pip install $(PIP_FLAGS) -e '.[dev,ray]'
+	touch $@
+
+test-ray: .venv-test/.ray
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest tests/study/executors/test_on_ray.py
 
 # Plants small defects in the modules that everything rests on and shows those that no test sees (hours).
 mutants: .venv-test/.ready

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from canopy_stats.drift import choose_some, measure_drift, stored_rollouts
 from canopy_stats.files import canonical_json
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import IMPORTED, LENGTH, STEP_TERMS, STOP, Engine, ModelSource, UserError
-from canopy_stats.store import Run, open_run
+from canopy_stats.store import Excerpt, Run, open_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,8 @@ DRIFT_ROLLOUTS = 8
 IMPOSSIBLE = 1e-4
 """Largest share of tokens that the law may be unable to draw: another engine's rounding moves a filter's boundary."""
 COARSE_IMPOSSIBLE = 1e-2
+Looked: TypeAlias = Run | Excerpt
+"""What is compared with a model: a run, or some rollouts of one."""
 _ROUNDING = 1e-6
 """Nats a token by which float32 terms may be off: a mean within it is no evidence."""
 
@@ -126,17 +128,35 @@ def check(run: Run | str | Path, *, model: Any = None, tokenizer: Any = None, n_
     opened = run if isinstance(run, Run) else open_run(run)
     if n_sample < 1:
         raise UserError(f"n_sample is {n_sample}; at least one rollout must be scored.")
-    findings = [*martingales(opened), *bookkeeping(opened)]
-    source = at_hand(opened, model, tokenizer)
+    findings, source = stored_findings(opened), at_hand(opened, model, tokenizer)
     if source is None:
-        return CheckReport(_name(opened), tuple(findings), "Prompts, scores and redraw were not looked at: the run was "
-                           "drawn from a model object; pass it as model=.")
+        return report_of(opened, findings)
     from canopy_stats.generation.torch_engine import load_engine
 
     engine, pairs = load_engine(source), choose_some(opened, n_sample, seed)
     findings += _against_model(opened, engine, source, pairs)
     wrong = opened.config.engine == IMPORTED and any(f.ok is False for f in findings)
     return CheckReport(_name(opened), tuple(findings), suspicion=_suspicion(opened, engine, pairs) if wrong else "")
+
+
+def report_of(run: Run, stored: Sequence[Finding], with_model: Sequence[Finding] | None = None) -> CheckReport:
+    """The report of a run from both halves of its check; the second is None where there was no model."""
+    if with_model is not None:
+        return CheckReport(_name(run), (*stored, *with_model))
+    return CheckReport(_name(run), tuple(stored), "Prompts, scores and redraw were not looked at: the run was drawn "
+                       "from a model object; pass it as model=.")
+
+
+def stored_findings(run: Run) -> list[Finding]:
+    """The first half of a check: what the stored rows say by themselves."""
+    return [*martingales(run), *bookkeeping(run)]
+
+
+def model_findings(run: Looked, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+    """The second half, of some rollouts; an excerpt of the run is enough."""
+    from canopy_stats.generation.torch_engine import load_engine
+
+    return _against_model(run, load_engine(source), source, pairs)
 
 
 def _name(run: Run) -> str:
@@ -200,7 +220,7 @@ def bookkeeping(run: Run) -> list[Finding]:
 # ------------------------------------------------------------------------------------------ what needs the model
 
 
-def _against_model(run: Run, engine: Any, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
+def _against_model(run: Looked, engine: Any, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """The findings of the second part: scores by a model of another loader, redraws by the engine."""
     rebuilt, prompts = _rebuilt_prompts(run, engine.tokenizer, pairs)
     reference = _reference(engine, source)
@@ -241,7 +261,7 @@ def _reference(engine: Any, source: ModelSource) -> Any:
     return load_reference(source, dtype=dtype, device=str(engine.model.device))
 
 
-def _format_drift(run: Run, source: ModelSource, reference: Any, rebuilt: Mapping[int, tuple[int, ...]],
+def _format_drift(run: Looked, source: ModelSource, reference: Any, rebuilt: Mapping[int, tuple[int, ...]],
                   pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """What 16 bits cost: how far the model's laws are from those of float32, where that fits into memory."""
     from canopy_stats.generation.reference import dtype_drift, fits_in_memory, load_reference
@@ -257,7 +277,7 @@ def _format_drift(run: Run, source: ModelSource, reference: Any, rebuilt: Mappin
                     f"laws); entropy within {drift.entropy:.2g}, log-probability within {drift.logprob:.2g}")]
 
 
-def _identity(run: Run, engine: Any) -> Finding:
+def _identity(run: Looked, engine: Any) -> Finding:
     """Whether the model at hand is the one that the manifest names."""
     stored, found = run.config.model, json.loads(canonical_json(engine.describe()))
     # The hash of files and that of a loaded model's tensors differ for the same weights.
@@ -270,7 +290,7 @@ _IDENTITY = ("architecture", "end_token_ids", "chat_template")
 _WEIGHTS = ("weights_sha256", "revision", "adapter_sha256")
 
 
-def _rebuilt_prompts(run: Run, tokenizer: Any,
+def _rebuilt_prompts(run: Looked, tokenizer: Any,
                      pairs: Sequence[tuple[int, int]]) -> tuple[dict[int, tuple[int, ...]], Finding]:
     """The sampled rollouts' prompts as token ids made anew from their source, and how many differ from the stored."""
     from canopy_stats.generation.reference import plain_prompt
@@ -285,7 +305,7 @@ def _rebuilt_prompts(run: Run, tokenizer: Any,
     return rebuilt, Finding("prompts rebuilt", len(different), 0, not different, detail)
 
 
-def _prompt_forms(run: Run, tokenizer: Any, source: ModelSource) -> list[Finding]:
+def _prompt_forms(run: Looked, tokenizer: Any, source: ModelSource) -> list[Finding]:
     """Of a run whose prompts go through a chat template: what tokenising the rendered text once more changes."""
     from canopy_stats.generation.retokenised import retokenised
 
@@ -302,7 +322,7 @@ FORMS = "prompt forms"
 """How findings begin that compare prompts by template with those by rendered text."""
 
 
-def _scores(run: Run, engine: Any, reference: Any, rebuilt: Mapping[int, tuple[int, ...]],
+def _scores(run: Looked, engine: Any, reference: Any, rebuilt: Mapping[int, tuple[int, ...]],
             pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """How far each stored term is from plain transformers.
 
@@ -354,7 +374,7 @@ def _judged(name: str, sizes: np.ndarray, coarse: bool) -> Finding:
     return Finding(name, median, COARSE, median <= COARSE, f"median difference in 16 bits, largest {largest:.2g}")
 
 
-def _redraw(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]]) -> Finding:
+def _redraw(run: Looked, engine: Engine, pairs: Sequence[tuple[int, int]]) -> Finding:
     """Tokens that flip when the rollouts are drawn again, alone in their batch, with the same key."""
     if run.config.engine == IMPORTED:
         return Finding("redraw flips", float("nan"), None, None, "drawn elsewhere: there is no key to draw it by")
@@ -365,7 +385,7 @@ def _redraw(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]]) -> Findi
     return Finding("redraw flips", drift.flip_rate, limit, held, f"{drift.flips} in {drift.tokens} tokens, batch 1")
 
 
-def _coarse(run: Run) -> bool:
+def _coarse(run: Looked) -> bool:
     return "16" in str(run.config.model.get("dtype", ""))
 
 
@@ -379,7 +399,7 @@ def at_hand(run: Run, model: Any, tokenizer: Any) -> ModelSource | None:
     return replace(source, tokenizer=tokenizer or source.tokenizer)
 
 
-def _source(run: Run) -> ModelSource:
+def _source(run: Looked) -> ModelSource:
     """Where the manifest says that the model is, and how its prompts were put to it."""
     said = run.config.model
     return ModelSource(**{"model": None, **run.manifest["origin"]}, chat=said.get("chat") or False,

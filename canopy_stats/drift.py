@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from canopy_stats.schema import STEP_TERMS, Engine, Rollout, RunKey
+from canopy_stats.schema import STEP_TERMS, Engine, Prompt, Rollout, RunConfig, RunKey
+from canopy_stats.seeds import generator
 from canopy_stats.store import Run
 
 BATCH_SIZES = (1, 7)
@@ -16,6 +17,18 @@ BATCH_SIZES = (1, 7)
 SPREAD = 4
 """Rollouts come from about so many parts of a large run."""
 Pair = tuple[int, int]
+StoredSteps = Mapping[Pair, Mapping[str, np.ndarray]]
+
+
+class Drawn(Protocol):
+    """What is looked at of a run here, or of an excerpt of one."""
+
+    @property
+    def config(self) -> RunConfig: ...
+
+    def prompts(self) -> list[Prompt]: ...
+
+    def stored_steps(self, pairs: Sequence[Pair], columns: Sequence[str]) -> StoredSteps: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,7 @@ def choose_rollouts(run: Run, max_tokens: int, seed: int, shards: Collection[int
     With ``shards`` (numbers) only rollouts of these are chosen. Lengths alone are read, of one part after the other
     until there are enough.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     parts = [p for p in run.parts() if shards is None or any(s["number"] in shards for s in p.shards)]
     position = {p.prompt_id: i for i, p in enumerate(run.prompts())}
     chosen: list[Pair] = []
@@ -68,23 +81,27 @@ def choose_rollouts(run: Run, max_tokens: int, seed: int, shards: Collection[int
 def choose_some(run: Run, n: int, seed: int) -> list[tuple[int, int]]:
     """At most n (prompt index, rollout) pairs, each rollout of the run as likely as any other."""
     ends = np.cumsum(run.counts)
-    chosen = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), size=min(n, int(ends[-1])), replace=False))
+    chosen = np.sort(generator(seed).choice(int(ends[-1]), size=min(n, int(ends[-1])), replace=False))
     prompts = np.searchsorted(ends, chosen, side="right")
     return [(int(p), int(row - (ends[p] - run.counts[p]))) for p, row in zip(prompts, chosen, strict=True)]
 
 
-def measure_drift(run: Run, engine: Engine, pairs: Sequence[tuple[int, int]], batch_size: int) -> Drift:
+def measure_drift(run: Drawn, engine: Engine, pairs: Sequence[tuple[int, int]], batch_size: int) -> Drift:
     """Draw the (prompt index, rollout) pairs of a complete run again at another batch size, and compare."""
     config = run.config
     key = RunKey(config.seed, config.family, config.variant)
+    return compared(run, pairs, engine.sample(run.prompts(), list(pairs), config.policy, key, batch_size), batch_size)
+
+
+def compared(run: Drawn, pairs: Sequence[Pair], again: Iterable[Rollout], batch_size: int) -> Drift:
+    """Stored rollouts, given as (prompt index, rollout), against the same that were drawn again at a batch size."""
     stored = stored_rollouts(run, pairs)
-    again = engine.sample(run.prompts(), list(pairs), config.policy, key, batch_size)
-    compared = [_compare(stored[(r.prompt_index, r.rollout)], r) for r in again]
-    tokens, flips, entropy, logprob = zip(*compared, strict=True)
-    return Drift(batch_size, len(compared), sum(tokens), sum(flips), max(entropy), max(logprob))
+    each = [_compare(stored[(r.prompt_index, r.rollout)], r) for r in again]
+    tokens, flips, entropy, logprob = zip(*each, strict=True)
+    return Drift(batch_size, len(each), sum(tokens), sum(flips), max(entropy), max(logprob))
 
 
-def stored_rollouts(run: Run, pairs: Sequence[Pair]) -> dict[Pair, Mapping[str, np.ndarray]]:
+def stored_rollouts(run: Drawn, pairs: Sequence[Pair]) -> StoredSteps:
     """The stored token_id, entropy, logprob (and other step columns) of some rollouts, each of shape (N,)."""
     return run.stored_steps(pairs, ["token_id", *STEP_TERMS])
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from canopy_stats import __version__
-from canopy_stats.drift import BATCH_SIZES, choose_rollouts, measure_drift
-from canopy_stats.files import canonical_json
+from canopy_stats.drawing import (
+    AskedRun,
+    begin,
+    draw_shards,
+    drift_stamp,
+    encoded_prompts,
+    load_engine_by_name,
+    ready_engine,
+    redraws,
+    refuse_long_prompts,
+    writer_of,
+)
+from canopy_stats.drift import measure_drift
+from canopy_stats.files import canonical_json, place
 from canopy_stats.progress import Progress
 from canopy_stats.schema import (
     LENGTH,
@@ -30,25 +36,13 @@ from canopy_stats.schema import (
     Prompt,
     Rollout,
     RunConfig,
-    RunKey,
     SamplingPolicy,
     UserError,
 )
-from canopy_stats.store import (
-    Run,
-    RunWriter,
-    ShardPlan,
-    ShardTables,
-    prompts_hash,
-    shard_tables,
-    step_table,
-    stored_config,
-)
+from canopy_stats.seeds import checked_seed
+from canopy_stats.store import Run, RunWriter, step_table, stored_config
 
 DRIFT_TOKENS = 512
-BATCH_SIZE = 32
-"""What "auto" means for an engine that suggests nothing."""
-_RECORDED = ("torch", "transformers", "tokenizers", "peft", "gguf", "numpy", "pyarrow")
 
 
 def generate(
@@ -114,24 +108,22 @@ def generate(
         Refuse to go on with a run that was begun on other hardware, threads, versions, batch size or code.
     """
     _refuse_few_rollouts(n_rollouts)
+    seed, out = checked_seed(seed), place(out)
     policy = policy or SamplingPolicy()
     source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)
-    with _ready(engine, source, variant, engine_options) as engine:
-        encoded = encoded_prompts(prompts, engine)
-        _refuse_long_prompts(encoded, engine, policy)
-        size = _batch_size(batch_size, engine, encoded, policy, out)
-        config = RunConfig(family=family, variant=variant, task=task, n_rollouts=int(n_rollouts), seed=int(seed),
-                           policy=policy, engine=engine.name, batch_size=size, prompts_hash=prompts_hash(encoded),
-                           model=engine.describe(), code_version=code_version())
-        for line in config.model.get("cautions", ()):
+    asked = AskedRun(family, variant, task, int(n_rollouts), policy, seed)
+    with ready_engine(engine, source, variant, engine_options) as engine:
+        begun = begin(engine, encoded_prompts(prompts, engine), asked, batch_size, stored_config(out))
+        for line in begun.config.model.get("cautions", ()):
             warnings.warn(line, Caution, stacklevel=2)
-        with RunWriter(out, config, encoded, versions=versions(), origin=source.origin, strict=strict,
-                       whole=getattr(engine, "batch_decides_bits", False)) as writer:
-            _draw_missing(writer, engine, config, progress)
+        with writer_of(out, begun, source, strict=strict) as writer:
+            _draw_missing(writer, engine, begun.config, progress)
             if not writer.finished:
-                drift = _drift_stamp(writer.run(), engine, drift_tokens, writer.here)
-                writer.finish(drift, getattr(engine, "tally", dict)())
+                run = writer.run()
+                found = [(one, measure_drift(run, engine, one.pairs, one.batch_size))
+                         for one in redraws(run, drift_tokens, writer.here)]
+                writer.finish(drift_stamp(run, found), getattr(engine, "tally", dict)())
             return writer.run()
 
 
@@ -141,165 +133,13 @@ def _refuse_few_rollouts(n_rollouts: int) -> None:
                         "covariance and correlation compare rollouts of one prompt (the paper draws 100).")
 
 
-@contextmanager
-def _ready(engine: str | Engine, source: ModelSource, variant: str,
-           options: Mapping[str, Any] | None) -> Iterator[Engine]:
-    """An engine that was given, or one by its name, which lasts no longer than this."""
-    if not isinstance(engine, str):
-        if options:
-            raise UserError("engine_options are for an engine by name; set them where the engine is made.")
-        yield engine
-        return
-    made = _load_engine(engine, source, variant, options)
-    try:
-        yield made
-    finally:
-        getattr(made, "close", lambda: None)()
-
-
-def _load_engine(name: str, source: ModelSource, variant: str, options: Mapping[str, Any] | None = None) -> Engine:
-    if name == "vllm":
-        found = find_spec("vllm")
-        if found is None or found.origin is None:  # a folder of this name is no package
-            raise UserError("engine='vllm' needs vLLM, in an environment of its own: pip install 'canopy-stats[vllm]' "
-                            "-c constraints-vllm.txt (docs/engines.md).")
-        from canopy_stats.generation.vllm.engine import load_engine as load_vllm
-
-        return load_vllm(source, variant=variant, options=options)
-    if name != "torch":
-        raise UserError(f"There is no engine {name!r}. Use 'torch' or 'vllm', or pass an object with the Engine "
-                        "methods.")
-    if options:
-        raise UserError(f"engine_options ({', '.join(options)}) are for engine='vllm'; leave them out.")
-    from canopy_stats.generation.torch_engine import load_engine
-
-    return load_engine(source, variant=variant)
-
-
-def encoded_prompts(prompts: Any, engine: Engine) -> list[Prompt]:
-    """A prompt file or list as the model receives it."""
-    from canopy_stats.generation.prompt_file import prompt_hash, read_prompts
-
-    return [Prompt(prompt_id, prompt_hash(source), source, engine.encode(source))
-            for prompt_id, source in read_prompts(prompts)]
-
-
-def _refuse_long_prompts(prompts: Sequence[Prompt], engine: Any, policy: SamplingPolicy) -> None:
-    """Look at all prompts before the first is drawn, where the engine knows of a limit."""
-    if hasattr(engine, "check_length"):
-        for prompt in prompts:
-            engine.check_length(prompt, policy)
-
-
-def _batch_size(asked: int | str, engine: Engine, prompts: Sequence[Prompt], policy: SamplingPolicy,
-                out: str | Path) -> int:
-    if asked == "auto":
-        # What fits may differ from day to day; a run goes on with the batch size that it began with.
-        stored = stored_config(Path(out))
-        suggest = getattr(engine, "suggest_batch_size", lambda prompts, policy: BATCH_SIZE)
-        return stored["batch_size"] if stored else suggest(prompts, policy)
-    if isinstance(asked, str) or asked < 1:
-        raise UserError(f"batch_size is {asked!r}; it must be 'auto' or a whole number of at least 1.")
-    return int(asked)
-
-
 def _draw_missing(writer: RunWriter, engine: Engine, config: RunConfig, show: bool) -> None:
     total, missing = len(writer.prompts) * config.n_rollouts, writer.missing
     stored = total - sum(len(shard.pairs) for shard in missing)
+    blocks = [(writer.shard_prompts(shard), shard) for shard in missing]
     with Progress(f"{config.family}/{config.variant}/{config.task}", total, stored, show=show) as bar:
-        draw = _draw_mixed if getattr(engine, "mixes_shards", False) else _draw_apart
-        for shard, tables, used in draw(writer, engine, missing, config, bar):
-            writer.write_tables(shard, tables, batch_size=used)
-
-
-Drawn = Iterator[tuple[ShardPlan, ShardTables, int]]
-
-
-def _draw_apart(writer: RunWriter, engine: Engine, missing: Sequence[ShardPlan], config: RunConfig,
-                bar: Progress) -> Drawn:
-    """One shard after the other."""
-    for shard in missing:
-        yield shard, *draw_shard(engine, writer.shard_prompts(shard), shard, config, bar)
-
-
-def _draw_mixed(writer: RunWriter, engine: Any, missing: Sequence[ShardPlan], config: RunConfig,
-                bar: Progress) -> Drawn:
-    """Several shards at a time, each as soon as it is whole, by an engine that does not wait for a shard's tail."""
-    key = RunKey(config.seed, config.family, config.variant)
-    asked = ((writer.shard_prompts(shard), shard.pairs) for shard in missing)
-    for number, drawn in engine.sample_shards(asked, config.policy, key, config.batch_size):
-        shard = missing[number]
-        rollouts = _all_of(shard.pairs, _counted(iter(drawn), bar))
-        tables = shard_tables(writer.shard_prompts(shard), rollouts, config.task, engine.decode)
-        yield shard, tables, engine.batch_size_used or config.batch_size
-
-
-def draw_shard(engine: Engine, prompts: Sequence[Prompt], shard: ShardPlan, config: RunConfig,
-               bar: Progress | None = None) -> tuple[ShardTables, int]:
-    """One shard of a run, drawn here: its tables, for whoever holds the run's writer, and the batch size really used.
-
-    ``prompts`` are the shard's own. It depends on these arguments alone, and may be called in any process.
-    """
-    key = RunKey(config.seed, config.family, config.variant)
-    drawn = engine.sample(prompts, shard.pairs, config.policy, key, config.batch_size)
-    rollouts = _all_of(shard.pairs, drawn if bar is None else _counted(drawn, bar))
-    tables = shard_tables(prompts, rollouts, config.task, engine.decode)
-    return tables, getattr(engine, "batch_size_used", None) or config.batch_size
-
-
-def _counted(drawn: Iterator[Rollout], bar: Progress) -> Iterator[Rollout]:
-    for rollout in drawn:
-        bar.add(len(rollout.token_ids))
-        yield rollout
-
-
-def _all_of(pairs: Sequence[tuple[int, int]], drawn: Iterator[Rollout]) -> list[Rollout]:
-    """The rollouts, after making sure that the engine gave each one that was asked for, once."""
-    rollouts = list(drawn)
-    if sorted((r.prompt_index, r.rollout) for r in rollouts) != sorted(pairs):
-        raise RuntimeError("the engine did not return every rollout of the shard exactly once")
-    return rollouts
-
-
-def _drift_stamp(run: Run, engine: Engine, tokens: int, here: str) -> dict[str, Any] | None:
-    """What changes when some rollouts are drawn again at other batch sizes, and those that were drawn ``elsewhere`` in
-    the surroundings of today; None when that was not asked for."""
-    if tokens <= 0:
-        return None
-    pairs = choose_rollouts(run, tokens, seed=run.config.seed)
-    sizes = [b for b in BATCH_SIZES if b != run.config.batch_size]
-    stamp = {"batch_size": run.config.batch_size,
-             "redrawn": [measure_drift(run, engine, pairs, b).to_dict() for b in sizes]}
-    others = sorted({s.get("surroundings", "") for s in run.shards} - {here})
-    if others:
-        stamp["elsewhere"] = {name: _drift_of(run, engine, tokens, name) for name in others}
-    return stamp
-
-
-def _drift_of(run: Run, engine: Engine, tokens: int, surroundings: str) -> dict[str, Any]:
-    """Some rollouts that were drawn in these surroundings, drawn again here."""
-    numbers = {s["number"] for s in run.shards if s.get("surroundings", "") == surroundings}
-    pairs = choose_rollouts(run, tokens, run.config.seed, numbers)
-    return measure_drift(run, engine, pairs, run.config.batch_size).to_dict()
-
-
-def code_version() -> str:
-    """The package's version and a hash of the sources that decide what is drawn and which terms are stored."""
-    only_looking = ("plain.py", "reference.py")
-    sources = sorted(p for p in (Path(__file__).parent / "generation").rglob("*.py") if p.name not in only_looking)
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    return f"{__version__}+{digest[:12]}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages behind a run, as far as they are installed."""
-    found = {"canopy_stats": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for name in _RECORDED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        for number, tables, used in draw_shards(engine, blocks, config, bar.add):
+            writer.write_tables(missing[number], tables, batch_size=used)
 
 
 def rescore(
@@ -342,7 +182,7 @@ def rescore(
     law = policy or (run.config.policy if run else SamplingPolicy())
     source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)
-    engine = _load_engine("torch", source, variant or (run.config.variant if run else "base"))
+    engine = load_engine_by_name("torch", source, variant or (run.config.variant if run else "base"))
     given = [p.source for p in run.prompts()] if run else prompts
     encoded = encoded_prompts(given, engine)
     if run:
@@ -402,7 +242,7 @@ def _end_id(engine: Any) -> int:
 def _scored(engine: Any, prompt: Prompt, index: int, rollout: int, ids: Sequence[int], law: SamplingPolicy) -> Rollout:
     from canopy_stats.generation.plain import score
 
-    _refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids), min_new_tokens=0))
+    refuse_long_prompts([prompt], engine, replace(law, max_new_tokens=len(ids), min_new_tokens=0))
     endings = engine.endings(law)
     terms = score(engine.model, prompt.token_ids, ids, endings, law, one_shot=engine.decoder.one_shot)
     reason = STOP if endings.ended([*prompt.token_ids, *ids[:-1]], ids[-1]) else LENGTH

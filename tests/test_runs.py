@@ -67,7 +67,7 @@ def test_unknown_engine(tmp_path):
 
 
 def test_vllm_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("canopy_stats.runs.find_spec", lambda name: None)
+    monkeypatch.setattr("canopy_stats.drawing.find_spec", lambda name: None)
     with pytest.raises(UserError, match="environment of its own: pip install 'canopy-stats.vllm.'"):
         draw(tmp_path / "run", engine="vllm")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_study
 from canopy_stats.cli.options import embedder_option, json_option, study_argument, whole_number
-from canopy_stats.cli.printing import tell
+from canopy_stats.cli.printing import show, tell
+from canopy_stats.schema import UserError
+
+if TYPE_CHECKING:
+    from canopy_stats.study.executors import Executor
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -16,16 +20,35 @@ def _run(options: argparse.Namespace) -> int:
     from canopy_stats.study.pipeline import run_stages
 
     file, out = open_study(options)
-    steps: dict[str, Any] = {"redraw": options.redraw, "progress": not options.quiet, "say": tell}
+    executor = _executor(options)
+    steps: dict[str, Any] = {"redraw": options.redraw, "progress": not options.quiet, "say": tell,
+                             "executor": executor}
     if options.quiet:
         steps["say"] = lambda line: None
-    if options.only is not None:
-        run_stages(file.study, out, [options.only], **steps)
+    if options.only is not None or not executor.waits:
+        run_stages(file.study, out, [options.only or "generate"], **steps)
         return OK
     result = run_study(file.study, out, **steps)
     if options.quiet:
         tell(f"{result.out / 'summary.md'}")
     return FAILED if result.missing else OK
+
+
+def _executor(options: argparse.Namespace) -> Executor:
+    """The executor with its options; UserError for those of another one."""
+    from canopy_stats.study.executors import Local, Ray, Slurm
+
+    of = {"ray": {"address": options.address, "workers": options.workers, "cpus": options.cpus},
+          "slurm": {"options": tuple(options.sbatch or ()) or None, "dry_run": options.dry_run or None}}
+    for name, values in of.items():
+        if name != options.executor and (foreign := [key for key, value in values.items() if value is not None]):
+            raise UserError(f"--{_ASKED.get(foreign[0], foreign[0])} is for --executor {name}; leave it out.")
+    given = {key: value for key, value in of.get(options.executor, {}).items() if value is not None}
+    return Ray(**given) if options.executor == "ray" else Slurm(**given) if options.executor == "slurm" else Local()
+
+
+_ASKED = {"options": "sbatch", "dry_run": "dry-run"}
+"""How options are called whose fields are called otherwise."""
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
@@ -37,6 +60,16 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     add("--redraw", action="store_true",
         help="draw runs again whose settings or code have changed; the old ones are moved to FOLDER/stale")
     add("--quiet", action="store_true", help="no progress, only where the summary is")
+    add("--executor", choices=("local", "ray", "slurm"), default="local",
+        help="where rollouts are drawn: here (the study's workers), by the workers of a Ray cluster, or by a Slurm "
+             "array, which is submitted and not waited for")
+    add("--address", metavar="HOST:PORT", help="of a Ray cluster (default: a Ray of its own on this machine)")
+    add("--workers", type=whole_number(1), metavar="N",
+        help="Ray's workers (default: one for each GPU, else the study's workers or one for each core)")
+    add("--cpus", type=whole_number(1), metavar="N", help="cores and threads of each of Ray's workers (default 1)")
+    add("--sbatch", action="append", metavar="OPTION",
+        help="an option of the Slurm array, such as --sbatch=--gres=gpu:1; may be given several times")
+    add("--dry-run", action="store_true", help="show the Slurm array's script and submit nothing")
 
 
 RUN = Command(
@@ -48,8 +81,14 @@ RUN = Command(
     model, law, embedder, code) is unchanged, and made anew otherwise. Rollouts are dear: those that no longer
     belong to the study are named, and drawn again only with --redraw.
 
+    Where rollouts are drawn changes no result. With --executor ray a lost worker or machine costs what it had in
+    hand. With --executor slurm the call ends once the array is submitted; when its jobs are done, run the study again
+    without it.
+
     Example:
       canopy-stats run analysis/studies/demo.yaml --out runs/demo
+      canopy-stats run study.yaml --executor ray --address 10.0.0.1:6379
+      canopy-stats run study.yaml --executor slurm --sbatch=--gres=gpu:1 --sbatch=--time=2-0
     """)
 
 
@@ -57,7 +96,15 @@ def _plan(options: argparse.Namespace) -> int:
     from canopy_stats.study import plan
 
     file, out = open_study(options)
-    tell(plan.told(file.study, out, plan.Assumptions(options.mean_length, options.tokens_per_second)))
+    assumed = plan.Assumptions(options.mean_length, options.tokens_per_second)
+    if options.json:
+        options.answer = plan.plan(file.study, out, assumed)
+        return OK
+    for part in plan.parts(file.study, out, assumed):
+        if isinstance(part, str):
+            tell(part)
+        else:
+            show(part)
     return OK
 
 
@@ -68,6 +115,7 @@ def _plan_options(command: argparse.ArgumentParser) -> None:
         help="tokens a rollout, where no stored rollout tells (default: a quarter of the cap)")
     add("--tokens-per-second", type=float, metavar="N",
         help="what your machine draws, as a finished run says (default: a guess from the models' size)")
+    json_option(command)
 
 
 PLAN = Command(
@@ -149,7 +197,7 @@ def _demo_options(command: argparse.ArgumentParser) -> None:
     add("--prompts-per-task", type=whole_number(1), metavar="P", help="prompts of each of the four tasks")
     add("--rollouts", type=whole_number(2), metavar="M", help="rollouts of each prompt")
     add("--max-new-tokens", type=whole_number(1), metavar="N", help="length cap")
-    add("--seed", type=int, default=0, help="of the draws")
+    add("--seed", type=whole_number(0), default=0, help="of the draws")
     embedder_option(command, "minilm")
     add("--adapter", metavar="FOLDER", help="with --kind smollm: a LoRA adapter, instead of training one")
     add("--quiet", action="store_true", help="no progress on stderr")

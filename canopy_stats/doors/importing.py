@@ -17,8 +17,8 @@ from canopy_stats.doors.sources import records
 from canopy_stats.doors.staging import Staged
 from canopy_stats.doors.validate import Completion, Validator
 from canopy_stats.doors.words import Words, words_of
+from canopy_stats.drawing import code_version, versions
 from canopy_stats.progress import Progress
-from canopy_stats.runs import code_version, versions
 from canopy_stats.schema import (
     EXACT,
     IMPORTED,

@@ -13,6 +13,7 @@ A shard counts only when the log holds the SHA-256 of both its files and the has
 any moment leaves a folder from which the next one resumes.
 """
 
+from canopy_stats.store.excerpts import Excerpt, excerpt
 from canopy_stats.store.export import export_runs
 from canopy_stats.store.manifest import stored_config
 from canopy_stats.store.plan import Shard, ShardPlan
@@ -24,12 +25,14 @@ from canopy_stats.store.writing import RunWriter
 
 __all__ = [
     "KINDS",
+    "Excerpt",
     "Run",
     "RunWriter",
     "Shard",
     "ShardPlan",
     "ShardTables",
     "arrow_schema",
+    "excerpt",
     "export_runs",
     "open_run",
     "prompt_changes",

@@ -47,7 +47,7 @@ class RunWriter:
     def __init__(self, path: str | Path, config: RunConfig, asked: Sequence[Prompt], *,
                  versions: Mapping[str, Any] | None = None, origin: Mapping[str, Any] | None = None,
                  strict: bool = False, whole: bool = False) -> None:
-        self.path = Path(path)
+        self.path = files.place(path)
         self.config = json.loads(files.canonical_json(config.to_dict()))
         self.prompts = list(asked)
         prompts.refuse_twins(self.prompts)
@@ -189,14 +189,16 @@ class RunWriter:
         self.write_tables(shard, shard_tables(self.shard_prompts(shard), drawn, self._task, decode),
                           batch_size=batch_size)
 
-    def write_tables(self, shard: ShardPlan, tables: ShardTables, *, batch_size: int) -> None:
-        """The same for a shard's tables, which may have been made by another process.
+    def write_tables(self, shard: ShardPlan, tables: ShardTables, *, batch_size: int,
+                     drawn_by: RunConfig | None = None) -> None:
+        """The same for a shard's tables, which may have been made by another process: ``drawn_by`` is the run's
+        configuration there, whose surroundings may be others than those here.
 
         Raises WrongRows where they do not hold exactly the rollouts of the shard. The cost does not depend on how
         many shards there are.
         """
         listed, number = self.shard_prompts(shard), self._next
-        content = shard_content(tables, listed, shard.rollouts)
+        content, where = shard_content(tables, listed, shard.rollouts), self._surroundings(drawn_by)
         per_prompt = tables.rollouts["length"].to_numpy().reshape(len(listed), -1).sum(axis=1)
         rows = {"rollouts": [len(shard.rollouts)] * len(listed), "steps": per_prompt.tolist()}
         vouched = {kind: self._write_file(kind, number, getattr(tables, kind), rows[kind]) for kind in DECLARED}
@@ -204,12 +206,27 @@ class RunWriter:
             "number": number, "prompts": [p.prompt_hash for p in listed],
             "span": [shard.rollouts.start, shard.rollouts.stop], "n_rollouts": tables.rollouts.num_rows,
             "n_tokens": tables.steps.num_rows, "batch_size": batch_size, "content": content,
-            "rollouts": vouched["rollouts"], "steps": vouched["steps"], "surroundings": self._here,
+            "rollouts": vouched["rollouts"], "steps": vouched["steps"], "surroundings": where,
             "replaces": list(shard.replaces)}
         append_shard(self.path, entry)
         self._next = number + 1
         self._shards[number] = entry
         self._drop(shard.replaces)
+
+    def _surroundings(self, drawn_by: RunConfig | None) -> str:
+        """The name of the surroundings of a shard; new ones enter the manifest before the first shard from there."""
+        if drawn_by is None:
+            return self._here
+        config = json.loads(files.canonical_json(drawn_by.to_dict()))
+        if other := identity_differences(self.config, config):
+            raise UserError(f"A part of {self.path} was drawn by another model than the rest: {'; '.join(other)}. Give "
+                            "every machine the same weights and settings.")
+        found = surroundings(config)
+        name = surroundings_id(found)
+        if name not in self._manifest["surroundings"]:
+            self._manifest["surroundings"][name] = found
+            write_manifest(self.path, self._manifest)
+        return name
 
     def _write_file(self, kind: str, number: int, table: Any, rows: Sequence[int]) -> plan.Vouched:
         name, data = shard_path(kind, number), parquet_bytes(table, rows)

@@ -17,11 +17,13 @@ from canopy_stats.report.printed import console
 from canopy_stats.schema import UserError
 from canopy_stats.study import rollouts, stamps, worker
 from canopy_stats.study.ablations import Part, parts_of
+from canopy_stats.study.executors import Executor, Wanted, executor_of, slurm
 from canopy_stats.study.prompts import choose_prompts
 from canopy_stats.study.ready import ready
 from canopy_stats.study.result import TIMES, StudyResult, read_result
 from canopy_stats.study.spec import Study
 from canopy_stats.study.stages import KINDS, later_stages
+from canopy_stats.study.taken import source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,19 +32,26 @@ Say = Callable[[str], None]
 LOCK = ".lock"
 
 
-def run_study(study: Study, out: str | Path, *, redraw: bool = False, say: Say = print,
-              progress: bool = True) -> StudyResult:
+def run_study(study: Study, out: str | Path, *, redraw: bool = False, executor: str | Executor = "local",
+              say: Say = print, progress: bool = True) -> StudyResult:
     """Run or resume every stage of a study in the folder ``out``, and say what it finds.
 
     What is there is kept as long as what it was made from is unchanged. Runs that were drawn from other settings are
     refused by name, unless ``redraw`` allows to move them to ``out/stale`` and draw anew.
+
+    ``executor`` says where rollouts are drawn: "local" (the study's ``workers``), "ray" (workers of a Ray cluster), or
+    a :class:`canopy_stats.study.executors.Ray`. It changes no result.
     """
-    parts, seconds = run_stages(study, out, KINDS, redraw=redraw, say=say, progress=progress)
+    if not executor_of(executor).waits:
+        raise UserError("Slurm draws later than this call lasts: run the stage generate alone (--only generate), and "
+                        "the whole study when its jobs are done.")
+    parts, seconds = run_stages(study, out, KINDS, redraw=redraw, executor=executor, say=say, progress=progress)
     say(summary.closing(Folder(parts[0].out), seconds))
     return read_result(parts[0], seconds)
 
 
-def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: bool = False, say: Say = print,
+def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: bool = False,
+               executor: str | Executor = "local", say: Say = print,
                progress: bool = True) -> tuple[list[Part], dict[str, float]]:
     """Run or resume some stages, on what the others left; gives the study's parts and the seconds of each stage."""
     out, seconds = Path(out), dict[str, float]()
@@ -58,7 +67,7 @@ def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: 
         _tidy(parts)
         if "generate" in wanted:
             with timed("generate", seconds, say):
-                generate(parts, redraw, say, progress)
+                generate(parts, executor_of(executor), redraw, say, progress)
         for kind, steps in groupby(later_stages(parts), key=lambda stage: stage.kind):
             if kind in wanted:
                 with timed(kind, seconds, say):
@@ -83,7 +92,7 @@ def _tidy(parts: Sequence[Part]) -> None:
             stamps.discard(out, name)
 
 
-def generate(parts: Sequence[Part], redraw: bool, say: Say, progress: bool) -> None:
+def generate(parts: Sequence[Part], executor: Executor, redraw: bool, say: Say, progress: bool) -> None:
     """Every run of the study, and of the ablations that need their own; stale ones are looked for before any."""
     own = [part for part in parts if part.lender is None]
     states = {part.name: [rollouts.run_state(part.study, part.home, name) for name in part.study.runs] for part in own}
@@ -92,22 +101,27 @@ def generate(parts: Sequence[Part], redraw: bool, say: Say, progress: bool) -> N
         for line in rollouts.set_aside(part.study, part.home, stale, redraw):
             say(line)
     for part in own:
-        _draw(part, [s.name for s in states[part.name] if s.state != "done"], say, progress)
+        _put_prompts(part)
+    wanted = [Wanted(part.name, part.study, part.home, _to_draw(part, states[part.name], say)) for part in own]
+    executor.draw(parts[0].out, [one for one in wanted if one.names], say, progress)
+    for part in own:
         part.redrawn()
 
 
-def _draw(part: Part, missing: Sequence[str], say: Say, progress: bool) -> None:
-    study, home = part.study, part.home
+def _to_draw(part: Part, states: Sequence[rollouts.RunState], say: Say) -> tuple[str, ...]:
+    """The names of what must be drawn; what is only taken is taken here, whoever draws the rest."""
+    missing = [one.name for one in states if one.state != "done"]
+    copied = [name for name in missing if source_of(part.study.runs[name]) is not None]
+    for name in copied:
+        worker.draw(part.study, part.home, name)
+        say(f"  {name}: taken as it is")
+    return tuple(name for name in missing if name not in copied)
+
+
+def _put_prompts(part: Part) -> None:
+    study = part.study
     for task, source in study.tasks.items():
-        choose_prompts(source, study.prompts_per_task, worker.prompts_of(home, task), study.few_shot, task)
-    if not missing:
-        return
-    if part.name != MAIN:
-        say(f" ablation {part.name}")
-    if study.workers is None:
-        worker.draw_here(study, home, missing, say, progress)
-    else:
-        worker.draw_apart(study, home, missing, study.workers, say)
+        choose_prompts(source, study.prompts_per_task, worker.prompts_of(part.home, task), study.few_shot, task)
 
 
 # --- one call at a time, and what it says -----------------------------------------------------------------------
@@ -198,6 +212,7 @@ def status(study: Study, out: Path) -> str:
         f"{done} of {len(runs)} runs are done, {tokens:,} tokens so far; "
         f"{later['state'].isin(['done', 'incomplete']).sum()} of {len(later)} later stages are done.",
         *(summary.incomplete(Folder(out)) if lacking else []),
+        *slurm.told(out),
         *(f"Before it can run: {problem}" for problem in ready(study))])
 
 

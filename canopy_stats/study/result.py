@@ -13,6 +13,7 @@ from canopy_stats.report import summary
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.missing import missing
 from canopy_stats.study.ablations import Part
+from canopy_stats.study.executors.slurm import FOLDER as SLURM
 from canopy_stats.study.rollouts import STALE
 from canopy_stats.study.spec import Study
 from canopy_stats.study.stamps import files_of
@@ -63,6 +64,8 @@ def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyRes
                        files_of(out, "report"), seconds or {}, tuple(missing(folder)))
 
 
+NOT_RESULTS = (f"{STALE}/", f"{SLURM}/")
+"""Folders of a study that hold none of its results."""
 RUN_FILES = ("shards.jsonl", ".verified.json")
 """Files of a run whose values its content hash covers, or which only say what was looked at."""
 
@@ -84,7 +87,7 @@ def contents(out: Path) -> dict[str, str]:
     found = {path.relative_to(out).as_posix(): open_run(path).content_hash for path in runs}
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        told = path.name in (".lock", "manifest.json", *RUN_FILES) or name == TIMES or name.startswith(f"{STALE}/")
+        told = path.name in (".lock", "manifest.json", *RUN_FILES) or name == TIMES or name.startswith(NOT_RESULTS)
         if path.is_file() and not told and not (path.parent.name in KINDS and path.parents[1] in runs):
             found[name] = str(files.file_sha256(path))
     return found

@@ -12,22 +12,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from canopy_stats.schema import UserError
-from canopy_stats.study import rollouts
+from canopy_stats.study import rollouts, taken
 from canopy_stats.study.spec import Study
 from canopy_stats.study.stamps import code_hash
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from canopy_stats.checks import CheckReport
     from canopy_stats.store import Run
 
 Say = Callable[[str], None]
@@ -51,6 +52,10 @@ def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
     checkpoint = planned.checkpoint
     prompts = prompts_of(out, planned.task)
     key = rollouts.begin(study, out, name, prompts)
+    if (folder := taken.source_of(planned)) is not None:
+        run = taken.take(planned, folder, out / "runs" / name)
+        rollouts.finish(out, name, key, run)
+        return run
     source = {f.name: getattr(made, f.name) for made in [checkpoint.source(study.device)] for f in fields(made)}
     run = generate(prompts=prompts, out=out / "runs" / name, family=planned.family,
                    variant=str(checkpoint.variant), task=planned.task, n_rollouts=study.rollouts, policy=study.policy,
@@ -62,22 +67,37 @@ def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
 
 def checked(study: Study, run: Run, name: str) -> pd.DataFrame:
     """The findings of a run's check, from the run's folder where they are kept for this content and this code."""
-    import pyarrow as pa
-
     from canopy_stats.checks import check
 
-    made_from = check_key(study)
-    kept = run.read_table("check")
-    if kept is not None and made_from.items() <= kept[1].items():
-        findings: pd.DataFrame = kept[0].to_pandas()
-        return findings
+    kept = kept_check(study, run)
+    if kept is not None:
+        return kept
+    return keep_check(study, run, check(run, model=model_to_check(study, name), n_sample=study.check_sample))
+
+
+def model_to_check(study: Study, name: str) -> Any:
+    """The loaded model of a run. None where the run itself knows where its model lies, and for an engine of one's own,
+    of whose runs only the martingales can be looked at."""
     model = study.runs[name].checkpoint.model
-    # The run knows where a named model lies, and of an engine of one's own only the martingales can be looked at.
-    given = None if isinstance(model, str) or not isinstance(study.engine, str) else model
-    report = check(run, model=given, n_sample=study.check_sample)
+    return None if isinstance(model, str) or not isinstance(study.engine, str) else model
+
+
+def kept_check(study: Study, run: Run) -> pd.DataFrame | None:
+    """The findings that the run's folder keeps, where they are of this content and this code."""
+    made_from, kept = check_key(study), run.read_table("check")
+    if kept is None or not made_from.items() <= kept[1].items():
+        return None
+    findings: pd.DataFrame = kept[0].to_pandas()
+    return findings
+
+
+def keep_check(study: Study, run: Run, report: CheckReport) -> pd.DataFrame:
+    """Keep a check's findings in the run's folder, and give them as they are read from there."""
+    import pyarrow as pa
+
     table = pa.Table.from_pandas(report.to_frame(), preserve_index=False)
-    run.write_table("check", table, made_from)
-    findings = table.to_pandas()
+    run.write_table("check", table, check_key(study))
+    findings: pd.DataFrame = table.to_pandas()
     return findings
 
 
@@ -93,11 +113,16 @@ def draw_here(study: Study, out: Path, missing: Sequence[str], say: Say, progres
         draw(study, out, name, progress=progress)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[None]:
     """While it lasts, models load without progress bars of their own."""
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(QUIET)
+    return environment(QUIET)
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """While it lasts, this process and those that it starts have these variables."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
@@ -144,8 +169,8 @@ def draw_apart(study: Study, out: Path, missing: Sequence[str], workers: int, sa
 
 def _in_a_process(job: Job, say: Say) -> None:
     """Run a job in a fresh interpreter and pass its lines on; what refuses it there is raised here."""
-    environment = {**os.environ, **QUIET, **ONE_THREAD, "PYTHONPATH": _import_path()}
-    worker = subprocess.Popen([sys.executable, "-m", "canopy_stats.study.worker"], env=environment,
+    variables = {**os.environ, **QUIET, **ONE_THREAD, "PYTHONPATH": import_path()}
+    worker = subprocess.Popen([sys.executable, "-m", "canopy_stats.study.worker"], env=variables,
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert worker.stdin is not None and worker.stdout is not None
     with ThreadPoolExecutor(1) as reader:
@@ -159,7 +184,7 @@ def _in_a_process(job: Job, say: Say) -> None:
     _raise_for(worker.wait(), errors.result())
 
 
-def _import_path() -> str:
+def import_path() -> str:
     """Where this package is found, also when it is not installed."""
     return os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
 
@@ -178,14 +203,16 @@ def _raise_for(code: int, errors: str) -> None:
         raise RuntimeError(f"a process that drew rollouts failed:\n{errors}")
 
 
-def main() -> int:
-    """The worker's side: one job from standard input, a line on standard output for each run."""
-    job = Job.from_json(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_caller, daemon=True).start()
+def main(arguments: Sequence[str]) -> int:
+    """The worker's side: one job from standard input, or the one at a line of a file, with progress then; a line on
+    standard output for each run."""
+    job, alone = _job(arguments), bool(arguments)
+    if not alone:
+        threading.Thread(target=_end_with_the_caller, daemon=True).start()
     try:
         for name in job.names:
             began = time.monotonic()
-            run = draw(job.study, job.out, name)
+            run = draw(job.study, job.out, name, progress=alone)
             checked(job.study, run, name)
             tokens = sum(shard["n_tokens"] for shard in run.shards)
             print(f"  {name}: {tokens:,} tokens drawn and checked, {time.monotonic() - began:.0f} s", flush=True)
@@ -195,6 +222,13 @@ def main() -> int:
     return 0
 
 
+def _job(arguments: Sequence[str]) -> Job:
+    if not arguments:
+        return Job.from_json(sys.stdin.readline())
+    path, number = arguments
+    return Job.from_json(Path(path).read_text().split("\n")[int(number)])
+
+
 def _end_with_the_caller() -> None:
     """A killed caller cannot stop its workers, and a worker that goes on alone would hold the run's lock."""
     sys.stdin.read()
@@ -202,4 +236,4 @@ def _end_with_the_caller() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -68,8 +68,9 @@ def test_preempted_chunked_and_cached_in_runner_v1(reference, tmp_path):
 
 
 def test_preempted_chunked_and_cached_in_runner_v2(reference, tmp_path):
+    # Fewer rollouts, since its kernels run in Python; and less room, so that they crowd each other all the same.
     ours, told = drawn(tmp_path / "v2.npz", {"TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"},
-                       options=CROWDED, interpret=True, rollouts=4)
+                       options={**CROWDED, "num_gpu_blocks_override": 10}, interpret=True, rollouts=4)
     assert told["vllm"]["runner"] == "V2"
     assert told["preemptions"] > 0 and told["hits"] > 0
     agree(ours, {pair: r for pair, r in reference.items() if pair[1] < 4})
