@@ -15,6 +15,7 @@ from canopy_stats import files
 from canopy_stats.metrics import measure
 from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
 from canopy_stats.metrics.measures import STANDARD_ERRORS
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import (
     BOUND_COLUMNS,
@@ -201,6 +202,7 @@ def _shortened(items: list[str]) -> str:
 def write_panel(frame: pd.DataFrame, path: str | Path, provenance: Mapping[str, Any] | None = None) -> Path:
     """Write a valid panel as Parquet (provenance, units and meanings inside) or, by the suffix .csv, as CSV with the
     provenance beside it in PATH.json. The file appears whole or not at all."""
+    frame = as_pandas(frame)
     path, typed = Path(path), validate(frame, allow_mixed_laws=True, entropy=kind_of(frame))
     _refuse_suffix(path)
     note = json.dumps(dict(provenance or {}), indent=1, ensure_ascii=False).encode()

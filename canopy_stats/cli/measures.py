@@ -27,12 +27,19 @@ if TYPE_CHECKING:
 
 
 def _embed(options: argparse.Namespace) -> int:
+    import pandas as pd
+
     from canopy_stats.metrics.embed import embed
 
+    rows = []
     for run in open_runs(options.runs):
         made = embed(run, options.embedder, think=options.think)
+        rows.append({"path": str(run.path), "run": label_of(run), "embedder": made.label,
+                     "texts": made.vectors.shape[0], "dimensions": made.vectors.shape[1],
+                     "truncated": int(made.truncated.sum()), "empty": int(made.empty.sum())})
         tell(f"{run.path}: {made.vectors.shape[0]:,} texts embedded in {made.vectors.shape[1]} dimensions by "
               f"{made.label}; {int(made.truncated.sum())} longer than it reads, {int(made.empty.sum())} empty")
+    options.answer = pd.DataFrame(rows)
     return OK
 
 
@@ -41,6 +48,7 @@ def _embed_options(command: argparse.ArgumentParser) -> None:
     embedder_option(command, "minilm")
     command.add_argument("--think", choices=["keep", "drop"], default="keep",
                          help="what becomes of a <think> part (default keep)")
+    json_option(command)
 
 
 EMBED = Command(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats.cli.command import FAILED, OK, Command
-from canopy_stats.cli.options import plain_name, whole_number
+from canopy_stats.cli.options import json_option, plain_name, whole_number
 from canopy_stats.cli.printing import paragraph, tell, written
 from canopy_stats.files import place
 from canopy_stats.schema import UserError
@@ -102,9 +102,13 @@ INIT = Command(
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    import pandas as pd
+
     from canopy_stats import installation
 
     found = installation.extras()
+    options.answer = pd.DataFrame([{"extra": extra.name, "installed": not extra.missing, "gives": extra.gives,
+                                    "missing": ", ".join(extra.missing)} for extra in found])
     for extra in found:
         tell(_said(extra))
     tell("\nDevices: " + ("; ".join(installation.devices()) or "unknown, since torch is not installed"))
@@ -129,13 +133,9 @@ def _list(title: str, lines: list[str]) -> None:
         tell(f"  {line}")
 
 
-def _no_options(command: argparse.ArgumentParser) -> None:
-    """The command takes none."""
-
-
 DOCTOR = Command(
     "doctor", reads="this machine", gives="what works here, what each extra would add",
-    summary="what is installed, which devices and models are here", run=_doctor, add_options=_no_options,
+    summary="what is installed, which devices and models are here", run=_doctor, add_options=json_option,
     teaching="""
     One line for the core and each extra, with what is missing and how to install it; the devices; the models that
     load without a network. Ends with 1 where the core is incomplete. Nothing is loaded or downloaded.

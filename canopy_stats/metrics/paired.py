@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from canopy_stats.metrics.association import FISHER_CLIP, RHOS
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.schema import UserError
 from canopy_stats.seeds import seed_sequence
 
@@ -54,6 +55,7 @@ def paired_bootstrap(panel: pd.DataFrame, *, replicates: int = 2000, seed: int =
     Pairs share a ``prompt_hash`` (``prompt_uid`` where the panel has none). Cells with equally many pairs are
     resampled alike, so a prompt that several families share enters all of them equally often.
     """
+    panel = as_pandas(panel)
     _check(panel, replicates, level, base)
     cells = list(_cells(panel, base))
     _refuse_small(cells)

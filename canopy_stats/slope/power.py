@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
@@ -111,6 +112,7 @@ def slope_power(panel: pd.DataFrame, *, effect: float | Sequence[float], prompts
     null : also simulate effect zero, at the largest study of each number of families
     workers : processes; the answer does not depend on their number
     """
+    panel = as_pandas(panel)
     check_model(model, MODELS)
     if method not in METHODS or (method == "closed" and model != "interaction"):
         raise UserError(f"method is {method!r} with model {model}; choose simulation, or closed for the interaction"

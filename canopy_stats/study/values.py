@@ -60,6 +60,18 @@ def _file(given: str, info: ValidationInfo) -> str:
     return str(path)
 
 
+def _run_folder(given: str, info: ValidationInfo) -> str:
+    """The folder of a stored run."""
+    folder = folder_of(info)
+    if folder is None:
+        return given
+    path = _joined(folder, given)
+    if not (path / "manifest.json").is_file():
+        raise ValueError(f"is {given!r}, but there is no run in {path} (no manifest.json). Paths are relative to the "
+                         "study file")
+    return str(path)
+
+
 def _model_name(given: str, info: ValidationInfo) -> str:
     """A model: the path of one that is on the disk, or a hub name as it is."""
     folder = folder_of(info)
@@ -120,6 +132,7 @@ def whole_or_auto(value: Any) -> Any:
 Name = Annotated[str, AfterValidator(_named)]
 PlainText = Annotated[str, BeforeValidator(_as_text)]
 FilePath = Annotated[PlainText, AfterValidator(_file)]
+RunFolder = Annotated[PlainText, AfterValidator(_run_folder)]
 ModelName = Annotated[PlainText, AfterValidator(_model_name)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

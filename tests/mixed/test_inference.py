@@ -172,6 +172,21 @@ def test_quantile_residuals_see_a_wrong_dispersion(data):
     assert table["effect"].notna().all() and table.loc["uniformity", "effect"] > 0
 
 
+def test_quartiles_see_a_bend_that_uniformity_does_not():
+    """A parabola fitted by a line: as a whole the residuals are uniform enough, along the column they are not. Along
+    a column that the model has nothing to do with they are level, and the parabola's own model is level everywhere."""
+    rng = np.random.default_rng(4)
+    x, g = rng.uniform(-1, 1, 400), np.repeat(np.arange(40), 10)
+    data = pd.DataFrame({"x": x, "g": g.astype(str), "other": rng.normal(size=400),
+                         "y": 0.5 * x + 0.9 * x**2 + rng.normal(0, 0.3, 40)[g] + rng.normal(0, 0.5, 400)})
+    named = {name: data[name].to_numpy() for name in ("x", "other")}
+    p = {formula: quantile_residuals(lmm(formula, data), n=100, reference=99, seed=1, along=named)
+         .tests.set_index("test")["p_value"] for formula in ("y ~ x + (1|g)", "y ~ x + I(x^2) + (1|g)")}
+    line, parabola = p.values()
+    assert line["quartiles, x"] <= 0.02 and line["uniformity"] > 0.05 and line["quartiles, other"] > 0.05
+    assert (parabola[["quartiles, fitted", "quartiles, x", "quartiles, other"]] > 0.05).all()
+
+
 @pytest.mark.slow
 def test_residual_plots(beta, tmp_path):
     figure = quantile_residuals(beta, n=40, reference=19).plot()
