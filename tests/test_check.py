@@ -139,6 +139,26 @@ def test_honest_runs_hold(honest, oracle):
     assert value(report, "entropy") < 1e-5 and value(report, "redraw flips") == 0
 
 
+def test_a_check_reads_each_thing_once(honest, oracle, monkeypatch):
+    """A few columns of every rollout, and the rows of the sampled prompts, whatever the size of the run."""
+    from canopy_stats.store import reading
+
+    seen = []
+    table, rollout = reading.read_table, reading.read_rollout
+    monkeypatch.setattr(reading, "read_table", lambda path, shard, kind, columns, *more: seen.append(
+        (kind, shard["number"], len(columns))) or table(path, shard, kind, columns, *more))
+    monkeypatch.setattr(reading, "read_rollout", lambda path, shard, prompt, columns, wanted: seen.append(
+        (prompt, shard["number"], len(columns))) or rollout(path, shard, prompt, columns, wanted))
+    run = open_run(honest.path)
+    assert check(run, model=oracle, n_sample=3).ok
+    assert sorted(s for s in seen if s[0] == "rollouts") == [("rollouts", s["number"], 7) for s in run.shards]
+    steps = [s for s in seen if s[0] != "rollouts"]
+    assert len(steps) == len(set(steps)) <= 3 and not any(kind == "steps" for kind, *_ in steps)
+    entry = run.shards[0]
+    groups = {kind: pq.ParquetFile(run.path / entry[kind]["path"]).num_row_groups for kind in ("rollouts", "steps")}
+    assert groups == {"rollouts": 1, "steps": len(entry["prompts"])}
+
+
 @pytest.fixture(scope="module")
 def plain_run(oracle, tmp_path_factory):
     return generate(oracle, PROMPTS, tmp_path_factory.mktemp("p") / "run", family="f", variant="base", task="t",
