@@ -30,8 +30,9 @@ demo-smollm: .venv-demo/.ready
 demo-panel: .venv-demo/.ready
 	.venv-demo/bin/canopy-stats demo --full --out $(RUNS)/full
 
+# A file's tests run in one process (--dist loadfile): what they share, fits and runs above all, is made once.
 test: .venv-test/.ready lint
-	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not architectures"
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 --dist loadfile -m "not architectures"
 
 # The report's tests in a browser skip themselves where there is none; this installs one on Debian and Ubuntu, as root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -41,7 +42,7 @@ browser:
 
 # Lint and the tests that are not marked slow: for every save.
 quick: .venv-test/.ready lint
-	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 -m "not slow and not architectures"
+	OMP_NUM_THREADS=1 .venv-test/bin/pytest -n 2 --dist loadfile -m "not slow and not architectures"
 
 # Every architecture of transformers that was tried, with random weights: shows what a new release breaks.
 architectures: .venv-test/.ready
@@ -57,7 +58,7 @@ architectures: .venv-test/.ready
 	touch $@
 
 test-lowest: .venv-lowest/.ready
-	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 -m "not slow" tests/mixed tests/slope tests/test_panel.py \
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 --dist loadfile tests/mixed tests/slope tests/test_panel.py \
 	  tests/test_public_names.py tests/report --ignore tests/report/test_browser.py
 
 # vLLM for CPUs in an environment of its own, and the tests that draw with it (docs/engines.md). It brings packages for

@@ -4,8 +4,9 @@
 
 Inputs are mutants of valid ones: half of them with values that the format does not foresee, half with others of the
 same kind. Study files, prompt files, stamps, manifests with their run_id made to fit, shard logs, shards with their
-hashes made to fit, panels, a judge's replies, kept verdicts, and words of the command line, whose command then runs
-beneath ``main``. A judge's reply may also be one of the three refusals that its pool turns into words.
+hashes made to fit, panels, a judge's replies, kept verdicts, logs of completions and scores, stored fits, and words of
+the command line, whose command then runs beneath ``main``. A judge's reply may also be one of the three refusals that
+its pool turns into words.
 
 Prints how many each target got, how many got past its parser (accepted, or refused for what was read), and every
 exception that is no UserError with the seed that made it.
@@ -16,291 +17,34 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import os
 import random
-import runpy
-import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
-from fuzz_mutants import STRANGE, TEXTS, mutated, torn  # type: ignore[import-not-found]  # beside this file
+from fuzz_targets import TARGETS, Past  # type: ignore[import-not-found]  # beside this file
 
-import canopy_stats as cs
 from canopy_stats import files
-from canopy_stats.cli.parser import COMMANDS, build_parser
-from canopy_stats.generation.prompt_file import read_prompts
-from canopy_stats.metrics.judging.reply import NoVerdict, Refused, Reply, Transient, read_reply
-from canopy_stats.metrics.judging.verdict_file import VerdictFile
-from canopy_stats.panels import read_panel, validate
 from canopy_stats.schema import UserError
-from canopy_stats.store.identity import run_id
-from canopy_stats.study import plan, read_study, stamps
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-STUDY: dict[str, Any] = {
-    "title": "t", "families": [{"name": "f", "base": "org/a", "tuned": {"model": "org/b", "chat": True}}],
-    "tasks": {"walk": "walk.jsonl"}, "law": {"temperature": 0.5, "top_k": 3, "max_new_tokens": 9}, "rollouts": 3,
-    "embedders": ["tfidf", {"model": "org/e", "prompt": "p"}], "judge": {"kind": "embedding", "threshold": 0.5},
-    "ablations": [{"name": "k", "law": {"top_k": 2}}]}
+SHARES = {"options": 1, "shard": 2, "study": 3, "panel": 4, "manifest": 4, "shard_log": 4, "stamp": 4, "verdicts": 4,
+          "log": 3, "scores": 3, "fit_file": 1, "reply": 6, "prompts": 6}
+"""Inputs of each target, in proportion: what a target costs lies between a millisecond and a second."""
 
 
-class Past(Exception):
-    """Refused after the parser had let it through."""
+def turns(only: Sequence[str], shares: Mapping[str, int] = SHARES) -> list[str]:
+    """The targets in the order in which they get an input, again and again."""
+    return [name for turn in range(max(shares.values())) for name in only if turn < shares[name]]
 
 
-@contextlib.contextmanager
-def past_the_parser() -> Any:
-    """What is refused here was read before."""
-    try:
-        yield
-    except UserError as error:
-        raise Past from error
-
-
-# --- study files, prompt files, stamps, panels ------------------------------------------------------------------
-
-
-def study(folder: Path, rng: random.Random) -> None:
-    """A study file, and its plan."""
-    data = yaml.safe_dump(mutated(STUDY, rng)).encode("utf-8", "replace")
-    (folder / "s.yaml").write_bytes(data if rng.random() < 0.9 else torn(data, rng))
-    made = read_study(folder / "s.yaml").study
-    with past_the_parser():
-        made.described()
-        plan.told(made, folder / "nowhere")
-
-
-def prompts(folder: Path, rng: random.Random) -> None:
-    """A prompt file of a mutated line between good ones."""
-    prompt = rng.choice(["x", [1, 2], [{"role": "user", "content": "x"}]])
-    line = json.dumps(mutated({"id": "a", "prompt": prompt}, rng)).encode()
-    line = line if rng.random() < 0.8 else torn(line, rng)
-    (folder / "p.jsonl").write_bytes(b'{"prompt": "good"}\n' + line + b"\n")
-    read_prompts(folder / "p.jsonl")
-
-
-def stamp(folder: Path, rng: random.Random) -> None:
-    """A stage's stamp that somebody else wrote."""
-    note = mutated({"key": "k", "made_from": {"a": 1}, "files": {"out.txt": "0" * 64, "b/c": "1"}}, rng)
-    files.make_folder(folder / "stages")
-    (folder / "stages" / "s.json").write_text(json.dumps(note))
-    (folder / "out.txt").write_text("x")
-    with past_the_parser():
-        stamps.state(folder, "s", {"a": 1})
-        stamps.staged(folder, "s", {"a": 2}, lambda: [folder / "out.txt"])
-
-
-@cache
-def _some_rows() -> Any:
-    rows = cs.load_demo_panel().head(20).astype("object")
-    rows.attrs = {}  # every step would copy them
-    return rows
-
-
-def panel(folder: Path, rng: random.Random) -> None:
-    """A panel with some cells replaced, sometimes written as a CSV before."""
-    frame = _some_rows().copy()
-    strange = rng.random() < 0.5
-    for _ in range(rng.randint(1, 3)):
-        row, column = rng.randrange(20), rng.randrange(frame.shape[1])
-        value = frame.iat[row, column]
-        frame.iat[row, column] = rng.choice(STRANGE[:17]) if strange else mutated(value, rng, 0.0)
-    if rng.random() < 0.3:
-        (folder / "p.csv").write_bytes(torn(frame.to_csv(index=False).encode("utf-8", "replace"), rng))
-        frame = read_panel(folder / "p.csv")
-    with past_the_parser():
-        validate(frame)
-
-
-# --- runs ---------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _fake() -> dict[str, Any]:
-    return runpy.run_path(str(TESTS / "fake_engine.py"))
-
-
-def _run(folder: Path) -> Path:
-    """A copy of a small run, which may be spoilt."""
-    whole, own = folder / "whole-run", folder / "run"
-    if not whole.exists():
-        asked = _fake()["make_prompts"](3)
-        _fake()["write_run"](whole, asked, _fake()["make_config"](asked, n_rollouts=4))
-        cs.open_run(whole)
-    shutil.rmtree(own, ignore_errors=True)
-    shutil.copytree(whole, own)
-    return own
-
-
-def _read(run: Path) -> None:
-    """Whatever reads a run."""
-    opened = cs.open_run(run, allow_partial=True)
-    with past_the_parser():
-        opened.rollouts(), opened.steps(), opened.complete, opened.content_hash, list(opened.parts())
-        cs.open_run(run)
-        cs.measure(opened)
-
-
-def manifest(folder: Path, rng: random.Random) -> None:
-    """A manifest, mostly with the run_id that its configuration has."""
-    run = _run(folder)
-    changed = mutated(json.loads((run / "manifest.json").read_text()), rng)
-    if rng.random() < 0.7:
-        with contextlib.suppress(Exception):
-            changed["run_id"] = run_id(changed["config"])
-    data = json.dumps(changed).encode()
-    (run / "manifest.json").write_bytes(data if rng.random() < 0.9 else torn(data, rng))
-    _read(run)
-
-
-def shard_log(folder: Path, rng: random.Random) -> None:
-    """A shard's line, or the bytes of the log, of the prompts, or of the note of what was verified."""
-    run = _run(folder)
-    path = run / rng.choice(["shards.jsonl"] * 4 + ["prompts.jsonl", ".verified.json"])
-    data = path.read_bytes() if path.exists() else b'{"files": {}}'
-    if path.name == "shards.jsonl" and rng.random() < 0.8:
-        data = json.dumps(mutated(json.loads(data.splitlines()[0]), rng)).encode() + b"\n"
-    else:
-        data = torn(data, rng)
-    path.write_bytes(data)
-    _read(run)
-
-
-def shard(folder: Path, rng: random.Random) -> None:
-    """A shard's file with columns of other values or kinds, or other bytes, vouched for by the log."""
-    run = _run(folder)
-    entry = json.loads((run / "shards.jsonl").read_text().splitlines()[0])
-    kind = rng.choice(["rollouts", "steps"])
-    path = run / entry[kind]["path"]
-    if rng.random() < 0.8:
-        pq.write_table(_other_table(pq.read_table(path), rng), path)
-    else:
-        path.write_bytes(torn(path.read_bytes(), rng))
-    entry[kind]["sha256"] = files.file_sha256(path)
-    (run / "shards.jsonl").write_text(json.dumps(entry) + "\n")
-    _read(run)
-
-
-def _other_table(table: pa.Table, rng: random.Random) -> pa.Table:
-    at = rng.randrange(table.num_columns)
-    name, action = table.column_names[at], rng.randrange(4)
-    if action == 0:
-        return table.drop_columns([name])
-    if action == 1:
-        return table.set_column(at, name, pa.nulls(table.num_rows))
-    if action == 2:
-        return table.slice(0, rng.randrange(table.num_rows))
-    return table.set_column(at, name, pa.array([str(v) for v in table[name].to_pylist()]))
-
-
-# --- a judge, and what it said before -----------------------------------------------------------------------------
-
-
-_REPLY = {"id": "1", "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "SAME"}}]}
-_HEADERS = [None, "3", "nan", "-inf", "1e400", "Wed, 21 Oct 2099 07:28:00 GMT",
-            "Mon, 1 Jan " + "9" * 20 + " 00:00:00 GMT", "Mon, 1 Jan 0001 00:00:00 +2359", "\ud800", "9" * 5000]
-
-
-def reply(folder: Path, rng: random.Random) -> None:
-    """What an endpoint sends; its content may be a word or deeply nested."""
-    said = mutated(_REPLY, rng)
-    if rng.random() < 0.2 and isinstance(said, dict):
-        said["choices"] = rng.choice(STRANGE)
-    data = json.dumps(said).encode()
-    if rng.random() < 0.1:
-        depth = rng.randrange(100, 1200)
-        data = data.replace(b'"SAME"', b"[" * depth + b"]" * depth)
-    status = rng.choice([200] * 6 + [401, 429, 500, 302, 400])
-    data = data if rng.random() < 0.7 else torn(data, rng)
-    try:
-        read_reply(Reply(status, data, rng.choice(_HEADERS)), "sk-" + "k" * 20)
-    except NoVerdict as error:
-        raise Past from error
-    except (Transient, Refused) as error:
-        raise UserError("no reply") from error
-
-
-def verdicts(folder: Path, rng: random.Random) -> None:
-    """A file of kept verdicts: what is none is counted and left out."""
-    lines = [json.dumps(mutated({"key": "a" * 64, "same": True}, rng)).encode() for _ in range(3)]
-    data = b"\n".join(lines)
-    (folder / "v.jsonl").write_bytes(data if rng.random() < 0.5 else torn(data, rng))
-    VerdictFile(folder / "v.jsonl")
-
-
-# --- the command line ---------------------------------------------------------------------------------------------
-
-
-_RUNNING = {"embed": 3, "measure": 6, "panel": 4, "rho": 2, "plan": 3, "status": 3, "generate": 4, "check": 3}
-"""Commands that are tried, and how often; the others fit for seconds."""
-
-
-def options(folder: Path, rng: random.Random) -> None:
-    """Words of a command line; the command runs where they can be read."""
-    name = rng.choice([command for command, times in _RUNNING.items() for _ in range(times)])
-    words = [name, *_places(name, folder, rng), *_more(name, folder, rng)]
-    try:
-        given = build_parser().parse_args(words)
-    except SystemExit as error:
-        raise UserError("not read") from error
-    given.command_line = " ".join(words)
-    with past_the_parser():
-        given.run(given)
-
-
-def _places(name: str, folder: Path, rng: random.Random) -> list[str]:
-    """What the command reads, and where it writes."""
-    run = str(_run(folder)) if rng.random() < 0.9 else rng.choice(TEXTS)
-    out = str(folder / "made" / rng.choice(["a.parquet", "a.csv", "b"]))
-    (folder / "walk.jsonl").write_text('{"prompt": "a"}\n')
-    (folder / "good.yaml").write_text(yaml.safe_dump(STUDY))
-    if name == "generate":
-        return [str(folder / "no-model"), "--prompts", str(folder / "walk.jsonl"), "--out", out, "--family", "f",
-                "--variant", "base", "--task", "t"]
-    if name in ("plan", "status"):
-        return [str(folder / "good.yaml")]
-    return [run, *(["--embedder", "tfidf"] if name in ("panel", "embed") else []),
-            *(["--out", out] if name == "panel" else []), *(["--replicates", "3"] if name == "rho" else [])]
-
-
-def _more(name: str, folder: Path, rng: random.Random) -> list[str]:
-    """One or two options with values, some of them fitting."""
-    found: list[str] = []
-    for action in rng.sample(_actions(name), rng.randint(1, 2)):
-        if action.dest in ("help", "replicates"):
-            continue
-        found.append(action.option_strings[0])
-        if action.nargs != 0:
-            choices = list(action.choices or ()) if rng.random() < 0.6 else []
-            found.append(str(rng.choice(choices or TEXTS)))
-    places = {"--csv": "made/t.csv", "--figure": "made/f", "--out": "made/o.csv"}
-    keep = rng.random() < 0.7
-    return [str(folder / places[before]) if keep and before in places else word
-            for before, word in zip(["", *found], found, strict=False)]
-
-
-@cache
-def _actions(name: str) -> list[argparse.Action]:
-    parser = argparse.ArgumentParser()
-    COMMANDS[name].add_options(parser)
-    return [action for action in parser._actions if action.option_strings]
-
-
-TARGETS: dict[str, Callable[[Path, random.Random], None]] = {
-    one.__name__: one for one in (study, prompts, stamp, panel, manifest, shard_log, shard, reply, verdicts, options)}
-
-
-def fuzz(inputs: int, seed: int = 0, only: tuple[str, ...] = tuple(TARGETS)) -> dict[str, dict[str, Any]]:
+def fuzz(inputs: int, seed: int = 0, only: Sequence[str] = tuple(TARGETS), shares: Mapping[str, int] = SHARES,
+         say: Callable[[str], None] = lambda line: None) -> dict[str, dict[str, Any]]:
     """Counts by target: inputs, accepted, refused after and by the parser, and what failed."""
+    order = turns(only, shares)
     counts: dict[str, dict[str, Any]] = {name: {"inputs": 0, "accepted": 0, "refused_later": 0, "refused": 0,
                                                 "failed": []} for name in only}
     before = Path.cwd()
@@ -312,14 +56,17 @@ def fuzz(inputs: int, seed: int = 0, only: tuple[str, ...] = tuple(TARGETS)) -> 
         os.chdir(folder)  # a mutated place is one of this folder
         try:
             for i in range(inputs):
-                target = only[i % len(only)]
-                _one(counts[target], TARGETS[target], folder, seed * 10**9 + i)
+                target = order[i % len(order)]
+                failed = _one(counts[target], TARGETS[target], folder, seed * 10**9 + i)
+                if failed or i % 1000 == 999:
+                    say(failed or f"{i + 1:,} inputs")
         finally:
             os.chdir(before)
     return counts
 
 
-def _one(count: dict[str, Any], target: Callable[[Path, random.Random], None], folder: Path, seed: int) -> None:
+def _one(count: dict[str, Any], target: Callable[[Path, random.Random], None], folder: Path, seed: int) -> str:
+    """One input; tells what failed."""
     count["inputs"] += 1
     try:
         target(folder, random.Random(seed))
@@ -330,6 +77,8 @@ def _one(count: dict[str, Any], target: Callable[[Path, random.Random], None], f
         count["refused"] += 1
     except Exception as error:  # what this program looks for
         count["failed"].append(f"seed {seed}: {type(error).__name__}: {str(error)[:200]}")
+        return f"{target.__name__}, {count['failed'][-1]}"
+    return ""
 
 
 def main() -> int:
@@ -339,7 +88,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--out", type=Path, help="keep seeds and counts here")
     given = parser.parse_args()
-    counts = fuzz(given.inputs, given.seed, tuple(given.only))
+    counts = fuzz(given.inputs, given.seed, given.only, say=lambda line: print(line, file=sys.__stderr__, flush=True))
     for name, count in counts.items():
         past = (count["accepted"] + count["refused_later"]) / max(count["inputs"], 1)
         print(f"{name}: {count['inputs']:,} inputs, {count['accepted']:,} accepted, {count['refused_later']:,} refused "

@@ -14,6 +14,8 @@ module: not part of the suite.
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
 import hashlib
 import json
 import os
@@ -21,7 +23,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +84,55 @@ def states(folder: Path, module: str) -> dict[str, int | None]:
     return found
 
 
-def change_of(folder: Path, mutant: str) -> list[str]:
-    """The lines that a mutant takes away and puts in."""
-    lines = mutmut(folder, "show", mutant).splitlines()
-    return [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+def changes_of(folder: Path, module: str, chosen: Iterable[str]) -> dict[str, list[str]]:
+    """The lines that mutants take away and put in: each stands beside the original in the file that mutmut wrote."""
+    text = (folder / "mutants" / "canopy_stats" / f"{module}.py").read_text()
+    lines = text.splitlines()
+    bodies = {node.name: lines[node.lineno - 1:node.end_lineno] for node in ast.walk(ast.parse(text))
+              if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return {mutant: change(*(bodies[name] for name in (original(mutant), mutant.rpartition(".")[2])))
+            for mutant in chosen}
 
 
-def surviving(folder: Path, module: str, chosen: Iterable[str]) -> dict[str, list[str]]:
-    """Those of the chosen mutants that no test sees, with what they change."""
+def original(mutant: str) -> str:
+    """The name that mutmut gives to the unchanged function of a mutant."""
+    return f"{mutant.rpartition('.')[2].rpartition('__mutmut_')[0]}__mutmut_orig"
+
+
+def change(before: list[str], after: list[str]) -> list[str]:
+    """The lines that differ, but for those that hold a function's name."""
+    differing = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
+    return [line[0] + line[2:] for line in differing if "__mutmut_" not in line]
+
+
+def surviving(folder: Path, module: str, chosen: Sequence[str]) -> dict[str, list[str]]:
+    """Those of the chosen mutants that no test sees, with what they change.
+
+    mutmut runs the tests that reached a function when no defect was planted. What a shared fixture calls is counted for
+    its first test alone, so whoever lives is tried once more with every test.
+    """
+    lives = living(folder, module, chosen)
+    if lives:
+        ask_every_test(folder)
+        lives = living(folder, module, lives)
+    return changes_of(folder, module, lives)
+
+
+def living(folder: Path, module: str, chosen: Sequence[str]) -> list[str]:
     said = mutmut(folder, "run", "--max-children", "1", *chosen)
     codes = {key: states(folder, module)[key] for key in chosen}
     if strange := {key: code for key, code in codes.items() if code not in LIVES | DIES}:
         raise SystemExit(f"{module}: the tests did not run ({strange}).\n{said[-3000:]}")
-    return {key: change_of(folder, key) for key, code in codes.items() if code in LIVES}
+    return [key for key, code in codes.items() if code in LIVES]
+
+
+def ask_every_test(folder: Path) -> None:
+    """Has mutmut run all tests of the module for each of its mutants."""
+    path = folder / "mutants" / "mutmut-stats.json"
+    kept = json.loads(path.read_text())
+    every = sorted(kept["duration_by_test"])
+    kept["tests_by_mangled_function_name"] = {name: every for name in kept["function_hashes"]}
+    path.write_text(json.dumps(kept))
 
 
 def examine(module: str, sample: int, seed: int, before: Found, again: bool) -> Iterator[Found]:

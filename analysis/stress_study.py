@@ -2,9 +2,11 @@
 
     python analysis/stress_study.py --each 3 --random 20
     python analysis/stress_study.py --each 6 --random 0 --stages generate --workers
+    python analysis/stress_study.py --chain --each 9 --random 19 --out analysis/results/stress_study.json
 
-A study of one small family is run in a process of its own and killed when it says that a stage began, a random part of
-that stage's time later; or at a random moment of the whole. After a few kills it is let through to its end. Every
+A study of one small family (or of the tests' Markov chain, which needs no torch, with two figures) is run in a process
+of its own and killed when it says that a stage began, a random part of that stage's time later; or at a random moment
+of the whole. After a few kills it is let through to its end. Every
 result (runs, checks, embeddings, verdicts, panels, fits, tables, figures, report) must have the content hash of the
 uninterrupted study: the bytes of every file, the times aside.
 
@@ -17,23 +19,32 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
+import runpy
 import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from canopy_stats import files
 from canopy_stats.study.result import content_hash, contents
 from canopy_stats.study.stages import KINDS as STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOAD = ["torch", "transformers", "pandas", "matplotlib.pyplot", "sklearn.feature_extraction.text",
            "canopy_stats.generation.torch_engine", "canopy_stats.study", "canopy_stats.slope"]
-KILLS_A_RUN = 3
+CHAIN_PRELOAD = ["pandas", "matplotlib.pyplot", "sklearn.feature_extraction.text", "canopy_stats.study",
+                 "canopy_stats.slope"]
+KILLS_A_RUN = 4
+CHAIN = ROOT / "tests" / "study" / "killed.py"
+Work = Callable[[Path, Connection], None]
+"""Runs the study into a folder, and sends what it says."""
 
 STUDY = """\
 title: A small study that is killed
@@ -75,11 +86,22 @@ class Outcome:
                 "hash of the uninterrupted one")
 
 
-def work(study: Path, out: Path, said: Connection) -> None:
-    """One run of the study, whose words go to the parent."""
+def of_file(study: Path, out: Path, said: Connection) -> None:
+    """One run of a study file, whose words go to the parent."""
     from canopy_stats.study import read_study, run_study
 
     run_study(read_study(study).study, out, say=said.send, progress=False)
+
+
+def of_chain(folder: Path, out: Path, said: Connection) -> None:
+    """The same of the tests' Markov chain."""
+    from canopy_stats.report import catalogue
+    from canopy_stats.study import run_study
+
+    catalogue.CATALOGUE["figures"] = {name: catalogue.FIGURES[name] for name in ("slopes", "lengths")}
+    study = runpy.run_path(str(CHAIN))["study"](folder)
+    warnings.simplefilter("ignore")
+    run_study(study, out, say=said.send, progress=False)
 
 
 @dataclass
@@ -120,17 +142,17 @@ class Child:
         return begun[-1] if begun else "start"
 
 
-def start(study: Path, out: Path) -> Child:
+def start(work: Work, out: Path) -> Child:
     words, said = multiprocessing.get_context("forkserver").Pipe(duplex=False)
-    process = multiprocessing.get_context("forkserver").Process(target=work, args=(study, out, said))
+    process = multiprocessing.get_context("forkserver").Process(target=work, args=(out, said))
     process.start()
     said.close()
     return Child(process, words)
 
 
-def let_through(study: Path, out: Path) -> dict[str, float]:
+def let_through(work: Work, out: Path) -> dict[str, float]:
     """Run to the end; tells the seconds of each stage, by what it said."""
-    child = start(study, out)
+    child = start(work, out)
     while child.wait_for("\0", limit=0.2) or child.process.is_alive():
         pass
     child.process.join()
@@ -141,23 +163,24 @@ def let_through(study: Path, out: Path) -> dict[str, float]:
             if line.split(":")[0] in STAGES and line.endswith(" s")}
 
 
-def stress(study: Path, folder: Path, each: int, at_random: int, *, stages: Sequence[str] = STAGES, seed: int = 0,
-           report: Callable[[str], None] = print) -> Outcome:
+def stress(work: Work, folder: Path, each: int, at_random: int, *, stages: Sequence[str] = STAGES, seed: int = 0,
+           preload: Sequence[str] = PRELOAD, report: Callable[[str], None] = print) -> Outcome:
     """``each`` kills in every stage and ``at_random`` at random moments of the whole; see the module's docstring."""
     rng = random.Random(seed)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    let_through(study, folder / "first")  # also waits until the server has imported everything
-    outcome = Outcome("", let_through(study, folder / "whole"))
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    let_through(work, folder / "first")  # also waits until the server has imported everything
+    outcome = Outcome("", let_through(work, folder / "whole"))
     outcome.expected = content_hash(folder / "whole")
     if content_hash(folder / "first") != outcome.expected:
         raise RuntimeError("two uninterrupted studies differ: nothing can be learnt from interrupted ones")
     report(f"uninterrupted: {sum(outcome.seconds.values()):.1f} s, content {outcome.expected[:16]}")
     aims: list[str | None] = [s for s in stages for _ in range(each) if s in outcome.seconds] + [None] * at_random
+    rng.shuffle(aims)
     groups = [aims[i:i + KILLS_A_RUN] for i in range(0, len(aims), KILLS_A_RUN)]
     for number, group in enumerate(groups):
         out = folder / f"killed-{number}"
-        hit = [killed(study, out, aim, outcome.seconds, rng) for aim in group]
-        let_through(study, out)
+        hit = [killed(work, out, aim, outcome.seconds, rng) for aim in group]
+        let_through(work, out)
         outcome.hits.update(hit)
         outcome.hashes.append(content_hash(out))
         report(f"killed in {', '.join(hit)}; then complete, content {outcome.hashes[-1][:16]}")
@@ -173,14 +196,16 @@ def differing(whole: Path, out: Path) -> list[str]:
     return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
 
 
-def killed(study: Path, out: Path, aim: str | None, seconds: dict[str, float], rng: random.Random) -> str:
+def killed(work: Work, out: Path, aim: str | None, seconds: dict[str, float], rng: random.Random) -> str:
     """Start the study and kill it in a stage, or at a random moment; names the stage that was hit.
 
     A stage that is already done takes no time when the study is resumed: its results are thrown away before.
     """
     if aim is not None:
         (out / "stages" / f"{aim}.json").unlink(missing_ok=True)
-    child = start(study, out)
+    if aim == "generate":
+        shutil.rmtree(out / "runs", ignore_errors=True)
+    child = start(work, out)
     if aim is None:
         child.wait_for("\0", limit=rng.uniform(0, sum(seconds.values())))
     elif child.wait_for(f"{aim} ..."):
@@ -202,12 +227,19 @@ def main() -> int:
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="stages to kill (all)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--workers", action="store_true", help="draw with two worker processes")
+    parser.add_argument("--chain", action="store_true", help="a study of a Markov chain, without torch")
+    parser.add_argument("--out", type=Path, help="keep what happened here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        outcome = stress(write_study(folder, options.workers), folder, options.each, options.random,
-                         stages=options.stages, seed=options.seed)
+        work = partial(of_chain, folder) if options.chain else partial(of_file, write_study(folder, options.workers))
+        outcome = stress(work, folder, options.each, options.random, stages=options.stages, seed=options.seed,
+                         preload=CHAIN_PRELOAD if options.chain else PRELOAD, report=partial(print, flush=True))
     print(outcome.summary())
+    if options.out is not None:
+        asked = {name: getattr(options, name) for name in ("each", "random", "stages", "seed", "workers", "chain")}
+        files.write_json(options.out, {**asked, "ok": outcome.ok, "kills": outcome.hits.total(), "hits": outcome.hits,
+                                      "expected": outcome.expected, "hashes": outcome.hashes})
     return 0 if outcome.ok else 1
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from canopy_stats.schema import STEP_TERMS, Engine, Prompt, Rollout, RunConfig, RunKey
+from canopy_stats.seeds import generator
 from canopy_stats.store import Run
 
 BATCH_SIZES = (1, 7)
@@ -60,7 +61,7 @@ def choose_rollouts(run: Run, max_tokens: int, seed: int, shards: Collection[int
     With ``shards`` (numbers) only rollouts of these are chosen. Lengths alone are read, of one part after the other
     until there are enough.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     parts = [p for p in run.parts() if shards is None or any(s["number"] in shards for s in p.shards)]
     position = {p.prompt_id: i for i, p in enumerate(run.prompts())}
     chosen: list[Pair] = []
@@ -80,7 +81,7 @@ def choose_rollouts(run: Run, max_tokens: int, seed: int, shards: Collection[int
 def choose_some(run: Run, n: int, seed: int) -> list[tuple[int, int]]:
     """At most n (prompt index, rollout) pairs, each rollout of the run as likely as any other."""
     ends = np.cumsum(run.counts)
-    chosen = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), size=min(n, int(ends[-1])), replace=False))
+    chosen = np.sort(generator(seed).choice(int(ends[-1]), size=min(n, int(ends[-1])), replace=False))
     prompts = np.searchsorted(ends, chosen, side="right")
     return [(int(p), int(row - (ends[p] - run.counts[p]))) for p, row in zip(prompts, chosen, strict=True)]
 

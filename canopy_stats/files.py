@@ -13,12 +13,14 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from canopy_stats.schema import UserError
+from canopy_stats.schema import UserError, printable
 
 TEMPORARY_SUFFIX = ".tmp"
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _FILE_TOO_LARGE = {errno.EFBIG}
+_LONGEST = 255
+"""Bytes of a file's name."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -162,6 +164,23 @@ def append_durably(path: Path, data: bytes) -> None:
         raise _explained(error, path, len(data)) from error
 
 
+def place(name: str | Path) -> Path:
+    """What a user named, ``~`` expanded, whether or not something lies there; UserError for what no file can be called
+    and where nobody may look."""
+    try:
+        path = Path(name).expanduser()
+        if max(len(os.fsencode(part)) for part in (*path.parts, "")) > _LONGEST:  # below what is not there, too
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise UserError(f"{printable(str(name)[:80])!r} cannot be looked up ({printable(why)}). Give the path of a "
+                        "file or folder that can be read.") from None
+    return path
+
+
 def inside(root: Path, name: str) -> Path:
     """The place ``name`` in the folder ``root``; UserError for one outside of it, by links too."""
     try:
@@ -234,8 +253,9 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents; UserError where that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot create the folder {path}: {error.strerror}. Choose another place.") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"Cannot create the folder {printable(str(path))}: {why}. Choose another place.") from error
 
 
 @contextmanager

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from canopy_stats import files
 from canopy_stats.metrics import measure
 from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
 from canopy_stats.metrics.measures import STANDARD_ERRORS
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import (
     BOUND_COLUMNS,
@@ -154,7 +156,7 @@ def _typed(frame: pd.DataFrame, entropy: str) -> pd.DataFrame:
     types = {c.name: "str" if c.dtype == "string" else c.dtype for c in columns}
     try:
         return ordered.reset_index(drop=True).astype(types)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"A column of the panel has values of the wrong type: {error}. Correct them there.") from None
 
 
@@ -200,8 +202,7 @@ def _shortened(items: list[str]) -> str:
 def write_panel(frame: pd.DataFrame, path: str | Path, provenance: Mapping[str, Any] | None = None) -> Path:
     """Write a valid panel as Parquet (provenance, units and meanings inside) or, by the suffix .csv, as CSV with the
     provenance beside it in PATH.json. The file appears whole or not at all."""
-    from canopy_stats import files
-
+    frame = as_pandas(frame)
     path, typed = Path(path), validate(frame, allow_mixed_laws=True, entropy=kind_of(frame))
     _refuse_suffix(path)
     note = json.dumps(dict(provenance or {}), indent=1, ensure_ascii=False).encode()
@@ -215,7 +216,7 @@ def write_panel(frame: pd.DataFrame, path: str | Path, provenance: Mapping[str, 
 
 def read_panel(path: str | Path) -> pd.DataFrame:
     """Read a panel that :func:`write_panel` wrote; its provenance is in ``frame.attrs["provenance"]``."""
-    path = Path(path)
+    path = files.place(path)
     _refuse_suffix(path)
     if not path.is_file():
         raise UserError(f"There is no panel file {path}. canopy_stats.panel() makes a panel from runs.")
@@ -225,10 +226,18 @@ def read_panel(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def _provenance(note: bytes, path: Path) -> Any:
+class PanelProvenance(dict[str, Any]):
+    """How a panel was made. All tables that pandas makes from the panel share it: it copies ``attrs`` deeply at every
+    step, which would take half the time of a check."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PanelProvenance:
+        return self
+
+
+def _provenance(note: bytes, path: Path) -> PanelProvenance:
     try:
-        return json.loads(note or b"{}")
-    except (ValueError, RecursionError):
+        return PanelProvenance(json.loads(note or b"{}"))
+    except (ValueError, RecursionError, TypeError):
         beside = f"{_beside(path)} " if path.suffix == ".csv" else f"What {path} says of itself "
         raise UserError(f"{beside}is damaged: it says how the panel was made. Write the panel again.") from None
 

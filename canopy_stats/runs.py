@@ -24,7 +24,7 @@ from canopy_stats.drawing import (
     writer_of,
 )
 from canopy_stats.drift import measure_drift
-from canopy_stats.files import canonical_json
+from canopy_stats.files import canonical_json, place
 from canopy_stats.progress import Progress
 from canopy_stats.schema import (
     LENGTH,
@@ -39,6 +39,7 @@ from canopy_stats.schema import (
     SamplingPolicy,
     UserError,
 )
+from canopy_stats.seeds import checked_seed
 from canopy_stats.store import Run, RunWriter, step_table, stored_config
 
 DRIFT_TOKENS = 512
@@ -107,12 +108,13 @@ def generate(
         Refuse to go on with a run that was begun on other hardware, threads, versions, batch size or code.
     """
     _refuse_few_rollouts(n_rollouts)
+    seed, out = checked_seed(seed), place(out)
     policy = policy or SamplingPolicy()
     source = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)
-    asked = AskedRun(family, variant, task, int(n_rollouts), policy, int(seed))
+    asked = AskedRun(family, variant, task, int(n_rollouts), policy, seed)
     with ready_engine(engine, source, variant, engine_options) as engine:
-        begun = begin(engine, encoded_prompts(prompts, engine), asked, batch_size, stored_config(Path(out)))
+        begun = begin(engine, encoded_prompts(prompts, engine), asked, batch_size, stored_config(out))
         for line in begun.config.model.get("cautions", ()):
             warnings.warn(line, Caution, stacklevel=2)
         with writer_of(out, begun, source, strict=strict) as writer:

@@ -7,6 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 os.environ["CANOPY_STATS_ROOT"] = str(HERE.parent)  # where the cells find data/
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # cells call canopy-stats
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,9 +36,10 @@ suppress_warnings = ["myst.header"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "canopy_stats"
+html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_extra_path = ["llms.txt"]
+html_extra_path = ["llms.txt", "demo-report-page.html"]
 html_show_sourcelink = False
 html_theme_options = {"show_prev_next": True, "navigation_depth": 2, "secondary_sidebar_items": ["page-toc"],
                       "navbar_align": "left", "header_links_before_dropdown": 6}
@@ -51,7 +53,14 @@ def _mathml(self, node, display):
     raise nodes.SkipNode
 
 
+def _quiet(app, error):
+    """The theme tells the console which colours it took; nobody asks."""
+    for script in Path(app.outdir, "_static", "scripts").glob("pydata-sphinx-theme.js"):
+        script.write_text(script.read_text().replace("console.log(", "void("))
+
+
 def setup(app):
     """Formulas as MathML."""
+    app.connect("build-finished", _quiet)
     app.add_html_math_renderer("mathml", (lambda self, node: _mathml(self, node, "inline"), None),
                                (lambda self, node: _mathml(self, node, "block"), None))

@@ -27,6 +27,7 @@ RECORDS = {"The file": spec.Study, "families": spec.ModelFamily, "base, tuned, c
 
 def write(folder: Path) -> None:
     """Write each page that changed."""
+    folder.mkdir(exist_ok=True)
     for name, text in {"commands": commands(), "study-file": study_file(), "columns": columns(), "api": api()}.items():
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text() != text:

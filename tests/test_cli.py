@@ -284,6 +284,19 @@ def test_fit_of_a_formula_with_an_unknown_column(capsys, panel_file):
     assert code == 2 and "rate" in err and err.count("\n") == 1
 
 
+def test_one_family_and_one_task_end_with_the_papers_row(capsys, tmp_path):
+    """Where the walk through somebody's own two checkpoints ends: the paper's model, and why there is no robust one."""
+    import canopy_stats as cs
+    from canopy_stats.panels import write_panel
+
+    panel = cs.load_demo_panel()
+    write_panel(panel[(panel["model_name"] == "birch") & (panel["task"] == "math")], tmp_path / "panel.parquet")
+    code, out, err = run(capsys, "scrutinise", tmp_path / "panel.parquet")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert code == 0 and "Not available: one family." in " ".join(out.split()), err
+    assert rows["robust"][:2] == ["not", "available"] and "paper_beta" in rows
+
+
 def test_curve_counts_writes_and_draws(capsys, panel_file, tmp_path):
     code, out, _ = run(capsys, "curve", panel_file, "--only", "model=linear", "--only", "slopes=same", "--only",
                        "response=D", "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c")

@@ -76,6 +76,7 @@ def on_panel(tmp_path_factory):
     return out, codes | more[0], heavy + more[1]
 
 
+@pytest.mark.slow
 def test_scripts_of_the_panel_run_without_torch(on_panel):
     out, codes, heavy = on_panel
     assert set(codes.values()) == {0} and len(codes) == len(ON_PANEL) and heavy == []
@@ -110,6 +111,7 @@ def tolerance(table: pd.DataFrame, stored: pd.DataFrame, column: str) -> np.ndar
     return 1e-3 * size + 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, entry in TABLES.items() if entry.needs == "panel"])
 def test_tables_of_the_demo_panel_are_the_stored_ones(on_panel, name):
     """A change that is meant to move them: ``python analysis/store_tables.py``, and look at the difference."""
@@ -124,6 +126,7 @@ def test_tables_of_the_demo_panel_are_the_stored_ones(on_panel, name):
             pd.testing.assert_series_equal(table[column], stored[column])
 
 
+@pytest.mark.slow
 def test_a_script_runs_by_itself_and_prints_its_table():
     done = subprocess.run([sys.executable, "analysis/table_slopes.py", "--help"], capture_output=True, text=True,
                           check=True, cwd=ROOT)
@@ -159,6 +162,7 @@ def study(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_scripts_that_need_runs_have_them_from_a_study_and_no_torch(study, tmp_path):
     # chains have no chat template, so nothing is to be said of prompts by rendered text; and people judged nothing
     without = {"rendered_text", "judge_agreement"}
@@ -171,6 +175,7 @@ def test_scripts_that_need_runs_have_them_from_a_study_and_no_torch(study, tmp_p
     assert {p.stem for p in tmp_path.glob("*.png")} == {n for n, entry in FIGURES.items() if entry.needs == "runs"}
 
 
+@pytest.mark.slow
 def test_length_diversity_is_each_rollouts_distance_to_the_others_pooled_like_rho(study):
     """One run's row, from the kept embeddings by loops and scipy."""
     from itertools import combinations
@@ -217,6 +222,7 @@ def of(panel):
 # --- the catalogue ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_the_material_lacks_is_named_and_left_out(tmp_path):
     source = of(cs.load_demo_panel())
     assert {name for name, entry in TABLES.items() if entry.lacks(source)} == {
@@ -227,6 +233,7 @@ def test_what_the_material_lacks_is_named_and_left_out(tmp_path):
         catalogue.write_one("tables", "checks", source, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_whole_catalogue_goes_on_past_what_a_panel_does_not_suffice_for(tmp_path):
     """One family, no RSE and no check of runs: the rest is written, and what is not is told."""
     panel = cs.load_demo_panel().query("model_name == 'alder' and task != 'stories'")
@@ -241,6 +248,7 @@ def test_a_whole_catalogue_goes_on_past_what_a_panel_does_not_suffice_for(tmp_pa
     assert "model_name has one level (alder); its term is left out." in below
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:<Fit beta")  # ten prompts a task are too few for the beta model, and it says so
 def test_a_study_is_opened_with_its_runs_checks_and_ablations(study):
     whole = read_panel(study / "panel.parquet")
@@ -255,6 +263,7 @@ def test_a_study_is_opened_with_its_runs_checks_and_ablations(study):
     assert linear["walks"] == pytest.approx(alone) and linear["without task count"] == pytest.approx(alone)
 
 
+@pytest.mark.slow
 def test_steps_know_their_rollouts_length(study):
     source = Source.of(Folder(study), cs.slope)
     first = source.steps[source.steps["step"] == 0]
@@ -262,6 +271,7 @@ def test_steps_know_their_rollouts_length(study):
     assert len(source.steps) == source.rollouts["length"].sum()
 
 
+@pytest.mark.slow
 def test_a_slope_change_is_fitted_once_and_may_come_from_elsewhere():
     panel = cs.load_demo_panel()
     change = cs.slope_change(panel, model="interaction")
@@ -270,6 +280,7 @@ def test_a_slope_change_is_fitted_once_and_may_come_from_elsewhere():
     assert source.change("main") is source.change("main", "instruct")
 
 
+@pytest.mark.slow
 def test_several_tuned_variants_get_a_column_each():
     panel = cs.load_demo_panel().query("model_name == 'alder' and task in ['coding', 'math']")
     tuned = panel[panel["model_variant"] == "instruct"]
@@ -288,6 +299,7 @@ def test_several_tuned_variants_get_a_column_each():
     assert row["ratio"] == pytest.approx(expected.ratio.estimate)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:<Fit beta")  # fifty prompts a task leave the Vendi model's dispersion flat
 def test_a_judged_panel_has_the_third_beta_model_beside_the_others():
     panel = cs.load_demo_panel().query("prompt_id < '050'")
@@ -305,6 +317,7 @@ def test_a_panel_without_a_tuned_variant_is_refused():
         TABLES["slopes"].make(of(base))
 
 
+@pytest.mark.slow
 def test_the_paper_beta_models_curve_moves_the_standardised_rate():
     panel = cs.load_demo_panel().query("model_name == 'alder'").reset_index(drop=True)
     change = cs.slope_change(panel, model="paper_beta")
@@ -320,6 +333,7 @@ def robust():
     return panel, cs.slope_change(panel, model="robust")
 
 
+@pytest.mark.slow
 def test_the_robust_models_curve_goes_through_its_own_fitted_means(robust):
     """Rows of one task and variant with rates near a point: their fitted means average to the curve's height there."""
     panel, change = robust
@@ -335,6 +349,7 @@ def test_the_robust_models_curve_goes_through_its_own_fitted_means(robust):
     assert np.ptp(own["D"]) > 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["interaction", "quadratic"])
 def test_a_models_curve_is_the_mean_of_its_predictions(model):
     panel = cs.load_demo_panel().query("model_name == 'alder'").reset_index(drop=True)

@@ -78,6 +78,7 @@ def done(study, tmp_path_factory):
     return result, "\n".join(said)
 
 
+@pytest.mark.slow
 def test_a_run_for_each_checkpoint_and_task_and_a_panel_row_for_each_prompt(done):
     result, _ = done
     assert sorted(p.name for p in (result.out / "runs").iterdir()) == sorted(result.runs)
@@ -89,6 +90,7 @@ def test_a_run_for_each_checkpoint_and_task_and_a_panel_row_for_each_prompt(done
     np.testing.assert_array_equal(row.set_index("prompt_id")["CE"], measured["CE"])
 
 
+@pytest.mark.slow
 def test_panel_file_tells_how_it_was_made(done, study):
     result, _ = done
     pd.testing.assert_frame_equal(pd.read_parquet(result.out / "panel.parquet"), result.panel, check_dtype=False)
@@ -97,6 +99,7 @@ def test_panel_file_tells_how_it_was_made(done, study):
     assert note["runs"] == {name: run.content_hash for name, run in result.runs.items()}
 
 
+@pytest.mark.slow
 def test_slopes_are_those_of_the_panel(done):
     result, _ = done
     pd.testing.assert_frame_equal(result.slopes, cs.slope_table(result.panel))
@@ -106,6 +109,7 @@ def test_slopes_are_those_of_the_panel(done):
     assert {"main", "interaction", "quadratic"} <= set(fitted) and [c.model for c in result.changes] == fitted
 
 
+@pytest.mark.slow
 def test_every_run_is_checked(done):
     result, _ = done
     assert list(result.checks["run"]) == list(result.runs)
@@ -113,6 +117,7 @@ def test_every_run_is_checked(done):
     assert (result.checks[["z of S - H", "z of stops - A"]].abs() < 4).all(axis=None)
 
 
+@pytest.mark.slow
 def test_tables_and_figures_are_on_the_disk_and_named_at_the_end(done):
     result, said = done
     assert {p.stem for p in result.tables} == {*TABLES, "index"}
@@ -125,6 +130,7 @@ def test_tables_and_figures_are_on_the_disk_and_named_at_the_end(done):
         assert words in said
 
 
+@pytest.mark.slow
 def test_a_second_call_redoes_nothing_and_finds_the_same(done, study):
     result, _ = done
     before = {p: p.stat().st_mtime_ns for p in (*result.figures, result.out / "panel.parquet")}
@@ -133,6 +139,7 @@ def test_a_second_call_redoes_nothing_and_finds_the_same(done, study):
     pd.testing.assert_frame_equal(again.panel, result.panel)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_ends_with_the_same_panel(done, study, tmp_path, monkeypatch):
     draw, calls = worker.draw, []
 
@@ -280,6 +287,7 @@ def random_models(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_workers_draw_the_demo_and_report_each_run(random_models, tmp_path):
     said: list[str] = []
     result = run_demo(tmp_path, families=["alder"], tasks=["math", "coding"], models_dir=random_models,
@@ -290,6 +298,7 @@ def test_workers_draw_the_demo_and_report_each_run(random_models, tmp_path):
     assert {run.config.model["chat"] for name, run in result.runs.items() if "base" in name} == {False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "error", "message"), [
     (2, UserError, "^the last line$"), (-9, UserError, "signal 9.*resumes"), (1, RuntimeError, "the last line")])
 def test_what_stops_a_worker_reaches_the_caller(code, error, message):
@@ -305,6 +314,7 @@ def trained_here() -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not trained_here(), reason="data/models has no trained family: a checkout carries them")
 def test_the_demo_runs_on_a_family_that_comes_with_the_project(tmp_path):
     result = run_demo(tmp_path, families=FAMILIES[:1], tasks=["math", "stories"], prompts_per_task=5, n_rollouts=3,
@@ -314,6 +324,7 @@ def test_the_demo_runs_on_a_family_that_comes_with_the_project(tmp_path):
     assert (result.checks[["entropy off by", "log-prob off by"]] < 1e-4).all(axis=None)
 
 
+@pytest.mark.slow
 def test_a_study_survives_the_way_to_another_process(random_models, tmp_path):
     families = demo.tiny_families(["alder"], random_models)
     study = Study(title="t", families=families, tasks={"math": "m.jsonl"}, law=Law(top_k=5), rollouts=4)

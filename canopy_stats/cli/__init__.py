@@ -7,6 +7,7 @@ answers at once.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
@@ -17,19 +18,20 @@ from typing import Any
 
 from canopy_stats.cli.command import INTERRUPTED, OK, USER_ERROR
 from canopy_stats.cli.parser import build_parser
-from canopy_stats.cli.printing import for_people, show_json, tell
+from canopy_stats.cli.printing import for_people, show_json, warned
+from canopy_stats.cli.wording import as_options
 from canopy_stats.schema import Caution, UserError
 
 
 @contextmanager
-def _cautions_in_one_line() -> Iterator[None]:
+def _cautions_in_one_line(options: argparse.Namespace) -> Iterator[None]:
     """While it lasts, a caution is a line on stderr without the place in the sources that Python would add."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, Caution):
-                tell(f"canopy-stats: note: {message}", to=sys.stderr)
+                warned("canopy-stats: note:", as_options(str(message), options.names), "bold yellow")
             else:
                 usual(message, category, *place, **more)
 
@@ -44,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["canopy-stats", *given])
     try:
         as_json = getattr(options, "json", False)
-        with _cautions_in_one_line(), for_people(silent=as_json):
+        with _cautions_in_one_line(options), for_people(silent=as_json):
             status: int = options.run(options)
         if as_json:
             show_json(options.answer)
         return status
     except UserError as error:
-        tell(f"canopy-stats: {' '.join(str(error).split())}", to=sys.stderr)
+        warned("canopy-stats:", as_options(" ".join(str(error).split()), options.names), "bold red")
         return USER_ERROR
     except KeyboardInterrupt:
         print("canopy-stats: interrupted. The same command resumes from what is stored.", file=sys.stderr)

@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from canopy_stats.cli.command import FAILED, OK, Command
-from canopy_stats.cli.options import plain_name, whole_number
+from canopy_stats.cli.options import json_option, plain_name, whole_number
 from canopy_stats.cli.printing import paragraph, show, tell, write_csv
-from canopy_stats.cli.runs import law_options, model_options, run_summary, stated_law
+from canopy_stats.cli.runs import law_options, model_options, run_summary, run_table, stated_law
 from canopy_stats.schema import SamplingPolicy
 
 _FORMATS = ("auto", "jsonl", "openai", "vllm", "inspect", "lm-eval")
@@ -47,6 +47,7 @@ def _import(options: argparse.Namespace) -> int:
     tell(run_summary(run))
     tell({"exact": "every term is there", "interval": "entropies are bounds", "missing": "no entropies"}[
         run.config.terms] + f"; {run.prompts_held:,} prompts, {min(run.counts)} to {max(run.counts)} rollouts of each")
+    options.answer = run_table(run)
     return OK
 
 
@@ -63,6 +64,7 @@ def _import_options(command: argparse.ArgumentParser) -> None:
     law_options(command)
     model_options(command)
     add("--quiet", action="store_true", help="no progress on stderr")
+    json_option(command)
 
 
 IMPORT = Command(
@@ -94,7 +96,7 @@ def _audit(options: argparse.Namespace) -> int:
     report = audit(options.source, options.model, policy=_law(options), format=options.format,
                    fields=mapping(options.map), variant=options.variant, max_tokens=options.max_tokens,
                    others=mapping(options.other), **_model_arguments(options))
-    table = report.to_frame()
+    options.answer = table = report.to_frame()
     for column in report.columns:
         tell(paragraph(column.verdict))
         tell()
@@ -116,6 +118,7 @@ def _audit_options(command: argparse.ArgumentParser) -> None:
     add("--csv", metavar="FILE", help="write every reading with its distance to this file")
     law_options(command)
     model_options(command)
+    json_option(command)
 
 
 AUDIT = Command(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canopy_stats.files import place
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from canopy_stats.store import Run
@@ -30,7 +32,7 @@ def open_panel(path: str | None) -> pd.DataFrame:
 
     if path is None:
         return load_demo_panel()
-    if not Path(path).is_file():
+    if not place(path).is_file():
         raise UserError(f"There is no panel file {path}. Write one with `canopy-stats panel RUN... --out {path}`.")
     try:
         return read_cells(path) if path.endswith(".csv") else pd.read_parquet(path)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canopy_stats.cli.command import OK, Command
 from canopy_stats.cli.inputs import open_runs
-from canopy_stats.cli.options import csv_option, embedder_option, json_option, runs_argument, whole_numbers
+from canopy_stats.cli.options import (
+    csv_option,
+    embedder_option,
+    json_option,
+    runs_argument,
+    whole_number,
+    whole_numbers,
+)
 from canopy_stats.cli.printing import label_of, labelled, show, tell, write_csv, written
+from canopy_stats.files import place
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -20,12 +27,19 @@ if TYPE_CHECKING:
 
 
 def _embed(options: argparse.Namespace) -> int:
+    import pandas as pd
+
     from canopy_stats.metrics.embed import embed
 
+    rows = []
     for run in open_runs(options.runs):
         made = embed(run, options.embedder, think=options.think)
+        rows.append({"path": str(run.path), "run": label_of(run), "embedder": made.label,
+                     "texts": made.vectors.shape[0], "dimensions": made.vectors.shape[1],
+                     "truncated": int(made.truncated.sum()), "empty": int(made.empty.sum())})
         tell(f"{run.path}: {made.vectors.shape[0]:,} texts embedded in {made.vectors.shape[1]} dimensions by "
               f"{made.label}; {int(made.truncated.sum())} longer than it reads, {int(made.empty.sum())} empty")
+    options.answer = pd.DataFrame(rows)
     return OK
 
 
@@ -34,6 +48,7 @@ def _embed_options(command: argparse.ArgumentParser) -> None:
     embedder_option(command, "minilm")
     command.add_argument("--think", choices=["keep", "drop"], default="keep",
                          help="what becomes of a <think> part (default keep)")
+    json_option(command)
 
 
 EMBED = Command(
@@ -148,7 +163,7 @@ def _judge_spec(options: argparse.Namespace) -> dict[str, Any]:
 def _judge_files(options: argparse.Namespace) -> None:
     if bool(options.panel) != bool(options.out):
         raise UserError("--panel and --out belong together: the panel to read, and where to write it with its RSE.")
-    if options.panel and not Path(options.panel).is_file():
+    if options.panel and not place(options.panel).is_file():
         raise UserError(f"There is no panel file {options.panel}. Write one with `canopy-stats panel RUN...`.")
 
 
@@ -169,7 +184,7 @@ def _judge_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--judge", required=True, choices=["embedding", "openai"], help="who says whether two texts mean the same")
     add("--m", type=int, help="rollouts of each prompt that are compared, m(m-1)/2 pairs (default 20, or all)")
-    add("--seed", type=int, help="which rollouts are chosen")
+    add("--seed", type=whole_number(0), help="which rollouts are chosen")
     add("--think", choices=["keep", "drop"], help="what becomes of a <think> part (default keep)")
     add("--max-failed", type=float, metavar="SHARE", help="verdicts that may fail before nothing is scored (0.05)")
     add("--panel", metavar="FILE", help="add the result to this panel ...")
@@ -241,8 +256,9 @@ def _rho(options: argparse.Namespace) -> int:
 def _rho_options(command: argparse.ArgumentParser) -> None:
     runs_argument(command)
     add = command.add_argument
-    add("--replicates", type=int, default=400, metavar="B", help="bootstrap replicates; 0: no intervals (default 400)")
-    add("--seed", type=int, default=0, help="of the bootstrap")
+    add("--replicates", type=whole_number(0), default=400, metavar="B",
+        help="bootstrap replicates; 0: no intervals (default 400)")
+    add("--seed", type=whole_number(0), default=0, help="of the bootstrap")
     add("--resample", choices=["nested", "prompts", "rollouts"], default="nested",
         help="what the bootstrap draws anew: prompts and their rollouts (default), prompts, or rollouts alone")
     add("--origin", choices=["auto", "start", "end"], default="auto",

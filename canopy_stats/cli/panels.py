@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canopy_stats import __version__
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def _panel(options: argparse.Namespace) -> int:
-    from canopy_stats.files import make_folder
+    from canopy_stats.files import make_folder, place
     from canopy_stats.panels import panel, write_panel
 
-    out = Path(options.out)
+    out = place(options.out)
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out is {options.out}; give a file name that ends in .parquet or .csv.")
     runs = open_runs(options.runs)
@@ -124,7 +123,7 @@ def _fit_options(command: argparse.ArgumentParser) -> None:
         choices=["main", "interaction", "quadratic", "paper_beta", "paper_vendi", "paper_rse", "robust", "all"],
         help="one of the paper's models, or the robust slope, in detail; all (default) is the linear ones in one table")
     add("--bootstrap", type=whole_number(0), default=0, metavar="N", help="with --model: N resamples of whole prompts")
-    add("--seed", type=int, metavar="S", help="seed of the bootstrap")
+    add("--seed", type=whole_number(0), metavar="S", help="seed of the bootstrap")
     add("--workers", type=whole_number(1), default=1, metavar="W", help="processes of the bootstrap (default 1)")
     add("--formula", help='your own model, such as "D ~ R_bar*model_variant + (1|prompt_uid)"; it may call '
                            "Python, so never give one that you have not read")
@@ -285,7 +284,7 @@ def _power_options(command: argparse.ArgumentParser) -> None:
     add("--budget", type=float, metavar="T", help="say how to split T tokens between prompts and rollouts")
     add("--sims", type=whole_number(1), metavar="S", help="simulated panels of each size (default 100)")
     add("--quick", action="store_true", help="the interaction model by its closed form: a minute instead of many")
-    add("--seed", type=int, default=0, help="of the simulation")
+    add("--seed", type=whole_number(0), default=0, help="of the simulation")
     workers_option(command)
     add("--figure", metavar="STEM", help="draw power against prompts into STEM.svg and STEM.png")
     csv_option(command)

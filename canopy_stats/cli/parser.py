@@ -12,6 +12,7 @@ from typing import NoReturn
 from canopy_stats import __version__
 from canopy_stats.cli import imports, measures, panels, runs, starting, studies
 from canopy_stats.cli.command import USER_ERROR, Command
+from canopy_stats.cli.wording import option_names
 from canopy_stats.schema import printable
 
 _STEPS: tuple[Command, ...] = (*runs.COMMANDS, *imports.COMMANDS, *measures.COMMANDS, *panels.COMMANDS)
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         own = commands.add_parser(command.name, help=command.summary, description=dedent(command.teaching).strip(),
                                   formatter_class=raw)
         command.add_options(own)
-        own.set_defaults(run=command.run)
+        own.set_defaults(run=command.run, names=option_names(own))
     return parser
 
 

@@ -18,6 +18,8 @@ from canopy_stats.schema import printable
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
+    from rich.text import Text
 
     from canopy_stats.store import Run
 
@@ -30,11 +32,75 @@ def tell(*texts: object, to: TextIO | None = None, end: str = "\n") -> None:
 
 
 def show(table: pd.DataFrame, csv: str | None = None, whole: pd.DataFrame | None = None) -> None:
-    """Print a table; with ``csv`` write it (or the ``whole`` one behind it) to that file too."""
+    """Print a table, ruled and coloured on a terminal; with ``csv`` write it (or the ``whole`` one behind it) to that
+    file too."""
     from canopy_stats.report.printed import console
 
-    tell(console(table))
+    if sys.stdout.isatty():
+        ruled(table)
+    else:
+        tell(console(table))
     write_csv(table if whole is None else whole, csv)
+
+
+def ruled(table: pd.DataFrame) -> None:
+    """A table as a terminal can show it. Colours obey NO_COLOR; no cell is read as markup."""
+    from rich import box
+    from rich.table import Table
+
+    from canopy_stats.report.printed import headed, notes_of, to_the_left
+
+    text = headed(table)
+    grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading, left in zip(text.columns, to_the_left(text), strict=True):
+        grid.add_column(_cell(str(heading)), justify="left" if left else "right", overflow="fold")
+    for row in text.itertuples(index=False, name=None):
+        grid.add_row(*map(_cell, row))
+    terminal().print(grid)
+    for line in notes_of(table):
+        tell(line)
+
+
+def terminal() -> Console:
+    """The terminal behind stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+_MARKS = {"WRONG": "bold red", "no": "yellow", "missing": "yellow", "stale": "yellow", "ok": "green", "done": "green"}
+"""Cells, and words of a report, that stand out."""
+
+
+def _cell(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(printable(text), style=_MARKS.get(text, ""))
+
+
+def marked(report: object) -> None:
+    """Print a report whose verdicts stand out on a terminal."""
+    if not sys.stdout.isatty():
+        tell(report)
+        return
+    from rich.text import Text
+
+    text = Text(printable(str(report)))
+    text.highlight_words(["WRONG"], style="bold red")
+    text.highlight_regex(r"(?<= )ok\b", style="green")
+    terminal().print(text, soft_wrap=True)
+
+
+def warned(words: str, rest: object, style: str) -> None:
+    """A line on stderr whose first words stand out on a terminal."""
+    if not sys.stderr.isatty():
+        tell(words, rest, to=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble((words, style), " ", printable(str(rest)))
+    Console(stderr=True, highlight=False).print(line, soft_wrap=True)
 
 
 @contextmanager

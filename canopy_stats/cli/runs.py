@@ -18,10 +18,12 @@ from canopy_stats.cli.options import (
     whole_number,
     whole_numbers,
 )
-from canopy_stats.cli.printing import label_of, tell, written
+from canopy_stats.cli.printing import label_of, marked, tell, written
 from canopy_stats.schema import SamplingPolicy
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from canopy_stats.store import Run
 
 
@@ -38,6 +40,7 @@ def _generate(options: argparse.Namespace) -> int:
         batch_size=options.batch_size, drift_tokens=options.drift_tokens, strict=options.strict,
         progress=not options.quiet)
     tell(run_summary(run))
+    options.answer = run_table(run)
     return OK
 
 
@@ -48,6 +51,19 @@ def stated_law(options: argparse.Namespace) -> SamplingPolicy:
         stop_token_ids=options.stop_token_ids, stop_strings=options.stop_string,
         repetition_penalty=options.repetition_penalty, min_new_tokens=options.min_new_tokens,
         suppress_tokens=options.suppress_tokens)
+
+
+def run_table(run: Run) -> pd.DataFrame:
+    """What :func:`run_summary` says as one row."""
+    import pandas as pd
+
+    config, redrawn = run.config, (run.manifest["drift"] or {}).get("redrawn", [])
+    return pd.DataFrame([{
+        "path": str(run.path), "family": config.family, "variant": config.variant, "task": config.task,
+        "law": config.policy.label(), "terms": config.terms, "prompts": run.prompts_held,
+        "rollouts": sum(s["n_rollouts"] for s in run.shards), "tokens": sum(s["n_tokens"] for s in run.shards),
+        "content": run.content_hash, "redrawn_tokens": sum(part["tokens"] for part in redrawn),
+        "redrawn_flips": sum(part["flips"] for part in redrawn)}])
 
 
 def run_summary(run: Run) -> str:
@@ -71,7 +87,8 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("--variant", required=True, type=plain_name, help="which checkpoint of the family: base, instruct, ...")
     add("--task", required=True, type=plain_name, help="what the prompts ask, such as stories")
     add("--rollouts", type=int, default=100, metavar="M", help="rollouts of each prompt, at least 2 (default 100)")
-    add("--seed", type=int, default=0, help="a rollout depends on seed, family, variant, prompt and index alone")
+    add("--seed", type=whole_number(0), default=0,
+        help="a rollout depends on seed, family, variant, prompt and index alone")
     law_options(command)
     model_options(command)
     add("--engine", choices=["torch", "vllm"], default="torch",
@@ -83,6 +100,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true",
         help="refuse to go on with a run begun on other hardware, threads, versions, batch size or code")
     add("--quiet", action="store_true", help="no progress on stderr")
+    json_option(command)
 
 
 def law_options(command: argparse.ArgumentParser) -> None:
@@ -151,7 +169,8 @@ def _check(options: argparse.Namespace) -> int:
     reports = {}
     for run in open_runs(options.runs):
         reports[label_of(run)] = report = check(run, model=options.model, n_sample=options.sample, seed=options.seed)
-        tell(report, end="\n\n")
+        marked(report)
+        tell()
     options.answer = pd.concat([r.to_frame().assign(run=label) for label, r in reports.items()])
     return OK if all(r.ok for r in reports.values()) else FAILED
 
@@ -161,7 +180,7 @@ def _check_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--model", help="the model, where it no longer lies where the run found it")
     add("--sample", type=int, default=32, metavar="M", help="rollouts to score and draw again (default 32)")
-    add("--seed", type=int, default=0, help="which rollouts are sampled")
+    add("--seed", type=whole_number(0), default=0, help="which rollouts are sampled")
     json_option(command)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats.cli.command import FAILED, OK, Command
-from canopy_stats.cli.options import plain_name, whole_number
+from canopy_stats.cli.options import json_option, plain_name, whole_number
 from canopy_stats.cli.printing import paragraph, tell, written
+from canopy_stats.files import place
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def _init(options: argparse.Namespace) -> int:
     from canopy_stats.study.template import ModelPair, study_text, write_study
 
-    path = Path(options.study)
+    path = place(options.study)
     families = [ModelPair(name, *(_relative(path, model) for model in models))
                 for name, *models in options.family or [_asked_family()]]
     tasks = {name: _prompt_file(path, file) for name, file in options.task or [_asked_task()]}
@@ -33,7 +34,7 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _prompt_file(study: Path, file: str) -> str:
-    if not Path(file).expanduser().is_file():
+    if not place(file).is_file():
         raise UserError(f"There is no prompt file {file}. It holds JSON lines such as "
                         '{"prompt": "Once upon a time"}.')
     return _relative(study, file)
@@ -41,7 +42,7 @@ def _prompt_file(study: Path, file: str) -> str:
 
 def _relative(study: Path, given: str) -> str:
     """What is here, as the study file names it: relative to its folder. Hub names and absolute paths stay."""
-    path = Path(given).expanduser()
+    path = place(given)
     if path.is_absolute() or not path.exists():
         return str(path) if path.is_absolute() else given
     return Path(os.path.relpath(path, study.parent)).as_posix()
@@ -101,9 +102,13 @@ INIT = Command(
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    import pandas as pd
+
     from canopy_stats import installation
 
     found = installation.extras()
+    options.answer = pd.DataFrame([{"extra": extra.name, "installed": not extra.missing, "gives": extra.gives,
+                                    "missing": ", ".join(extra.missing)} for extra in found])
     for extra in found:
         tell(_said(extra))
     tell("\nDevices: " + ("; ".join(installation.devices()) or "unknown, since torch is not installed"))
@@ -128,13 +133,9 @@ def _list(title: str, lines: list[str]) -> None:
         tell(f"  {line}")
 
 
-def _no_options(command: argparse.ArgumentParser) -> None:
-    """The command takes none."""
-
-
 DOCTOR = Command(
     "doctor", reads="this machine", gives="what works here, what each extra would add",
-    summary="what is installed, which devices and models are here", run=_doctor, add_options=_no_options,
+    summary="what is installed, which devices and models are here", run=_doctor, add_options=json_option,
     teaching="""
     One line for the core and each extra, with what is missing and how to install it; the devices; the models that
     load without a network. Ends with 1 where the core is incomplete. Nothing is loaded or downloaded.

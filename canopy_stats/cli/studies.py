@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from canopy_stats.cli.command import FAILED, OK, Command
 from canopy_stats.cli.inputs import open_study
 from canopy_stats.cli.options import embedder_option, json_option, study_argument, whole_number
-from canopy_stats.cli.printing import tell
+from canopy_stats.cli.printing import show, tell
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
@@ -96,7 +96,15 @@ def _plan(options: argparse.Namespace) -> int:
     from canopy_stats.study import plan
 
     file, out = open_study(options)
-    tell(plan.told(file.study, out, plan.Assumptions(options.mean_length, options.tokens_per_second)))
+    assumed = plan.Assumptions(options.mean_length, options.tokens_per_second)
+    if options.json:
+        options.answer = plan.plan(file.study, out, assumed)
+        return OK
+    for part in plan.parts(file.study, out, assumed):
+        if isinstance(part, str):
+            tell(part)
+        else:
+            show(part)
     return OK
 
 
@@ -107,6 +115,7 @@ def _plan_options(command: argparse.ArgumentParser) -> None:
         help="tokens a rollout, where no stored rollout tells (default: a quarter of the cap)")
     add("--tokens-per-second", type=float, metavar="N",
         help="what your machine draws, as a finished run says (default: a guess from the models' size)")
+    json_option(command)
 
 
 PLAN = Command(
@@ -188,7 +197,7 @@ def _demo_options(command: argparse.ArgumentParser) -> None:
     add("--prompts-per-task", type=whole_number(1), metavar="P", help="prompts of each of the four tasks")
     add("--rollouts", type=whole_number(2), metavar="M", help="rollouts of each prompt")
     add("--max-new-tokens", type=whole_number(1), metavar="N", help="length cap")
-    add("--seed", type=int, default=0, help="of the draws")
+    add("--seed", type=whole_number(0), default=0, help="of the draws")
     embedder_option(command, "minilm")
     add("--adapter", metavar="FOLDER", help="with --kind smollm: a LoRA adapter, instead of training one")
     add("--quiet", action="store_true", help="no progress on stderr")

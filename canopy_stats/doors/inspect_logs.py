@@ -22,6 +22,8 @@ def inspect_log(path: Path) -> Iterator[Logged]:
     """
     samples = _archive(path) if path.suffix == ".eval" else _json(path)
     for sample in samples:
+        if not isinstance(sample, Mapping):
+            raise UserError(f"{path.name} holds a sample that is no object: it is no log of inspect_ai.")
         where = f"{path.name}, sample {sample.get('id')} epoch {sample.get('epoch')}"
         yield from completions(_row(sample, where), where, {})
 
@@ -46,17 +48,21 @@ def _json(path: Path) -> Iterator[Mapping[str, Any]]:
     except (ValueError, RecursionError):
         raise UserError(f"{path.name} breaks off or is not valid JSON: the log was cut. Write it again.") from None
     samples = log.get("samples") if isinstance(log, dict) else None
-    if not samples:
+    if not samples or not isinstance(samples, list):
         raise UserError(f"{path.name} is an inspect log without samples; write it with log_samples.")
     yield from samples
 
 
 def _row(sample: Mapping[str, Any], where: str) -> dict[str, Any]:
-    if sample.get("error"):
-        raise UserError(f"{where} failed ({str(sample['error'].get('message'))[:80]}), so it has no completion; leave "
+    if failed := sample.get("error"):
+        why = failed.get("message") if isinstance(failed, Mapping) else failed
+        raise UserError(f"{where} failed ({str(why)[:80]}), so it has no completion; leave "
                         "it out of the log, or run it again.")
-    output = sample.get("output") or {}
-    choices = output.get("choices") or []
+    output = sample.get("output")
+    choices = output.get("choices") if isinstance(output, Mapping) else None
+    if not isinstance(choices, list) or not all(isinstance(c, Mapping) and isinstance(c.get("message"), Mapping)
+                                                for c in choices):
+        choices = None
     if not choices:
         raise UserError(f"{where} has no output; leave it out of the log, or run it again.")
     return {"prompt_id": str(sample.get("id")), "prompt": _asked(sample, where),
@@ -67,6 +73,8 @@ def _row(sample: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _asked(sample: Mapping[str, Any], where: str) -> Any:
     """What the model was given before its one answer."""
     messages = sample.get("messages") or []
+    if not isinstance(messages, list) or not all(isinstance(m, Mapping) and "role" in m for m in messages):
+        raise UserError(f"{where} has messages that are none: each is an object with role and content.")
     turns = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]
     if len(turns) > 1:
         raise UserError(f"{where} has {len(turns)} answers of the model: a rollout is one answer to one prompt, and "
@@ -80,5 +88,5 @@ def _asked(sample: Mapping[str, Any], where: str) -> Any:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts: Sequence[Any] = content or []
+    parts: Sequence[Any] = content if isinstance(content, list) else []
     return "".join(str(p.get("text") or "") for p in parts if isinstance(p, Mapping) and p.get("type") == "text")

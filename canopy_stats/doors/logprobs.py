@@ -23,7 +23,7 @@ def plain(value: Any, where: str) -> tuple[Any, list[list[float]] | None]:
         return value, None
     if isinstance(value, Mapping):
         return _openai(value, where)
-    steps = list(value)
+    steps = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [None]
     if all(isinstance(s, int | float) for s in steps):
         return [_number(s, where) for s in steps], None
     if all(isinstance(s, Mapping) for s in steps):
@@ -39,11 +39,15 @@ def _openai(value: Mapping[str, Any], where: str) -> tuple[list[float] | None, l
     if drawn is None:
         return None, None
     tops = value.get("top_logprobs")
+    if not isinstance(drawn, Sequence) or not isinstance(tops or [], Sequence):
+        raise UserError(f"{where}: token_logprobs and top_logprobs must be lists.")
     listed = None if not tops else [likeliest(t, where) for t in tops]
     return [_number(d, where) for d in drawn], listed
 
 
 def _steps(steps: list[Any], where: str) -> tuple[list[float], list[list[float]] | None]:
+    if not all(isinstance(s, Mapping) for s in steps):
+        raise UserError(f"{where}: a step's log-probability must be an object.")
     if all("logprob" in s for s in steps):
         tops = [s.get("top_logprobs") for s in steps]
         listed = [likeliest(t, where) for t in tops] if steps and all(tops) else None

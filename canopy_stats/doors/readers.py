@@ -114,7 +114,7 @@ def _choice(choice: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: a choice is a {type(choice).__name__}; it must be an object.")
     message = choice.get("message")
     text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
-    if isinstance(message, Mapping) and message.get("reasoning_content"):
+    if isinstance(message, Mapping) and message.get("reasoning_content") and isinstance(text, str | None):
         text = f"<think>{message['reasoning_content']}</think>{text or ''}"
     return {"completion": text, "token_ids": choice.get("token_ids"), "logprobs": choice.get("logprobs"),
             "finish_reason": choice.get("finish_reason")}
@@ -123,7 +123,8 @@ def _choice(choice: Any, where: str) -> dict[str, Any]:
 def vllm_rows(rows: Iterable[LogRow], fields: Fields) -> Iterator[Logged]:
     """vLLM's RequestOutput, as its fields: prompt, prompt_token_ids, and outputs with text, token_ids, logprobs."""
     for where, row in rows:
-        outputs = [dict(_as_mapping(o)) for o in row.get("outputs") or []]
+        given = row.get("outputs") or []
+        outputs = [dict(_as_mapping(o)) for o in given] if isinstance(given, list) else given
         own = {k: v for k, v in row.items() if k in ("prompt", "messages", "prompt_token_ids", "prompt_id")}
         yield from completions({**own, "completions": outputs}, where, fields)
 
@@ -145,7 +146,7 @@ def lm_eval_rows(rows: Iterable[LogRow], fields: Fields) -> Iterator[Logged]:
     """Samples that lm-evaluation-harness logs (``--log_samples``) of tasks that generate."""
     for where, row in rows:
         given = row.get("arguments")
-        first = given.get("gen_args_0", {}).get("arg_0") if isinstance(given, Mapping) else given and given[0][0]
+        first = _asked_first(given)
         texts = _generated(row.get("resps"))
         if not texts:
             raise UserError(f"{where} holds log-likelihoods and no completions: its task compares choices. Give the "
@@ -154,7 +155,18 @@ def lm_eval_rows(rows: Iterable[LogRow], fields: Fields) -> Iterator[Logged]:
         yield from completions(own, where, fields)
 
 
+def _asked_first(given: Any) -> Any:
+    """The prompt of a sample's first request; None where it holds none."""
+    if isinstance(given, Mapping):
+        request = given.get("gen_args_0")
+        return request.get("arg_0") if isinstance(request, Mapping) else None
+    request = given[0] if isinstance(given, list) and given else None
+    return request[0] if isinstance(request, list) and request else None
+
+
 def _generated(resps: Any) -> list[str]:
+    if not isinstance(resps, list):
+        return []
     flat = [text for of_request in resps or [] for text in (of_request if isinstance(of_request, list)
                                                           else [of_request])]
     return flat if all(isinstance(text, str) for text in flat) else []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from canopy_stats.doors.logprobs import likeliest, plain
 from canopy_stats.doors.records import FIELDS, PER_COMPLETION, Logged
-from canopy_stats.schema import UserError
+from canopy_stats.schema import UserError, printable
 
 Fields = Mapping[str, str]
 
@@ -28,12 +29,16 @@ def completions(row: Mapping[str, Any], where: str, fields: Fields) -> Iterator[
         raise UserError(f"{where} has no prompt: looked for {', '.join(_names('prompt', fields))}, and found "
                         f"{_listed(row)}. Name its field with fields={{'prompt': NAME}} (--map prompt=NAME).")
     shared = {"prompt": _plain(prompt) if prompt is not None else ids, "prompt_token_ids": ids,
-              "prompt_id": _name(_found(row, "prompt_id", fields))}
+              "prompt_id": _name(_found(row, "prompt_id", fields), where)}
+    if ids is not None and not (isinstance(ids, list) and all(map(_is_whole, ids))):
+        raise UserError(f"{where}: prompt_token_ids must be a list of whole numbers from 0 on.")
     many = _plain(_found(row, "completions", fields))
     if many is None or isinstance(many, str):
         yield _one(row, where, fields, shared, many)
+    elif isinstance(many, list):
+        yield from _several(many, row, where, fields, shared)
     else:
-        yield from _several(list(many), row, where, fields, shared)
+        raise UserError(f"{where}: completions are {_kind(many)}; give a list of them.")
 
 
 def _several(many: list[Any], row: Mapping[str, Any], where: str, fields: Fields,
@@ -42,8 +47,8 @@ def _several(many: list[Any], row: Mapping[str, Any], where: str, fields: Fields
         raise UserError(f"{where} has an empty list of completions; remove the row.")
     beside = {name: _plain(_found(row, name, fields)) for name in PER_COMPLETION}
     for name, values in beside.items():
-        if values is not None and (isinstance(values, str) or len(values) != len(many)):
-            count = "one value" if isinstance(values, str) else f"{len(values)} entries"
+        if values is not None and not (isinstance(values, list) and len(values) == len(many)):
+            count = f"{len(values)} entries" if isinstance(values, list) else "one value"
             raise UserError(f"{where}: {name} has {count} for {len(many)} completions; give one for each completion.")
     for i, item in enumerate(many):
         own = {name: values[i] for name, values in beside.items() if values is not None}
@@ -62,17 +67,46 @@ def _one(row: Mapping[str, Any], where: str, fields: Fields, shared: Mapping[str
     ids = _plain(_found(row, "token_ids", fields))
     if isinstance(text, Sequence | np.ndarray) and not isinstance(text, str):
         text, ids = None, _plain(text)
+    _refuse_kinds(text, ids, where)
     if text is None and ids is None:
         raise UserError(f"{where} has no completion: looked for {', '.join(_names('completion', fields))} and "
                         f"{', '.join(_names('token_ids', fields))}, and found {_listed(row)}. Name its field with "
                         "fields={'completion': NAME} (--map completion=NAME).")
     drawn, tops = plain(_plain(_found(row, "logprobs", fields)), where)
     given = _plain(_found(row, "top_logprobs", fields))
+    if given is not None and not isinstance(given, list):
+        raise UserError(f"{where}: top_logprobs are {_kind(given)}; give a list for each token.")
     tops = [likeliest(t, where) for t in given] if given is not None else tops
     reason = _found(row, "finish_reason", fields)
     return Logged(where, **shared, text=text, token_ids=ids, logprobs=drawn, top_logprobs=tops,
                   finish_reason=None if reason is None else str(reason),
                   entropy=_plain(_found(row, "entropy", fields)))
+
+
+def _refuse_kinds(text: Any, ids: Any, where: str) -> None:
+    if text is not None and not isinstance(text, str):
+        raise UserError(f"{where}: the completion is {_kind(text)}; give a text, or its token ids as a list.")
+    if text is not None and not whole_text(text):
+        raise UserError(f"{where}: the completion holds half a character (a lone surrogate); write the log as UTF-8.")
+    if ids is not None and not isinstance(ids, list):
+        raise UserError(f"{where}: token_ids are {_kind(ids)}; give a list of whole numbers.")
+
+
+def whole_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _kind(value: Any) -> str:
+    return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
 def _names(field: str, fields: Fields) -> Sequence[str]:
@@ -109,8 +143,16 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if nested else value
 
 
-def _name(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _name(value: Any, where: str) -> str | None:
+    """A prompt's name: a text or a whole number, as in prompt files."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | Integral):
+        raise UserError(f"{where}: the prompt's id is {_kind(value)}; give a text or a whole number.")
+    name = str(value)
+    if not name.strip() or not name.isprintable() or not whole_text(name):
+        raise UserError(f"{where}: the prompt's id {printable(name[:40])!r} is no name; give a printable text.")
+    return name
 
 
 def _listed(row: Mapping[str, Any]) -> str:

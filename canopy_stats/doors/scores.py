@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 
-from canopy_stats.schema import UserError
+from canopy_stats import files
+from canopy_stats.doors.rows import whole_text
+from canopy_stats.schema import UserError, printable
 
 COLUMNS = ("task", "item", "epoch", "model", "metric", "score")
 """The columns that every frame of scores begins with; what follows is the log's own metadata."""
@@ -90,7 +92,7 @@ def read_inspect(logs: Paths, *, metric: str | Sequence[str] | None = None, work
 
 def _files(given: Paths, *patterns: str) -> list[Path]:
     """Every file that is named, or lies in a folder that is named."""
-    paths = [Path(p) for p in ([given] if isinstance(given, (str, Path)) else given)]
+    paths = [files.place(p) for p in ([given] if isinstance(given, (str, Path)) else given)]
     found: list[Path] = []
     for path in paths:
         inside = sorted(p for pattern in patterns for p in path.rglob(pattern)) if path.is_dir() else [path]
@@ -152,30 +154,50 @@ def _lm_eval_file(path: Path) -> _File:
     name = _STEM.fullmatch(path.stem)
     task = name[1] if name else path.stem
     model, found = _lm_eval_model(path, name[2] if name else None), _File()
-    for number, line in enumerate(path.open(encoding="utf-8", errors="strict"), 1):
-        if line.strip():
-            _lm_eval_sample(_lm_eval_line(line, path, number), {"task": task, "model": model, "file": str(path)}, found)
+    common = {"task": task, "model": model, "file": str(path)}
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                _lm_eval_sample(_lm_eval_line(line, path, number), common, found)
     return found
 
 
-def _lm_eval_line(line: str, path: Path, number: int) -> Mapping[str, Any]:
+def _opened(path: Path) -> BinaryIO:
     try:
-        value = json.loads(line)
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _lm_eval_line(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
+    try:
+        value = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}, line {number} is no UTF-8 text; save the file as UTF-8.") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path}, line {number} is not JSON; was the file cut off? Log the task again, or delete the "
                         "line.") from None
     if not isinstance(value, dict) or "doc_id" not in value:
         raise UserError(f"{path}, line {number} has no doc_id: it is no sample of lm-evaluation-harness "
                         "(--log_samples).")
+    named = [value["doc_id"], value.get("filter", ""), *(_names(value) if "metrics" in value else [])]
+    if not all(isinstance(name, str | int) and whole_text(str(name)) for name in named):
+        raise UserError(f"{path}, line {number}: doc_id, filter and the names of metrics must be texts or numbers.")
     return value
+
+
+def _names(sample: Mapping[str, Any]) -> list[Any]:
+    """The metrics that a sample names."""
+    names = sample.get("metrics") or []
+    return names if isinstance(names, list) else [names]
 
 
 def _lm_eval_model(path: Path, stamp: str | None) -> str:
     """The model's name in the results that were written with the samples, else the folder's name."""
     for results in sorted(path.parent.glob(f"results_{stamp}.json" if stamp else "results_*.json")):
         try:
-            values = json.loads(results.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
+            values = json.loads(results.read_bytes())
+        except (ValueError, OSError, RecursionError):
             continue
         if isinstance(values, dict) and isinstance(values.get("model_name"), str):
             return str(values["model_name"])
@@ -185,16 +207,20 @@ def _lm_eval_model(path: Path, stamp: str | None) -> str:
 def _lm_eval_sample(sample: Mapping[str, Any], common: dict[str, Any], found: _File) -> None:
     """A row for each metric that the sample names."""
     item = str(sample["doc_id"])
-    names = sample.get("metrics") or []
+    names = _names(sample)
     if not names:
         found.errors.append({"file": common["file"], "item": item, "reason": "names no metric"})
-    more = {"filter": str(sample.get("filter", "none")), **{h: sample.get(h) for h in _HASHES}}
+    more = {"filter": str(sample.get("filter", "none")), **{h: _text(sample.get(h)) for h in _HASHES}}
     for name in names:
         value = _number(sample.get(name))
         if value is None:
             found.errors.append({"file": common["file"], "item": item, "reason": f"{name} is no number"})
             continue
         found.rows.append({"item": item, "epoch": 1, "metric": str(name), "score": value, **common, **more})
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else json.dumps(value) if not isinstance(value, str) else printable(value)
 
 
 def _number(value: Any) -> float | None:

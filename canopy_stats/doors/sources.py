@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from canopy_stats import files
 from canopy_stats.doors.inspect_logs import inspect_log
 from canopy_stats.doors.readers import FORMATS, LogRow, json_lines, request_outputs, vllm_rows
 from canopy_stats.doors.records import Logged
@@ -28,15 +29,16 @@ def records(source: Any, format: str = "auto", fields: Fields | None = None) -> 
         raise UserError(f"There is no format {format!r}; choose one of {', '.join(NAMES)}.")
     check_fields(fields or {})
     if isinstance(source, str | Path):
-        return _file(Path(source), format, fields or {})
+        return _file(source, format, fields or {})
     if isinstance(source, _ROWS) and source and all(isinstance(s, str | Path) for s in source):
-        return chain.from_iterable(_file(Path(s), format, fields or {}) for s in source)
+        return chain.from_iterable(_file(s, format, fields or {}) for s in source)
     if isinstance(source, _ROWS) and source and hasattr(source[0], "outputs"):
         return vllm_rows(request_outputs(source), fields or {})
     return _by_rows(_table(source), format, fields or {}, "The table")
 
 
-def _file(path: Path, format: str, fields: Fields) -> Iterator[Logged]:
+def _file(source: str | Path, format: str, fields: Fields) -> Iterator[Logged]:
+    path = files.place(source)
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the files in it.")
     if path.suffix == ".parquet":

@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file
 
+from ..files import place
 from ..schema import UserError
 from .checkpoint import UNREADABLE, cause, listed, quantisation
 
@@ -30,7 +31,7 @@ def merged(net: PreTrainedModel, adapter: str | Path, model: str) -> tuple[PreTr
         from peft import PeftConfig
     except ImportError:
         raise UserError("An adapter needs the package peft; install canopy-stats[generate].") from None
-    name = str(Path(adapter).expanduser()) if Path(adapter).expanduser().exists() else str(adapter)
+    name = str(place(adapter)) if place(adapter).exists() else str(adapter)
     _refuse_a_folder_without_one(Path(name))
     with _refused_in_one_line(name):
         config = PeftConfig.from_pretrained(name)
@@ -174,7 +175,7 @@ def _ids(said: Any) -> list[Any]:
 
 def _beside(adapter: str | Path, name: str) -> Path | None:
     """A file beside an adapter, in its folder or on the hub."""
-    folder = Path(adapter).expanduser()
+    folder = place(adapter)
     if folder.exists():
         return folder / name if (folder / name).is_file() else None
     try:

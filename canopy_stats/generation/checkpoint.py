@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils import logging as transformers_logging
 
+from ..files import place
 from ..schema import UserError
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError,
@@ -47,7 +48,7 @@ def read_checkpoint(name: str, revision: str | None, dtype: Any, device: torch.d
     weights, which are not free to choose) the checkpoint's own. After ``from_pretrained`` only the device changes:
     transformers keeps some parameters and buffers in float32, and those of quantised layers are no plain numbers.
     """
-    path = Path(name).expanduser()
+    path = place(name)
     _refuse_what_is_no_checkpoint(name, path)
     where, options = location(path if path.exists() else name)
     quantised = said_quantisation(name)
@@ -68,7 +69,7 @@ def read_checkpoint(name: str, revision: str | None, dtype: Any, device: torch.d
 
 def read_outline(name: str, revision: str | None) -> PreTrainedModel:
     """The same model without its weights, on torch's meta device, for an engine that reads them itself."""
-    path = Path(name).expanduser()
+    path = place(name)
     _refuse_what_is_no_checkpoint(name, path)
     where, options = location(path if path.exists() else name)
     with _refused_in_one_line(name, path, said_quantisation(name)), _quiet(path.exists()):
@@ -110,7 +111,7 @@ def _field(record: Any, name: str) -> Any:
 def said_quantisation(name: str) -> str | None:
     """The quantised format that a checkpoint's configuration names, as far as it can be read."""
     try:
-        return quantisation(PreTrainedConfig.get_config_dict(str(Path(name).expanduser()), local_files_only=True)[0])
+        return quantisation(PreTrainedConfig.get_config_dict(str(place(name)), local_files_only=True)[0])
     except UNREADABLE:
         return None
 
@@ -123,6 +124,14 @@ def cause(error: BaseException) -> str:
     if isinstance(error, KeyError):
         said = f"no {said}"
     return said if len(said) <= _CAUSE else said[: _CAUSE - 4] + " ..."
+
+
+def drawn_at_random(net: PreTrainedModel) -> set[str]:
+    """Tensors of a loaded model that its checkpoint lacks. Nothing is read but names and shapes."""
+    with _quiet(True):
+        _, found = type(net).from_pretrained(net.name_or_path, device_map="meta", output_loading_info=True,
+                                             trust_remote_code=False, local_files_only=True)
+    return set(found["missing_keys"])
 
 
 def listed(names: Collection[str]) -> str:

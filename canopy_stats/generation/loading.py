@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
+from ..files import place
 from ..schema import ModelSource, UserError
 from . import adapters
 from .checkpoint import UNREADABLE, cause, location, quantisation, read_checkpoint, read_outline, said_quantisation
@@ -88,7 +89,7 @@ def _refuse_a_look_ahead(net: PreTrainedModel) -> None:
 
 
 def _named(name: str, net: PreTrainedModel, revision: str | None) -> dict[str, Any]:
-    path = Path(name).expanduser()
+    path = place(name)
     quantised = said_quantisation(name)
     said = {"quantisation": quantised} if quantised else {}
     if path.exists():
@@ -97,7 +98,7 @@ def _named(name: str, net: PreTrainedModel, revision: str | None) -> dict[str, A
 
 
 def _adapter_provenance(adapter: str | Path) -> dict[str, Any]:
-    path = Path(adapter).expanduser()
+    path = place(adapter)
     digest = {"adapter_sha256": files_sha256(path)} if path.exists() else {}
     return {"adapter": path.name if path.exists() else str(adapter), "adapter_use": "merged in float32", **digest}
 
@@ -190,7 +191,7 @@ def _tokenizer(source: ModelSource) -> Any:
 
 def read_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a hub name, a folder or a GGUF file."""
-    path = Path(name).expanduser()
+    path = place(name)
     where, options = location(path if path.exists() else name)
     try:
         return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False, **options)

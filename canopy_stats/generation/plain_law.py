@@ -1,6 +1,6 @@
 """The law of given logits written a second time: numpy, double precision, whole vocabularies, one rule after the other.
 
-Shares nothing with the engine but the bytes of the tokens (:mod:`.pieces`).
+Shares nothing with the engine but the bytes of the tokens (:mod:`.token_bytes`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def law_terms(logits: np.ndarray, token_ids: Ids, end_ids: Iterable[int], policy
     """The terms of drawn tokens (N,) under the law of the logits (N, V).
 
     ``end_ids`` are the model's own end tokens. A repetition penalty needs the prompt's ids, stop strings need them and
-    the tokens' bytes (:func:`.pieces.token_bytes`).
+    the tokens' bytes (:func:`.token_bytes.token_bytes`).
     """
     ends, drawn = sorted({*end_ids, *policy.stop_token_ids}), np.asarray(token_ids)
     text = [*map(int, prompt_ids), *map(int, drawn)]

@@ -188,7 +188,7 @@ def _folder_and_name(embedder: str | Path) -> tuple[Path, str]:
     """Where a sentence-transformers model lies, and what it is called."""
     if embedder == "minilm":
         return _minilm_folder(), "all-MiniLM-L6-v2"
-    folder = Path(embedder).expanduser()
+    folder = files.place(embedder)
     if folder.is_dir():
         return folder, folder.resolve().name
     if _looks_like_a_hub_name(str(embedder)):
@@ -265,23 +265,37 @@ def _from_folder(folder: Path, name: str, dtype: str | None = None, limit: int |
 
 def _folder_hash(folder: Path) -> str:
     """SHA-256 over the weights and settings of a model folder; the same model has the same hash wherever it lies."""
-    if not any(p.suffix in _WEIGHTS for p in folder.rglob("*")):
+    # A folder that is none is not searched: it may be a home, or the whole disk.
+    named = any((folder / name).is_file() for name in ("config.json", "modules.json"))
+    if not named or not any(p.suffix in _WEIGHTS for p in folder.rglob("*")):
         raise UserError(f"{folder} holds no model weights ({' or '.join(_WEIGHTS)}). Give the folder that "
                         "SentenceTransformer.save() wrote.")
     return files.model_sha256(folder, (*_WEIGHTS, *_SETTINGS), deep=True, mark="\0")
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    """The settings in a file of a model's folder; none where there is no such file."""
+    try:
+        found = json.loads(files.read_if_there(path, "settings") or b"{}")
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no JSON object: the embedder is damaged. Copy it again.")
+    return found
+
+
 def _max_tokens(folder: Path) -> int | None:
     """The number of tokens that the model reads, as its settings say."""
-    settings = folder / "sentence_bert_config.json"
-    return json.loads(settings.read_bytes()).get("max_seq_length") if settings.is_file() else None
+    known = _settings(folder / "sentence_bert_config.json").get("max_seq_length")
+    return known if isinstance(known, int) else None
 
 
 def _refuse_beyond(folder: Path, limit: int | None) -> None:
     """Refuse more tokens than the model has positions for: it would fail at the first long text."""
-    settings = folder / "config.json"
-    known = json.loads(settings.read_bytes()).get("max_position_embeddings") if settings.is_file() else None
-    if limit is not None and known is not None and limit > known:
+    known = _settings(folder / "config.json").get("max_position_embeddings")
+    if limit is not None and isinstance(known, int) and limit > known:
         raise UserError(f"max_tokens is {limit}, but the embedder in {folder.name} has {known} positions; give at most "
                         "that.")
 
@@ -297,13 +311,31 @@ def _load(folder: Path, dtype: str | None = None, limit: int | None = None) -> A
     _need_sentence_transformers()
     from sentence_transformers import SentenceTransformer
 
+    from canopy_stats.generation.checkpoint import UNREADABLE, cause
+
     try:
         model = SentenceTransformer(str(folder), local_files_only=True, model_kwargs={"dtype": dtype} if dtype else {})
+        _refuse_random_weights(folder, model)
         model.max_seq_length = limit or model.max_seq_length
         return model
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} could not be loaded as a sentence-transformers model ({error}). Give the folder "
-                        "that SentenceTransformer.save() wrote.") from error
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(f"{folder} could not be loaded as a sentence-transformers model ({cause(error)}). Give the "
+                        "folder that SentenceTransformer.save() wrote.") from error
+
+
+def _refuse_random_weights(folder: Path, model: Any) -> None:
+    """Refuse a model of which transformers made up what the folder lacks; a pooler, which nothing reads, may be."""
+    from transformers import PreTrainedModel
+
+    from canopy_stats.generation.checkpoint import drawn_at_random, listed
+
+    nets = [part for part in model.modules() if isinstance(part, PreTrainedModel)][:1]
+    lacking = {name for net in nets for name in drawn_at_random(net) if "pooler." not in name}
+    if lacking:
+        raise UserError(f"The embedder in {folder} lacks tensors that its config.json names ({listed(lacking)}); copy "
+                        "it whole.")
 
 
 def _longer_than_read(model: Any, distinct: list[str]) -> Flags:
@@ -342,7 +374,7 @@ def _tokenizer_of(run: Run) -> Any:
             raise ValueError("the run does not say where its model lies")
         from transformers import AutoTokenizer
 
-        path = Path(source).expanduser()
+        path = files.place(source)
         gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
         return AutoTokenizer.from_pretrained(str(path.parent) if gguf else str(source), local_files_only=True, **gguf)
     except (ImportError, OSError, ValueError, KeyError) as error:

@@ -25,6 +25,7 @@ from canopy_stats.metrics.judging.comparisons import (
 from canopy_stats.metrics.judging.local import EmbeddingJudge, FunctionJudge
 from canopy_stats.metrics.judging.openai import OpenAIJudge
 from canopy_stats.metrics.rse import asymmetric_share, semantic_entropy
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.schema import Caution, Column, UserError
 from canopy_stats.store.kept import Kept
 
@@ -152,6 +153,7 @@ def add_rse(panel: pd.DataFrame, runs: Iterable[Run | str | Path], judge: JudgeL
 
 def join_rse(panel: pd.DataFrame, runs: Sequence[Run], judged: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """:func:`add_rse` from what :func:`judge` gave for each of the runs."""
+    panel = as_pandas(panel)
     _refuse_strangers(panel, runs)
     if not runs:
         raise UserError("No runs were given: the panel's RSE comes from its runs.")

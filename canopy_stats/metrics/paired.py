@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from canopy_stats.metrics.association import FISHER_CLIP, RHOS
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +55,7 @@ def paired_bootstrap(panel: pd.DataFrame, *, replicates: int = 2000, seed: int =
     Pairs share a ``prompt_hash`` (``prompt_uid`` where the panel has none). Cells with equally many pairs are
     resampled alike, so a prompt that several families share enters all of them equally often.
     """
+    panel = as_pandas(panel)
     _check(panel, replicates, level, base)
     cells = list(_cells(panel, base))
     _refuse_small(cells)
@@ -175,7 +178,7 @@ def natural(values: Floats) -> Floats:
 
 def resampled_shares(n: int, replicates: int, seed: int) -> Floats:
     """How often each of n pairs enters each replicate, divided by n: (replicates, n), rows sum to one."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(n,)))
+    rng = np.random.default_rng(seed_sequence(seed, spawn_key=(n,)))
     return rng.multinomial(n, np.full(n, 1 / n), size=replicates) / n
 
 

@@ -15,6 +15,7 @@ from canopy_stats.metrics.judging.comparisons import MISSING, SAME, draw_compari
 from canopy_stats.metrics.misclassified import Errors, corrected_entropy
 from canopy_stats.metrics.rse import clusters
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 
 if TYPE_CHECKING:
     from canopy_stats.store import Run
@@ -107,7 +108,7 @@ def correct_judge(runs: Iterable[Run] | Run, judge: JudgeLike | Mapping[str, Any
     verdicts = _checked(people, "people") if isinstance(people, pd.DataFrame) else read_people(people)
     judged = [one for run in listed for one in _prompts(run, judge)]
     agreement = _agreement(judged, verdicts)
-    streams = np.random.SeedSequence(seed).spawn(len(judged))
+    streams = seed_sequence(seed).spawn(len(judged))
     rows = [one.row(agreement.errors, draws, np.random.default_rng(stream))
             for one, stream in zip(judged, streams, strict=True)]
     return Corrected(agreement, pd.DataFrame(rows))

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from canopy_stats.metrics.association import RHOS, pool_fisher, pool_kendall
+from canopy_stats.mixed.formulas.frames import as_pandas, is_table
 from canopy_stats.schema import UserError
 
 Floats = NDArray[np.float64]
@@ -81,7 +82,8 @@ def three_level(measures: PromptMetrics) -> dict[str, float]:
 
 
 def _as_frame(prompt_metrics: PromptMetrics, needed: Sequence[str] = _NEEDED) -> pd.DataFrame:
-    frame = pd.DataFrame(prompt_metrics).rename(columns=_ALIASES)
+    table: Any = prompt_metrics
+    frame = (as_pandas(table) if is_table(table) else pd.DataFrame(table)).rename(columns=_ALIASES)
     missing = [name for name in needed if name not in frame]
     if missing:
         lacking = f"missing: {', '.join(missing)}" if len(frame) else "no prompt was given"

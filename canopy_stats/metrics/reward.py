@@ -242,7 +242,7 @@ class _RewardModel:
 def _scorer(model: Any, tokenizer: Any, dtype: str, device: str) -> _Scorer:
     if not isinstance(model, (str, Path)):
         return _scorer_in_memory(model, tokenizer)
-    folder = Path(model).expanduser()
+    folder = files.place(model)
     if folder.is_dir():
         version = _folder_version(folder)
         return _Scorer({"name": folder.resolve().name, "version": version, "tokenizer": _named(tokenizer)},
@@ -280,16 +280,23 @@ def _load(name: str, version: str, tokenizer: str | Path | None, dtype: str, dev
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from canopy_stats.generation.checkpoint import UNREADABLE, cause, listed
+
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"There is no dtype {dtype!r}; use 'float32', 'bfloat16' or 'float16'.")
     try:
-        net = AutoModelForSequenceClassification.from_pretrained(name, dtype=getattr(torch, dtype),
-                                                                 trust_remote_code=False)
+        net, found = AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True)
         words = AutoTokenizer.from_pretrained(str(tokenizer or name), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"The reward model {name} can't be loaded ({str(error).strip().splitlines()[0]}); give the "
-                        "folder or hub name of a transformers sequence-classification model.") from error
+    except UNREADABLE as error:
+        raise UserError(f"The reward model {name} can't be loaded ({cause(error)}); give the folder or hub name of a "
+                        "transformers sequence-classification model.") from error
+    lacking = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    if lacking and net.config.num_labels == 1:
+        raise UserError(f"The reward model {name} lacks tensors that its config.json names ({listed(lacking)}); "
+                        "nothing is scored with random weights: copy it whole.")
     return _ready(net.to(where).eval(), words)
 
 

@@ -17,6 +17,7 @@ from canopy_stats.metrics.profile import FOLDS, PromptSteps, folds_of, residual_
 from canopy_stats.metrics.rho_prompts import PromptEntropies, Said, prompts_of
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 
 if TYPE_CHECKING:
     from canopy_stats.store import Run
@@ -182,7 +183,7 @@ def _withhold(table: pd.DataFrame, prompts: pd.DataFrame) -> tuple[pd.DataFrame,
 
 def _streams(seed: int, prompts: int) -> list[np.random.Generator]:
     """One generator for the draw of prompts, then one for each prompt's rollouts."""
-    return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(prompts + 1)]
+    return [np.random.default_rng(s) for s in seed_sequence(seed).spawn(prompts + 1)]
 
 
 def _drawn_prompts(prompts: int, n_boot: int, resample: Resample, seed: int) -> NDArray[np.intp]:

@@ -22,6 +22,7 @@ from canopy_stats.metrics.measures import measure
 from canopy_stats.metrics.origin import Origin
 from canopy_stats.metrics.rho import rho
 from canopy_stats.metrics.rho_change_words import verdict
+from canopy_stats.mixed.formulas.frames import as_pandas, is_table
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 from canopy_stats.slope.combine import CellGrid, Combined, combine
@@ -84,8 +85,7 @@ def rho_change(runs_or_panel: pd.DataFrame | Iterable[Run] | Run, *, margin: flo
     """
     if not margin > 0:
         raise UserError(f"margin is {margin}; give a positive change of Fisher's z that would not matter.")
-    panel, said = ((runs_or_panel, ()) if isinstance(runs_or_panel, pd.DataFrame)
-                   else _measured(runs_or_panel, origin))
+    panel, said = ((as_pandas(runs_or_panel), ()) if is_table(runs_or_panel) else _measured(runs_or_panel, origin))
     pairs = _pairs(panel)
     entropy = _by_cell(pairs, _log_ratio(pairs, "CE"))
     found = [_row(pairs, name, quantity, entropy, margin) for quantity in QUANTITIES for name in RHOS

@@ -14,6 +14,7 @@ from canopy_stats.metrics.course import Course, course_of, degree_of, refuse_sha
 from canopy_stats.metrics.measures import measure
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UNITS, UserError
+from canopy_stats.seeds import generator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,7 +120,7 @@ def of_frame(frame: pd.DataFrame, measures: Sequence[str], *, shape: str | None 
     shape = shape or ("spline" if len(distinct) >= 4 else "linear")
     refuse_shape(shape, distinct, level)
     bend = _bend(distinct, at)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     courses = {m: course_of(frame, m, shape, bend, level, rng, draws, PER) for m in measures}
     table = _stacked({m: c.table for m, c in courses.items()})
     unit = [UNITS.get(m, "") for m in table["measure"]]

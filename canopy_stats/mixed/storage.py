@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from canopy_stats import files
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.families import Family, get_family
 from canopy_stats.mixed.fit import Fit, make_fit
@@ -30,16 +33,32 @@ def load_fit(path: str | Path) -> Fit:
     The log-likelihood is computed anew; UserError where it is not the stored one, since then data or estimates were
     changed after the fit.
     """
-    if not Path(path).is_file():
+    place = files.place(path)
+    if not place.is_file():
         raise UserError(f"There is no file {path}; fits are written by fit.save(path).")
+    try:
+        meta, arrays = _read(place)
+        return _proved(_restore(meta, arrays), meta["llf"], path)
+    except UserError:
+        raise
+    except _DAMAGED as error:
+        raise UserError(f"{path} is not a fit written by fit.save(path), or is damaged ({type(error).__name__}); fit "
+                        "and save again.") from None
+
+
+_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, LookupError, TypeError, AttributeError,
+            ArithmeticError, RecursionError, NotImplementedError)
+"""What numpy and the model's own parts raise at archives that hold something else than a fit."""
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The archive's description and arrays."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    if "meta" not in arrays:
-        raise UserError(f"{path} is not a fit written by fit.save(path).")
     meta = json.loads(str(arrays["meta"]))
     if meta["format"] != FORMAT:
         raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}; fit and save again.")
-    return _proved(_restore(meta, arrays), meta["llf"], path)
+    return meta, arrays
 
 
 def _proved(fit: Fit, stored: float, path: str | Path) -> Fit:

@@ -19,6 +19,8 @@ from canopy_stats.report.figures import save
 from canopy_stats.report.source import Source
 from canopy_stats.schema import UserError
 
+FINDING = "finding"
+"""The figure that a report opens with."""
 LINEAR, BETA, ROBUST = ("main", "interaction", "quadratic"), ("paper_beta", "paper_vendi", "paper_rse"), "robust"
 """The slope models by kind."""
 
@@ -68,6 +70,7 @@ TABLES: Mapping[str, Entry] = {
     "quadratic": Entry("The paper's check of linearity: what a parabola changes, in standard errors", frames.quadratic,
                        shown=_with_notes(views.quadratic)),
     "scrutiny": Entry("The paper's slope and the robust one", frames.scrutiny, shown=_with_notes(views.scrutiny)),
+    "cells": Entry("The robust slope by family and task", frames.cells, shown=_with_notes(views.cells)),
     "ablations": Entry("Slopes on parts of the panel and under other choices", frames.ablations,
                        shown=views.printed_changes),
     "decomposition": Entry("Canopy entropy in three terms", lambda source: frames.decomposition(source.panel)),
@@ -82,6 +85,7 @@ TABLES: Mapping[str, Entry] = {
     "checks": Entry("Check of the runs", lambda source: source.checks, needs="checks"),
 }
 FIGURES: Mapping[str, Entry] = {
+    FINDING: Entry("The finding: the change of the slope in every version, and the change of ρ(N, r)", draw.finding),
     "diversity_by_family": Entry("Semantic diversity against entropy rate, by family", draw.cloud("model_name")),
     "diversity_by_task": Entry("Semantic diversity against entropy rate, by task", draw.cloud("task")),
     "diversity_curves": Entry("Semantic diversity against entropy rate, with the curves of two models",
@@ -89,6 +93,7 @@ FIGURES: Mapping[str, Entry] = {
     "slopes": Entry("Slope of semantic diversity on entropy rate", draw.forest(LINEAR)),
     "slopes_beta": Entry("Slopes of the paper's beta models and the robust slope",
                          draw.forest((*BETA, ROBUST))),
+    "cells": Entry("The robust slope by family and task", draw.cell_forest),
     "decomposition": Entry("Canopy entropy in three terms", draw.decomposition_figure),
     "decomposition_shares": Entry("Canopy entropy's three terms as signed shares", draw.share_figure),
     "residuals": Entry("Quantile residuals of the models", draw.residuals(("interaction", "paper_beta", "robust"))),

@@ -69,6 +69,17 @@ def forest_row(name: str, change: SlopeChange) -> dict[str, Any]:
     return row | {"ratio": f"{change.ratio.estimate:.2f}" if shown else None}
 
 
+def finding(source: Source) -> Figure:
+    """What the study says of both claims: the change of slope in every version, and the change of rho(N, r)."""
+    variant = source.first_tuned
+    return figures.finding_forest(source.claims(variant), source.rho_row(variant))
+
+
+def cell_forest(source: Source) -> Figure:
+    """The robust model's slopes in each family and task."""
+    return figures.cell_forest(frames.cells(source))
+
+
 def residuals(models: Sequence[str]) -> Callable[[Source], Figure]:
     """Quantile residuals of some models, for the first tuned variant."""
     def draw(source: Source) -> Figure:
@@ -77,9 +88,9 @@ def residuals(models: Sequence[str]) -> Callable[[Source], Figure]:
         panel, parts, tests = source.pair(source.first_tuned), [], {}
         changes = source.slope_changes(models, [source.first_tuned]).changes.values()
         for model, fit in ((c.model, c.fit) for c in changes if c.fit is not None):
-            found = quantile_residuals(fit, seed=0)
-            tests[model] = found.tests
             rows = rows_of(fit.design.data.reset_index(drop=True), panel)[["R_bar", "model_variant"]]
+            found = quantile_residuals(fit, seed=0, along={"rate": rows["R_bar"].to_numpy(dtype=float)})
+            tests[model] = found.tests
             parts.append(rows.assign(model=model, residual=found.residuals, fitted=found.fitted))
         if not parts:
             raise UserError(f"None of the models {', '.join(models)} has residuals on this panel.")

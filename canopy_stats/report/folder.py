@@ -141,6 +141,18 @@ class Folder:
         return {name.removeprefix("scrutiny-"): (self.root / "fits" / f"{name}.txt").read_text(encoding="utf-8").strip()
                 for name in self._stems("fits", ".txt") if name.startswith("scrutiny-")}
 
+    @cached_property
+    def claims(self) -> dict[str, pd.DataFrame]:
+        """Every version of the change of slope, by tuned variant; without those that a study of before did not keep."""
+        return {name.removeprefix("claims-"): pd.read_csv(self.root / "fits" / f"{name}.csv")
+                for name in self._stems("fits", ".csv") if name.startswith("claims-")}
+
+    @cached_property
+    def rho_changes(self) -> dict[str, dict[str, Any]]:
+        """The change of rho(N, r) by tuned variant: the primary row's numbers and ``verdict``; or why there is none."""
+        return {name.removeprefix("rho-"): _object(self.root / "fits" / f"{name}.json")
+                for name in self._stems("fits", ".json") if name.startswith("rho-")}
+
     # --- tables and figures -------------------------------------------------------------------------------------
 
     def printed(self, kind: str, suffix: str) -> dict[str, Path]:

@@ -135,6 +135,17 @@ def scrutiny(source: Source) -> pd.DataFrame:
     return table
 
 
+def cells(source: Source) -> pd.DataFrame:
+    """The robust model's slopes in each family and task: base, tuned, difference with errors, 95% interval, weight."""
+    parts = []
+    for variant in source.variants:
+        change = source.change("robust", variant)
+        if change.cells is None:
+            raise UserError(f"The robust model has no slopes by family and task here: {change.verdict}")
+        parts.append(change.cells.assign(tuned_variant=variant) if len(source.variants) > 1 else change.cells)
+    return pd.concat(parts, ignore_index=True)
+
+
 def changes(found: Sequence[tuple[Mapping[str, Any], SlopeChange]]) -> pd.DataFrame:
     """Slope changes of several panels or models, a row each: what tells them apart, then the numbers."""
     return pd.DataFrame([{**label, **change.row()} for label, change in found])

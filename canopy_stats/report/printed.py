@@ -154,8 +154,18 @@ def notes_of(table: pd.DataFrame) -> list[str]:
 
 def console(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:
     """Aligned text for a terminal; a first column's repeated values are printed once."""
-    shown = _without_repeats(_headed(formatted(table, styles), styles))
+    shown = headed(table, styles)
     return "\n".join([str(shown.to_string(index=False)), *([""] if notes_of(table) else []), *notes_of(table)])
+
+
+def headed(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> pd.DataFrame:
+    """The table as text under the headings that people read; a first column's repeated values are printed once."""
+    return _without_repeats(_headed(formatted(table, styles), styles))
+
+
+def to_the_left(text: pd.DataFrame) -> list[bool]:
+    """Which columns of a table of text hold words."""
+    return _left(text)
 
 
 def markdown(table: pd.DataFrame, styles: Mapping[str, Style] = STYLES) -> str:

@@ -47,7 +47,8 @@ class Source:
     """A panel, with its runs by name, one row of findings for each run, and further panels by ablation.
 
     Frames that several tables need are made once and kept, and so are slope changes: ``known`` holds those made
-    elsewhere, by (model, tuned variant), and ``fitter`` makes the others.
+    elsewhere, by (model, tuned variant), ``stated`` every version of the change by tuned variant, and ``fitter`` makes
+    the others.
     """
 
     panel: pd.DataFrame = field(repr=False)
@@ -58,13 +59,14 @@ class Source:
     known: dict[tuple[str, str], SlopeChange] = field(default_factory=dict, repr=False)
     findings: pd.DataFrame | None = field(default=None, repr=False)
     agreement: pd.DataFrame | None = field(default=None, repr=False)
+    stated: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, folder: Folder, fitter: Fitter, ablations: Iterable[str] | None = None) -> Source:
         """What a study left in its folder, with the panels of some of its ablations (None: of all)."""
         further = folder.ablations(folder.ablation_names if ablations is None else ablations)
         return cls(folder.panel, fitter, folder.runs or None, folder.checks, further or None, dict(folder.changes),
-                   folder.findings, folder.agreement)
+                   folder.findings, folder.agreement, folder.claims)
 
     def of_panel(self, panel: pd.DataFrame, known: Mapping[tuple[str, str], SlopeChange] | None = None) -> Source:
         """Another panel alone, with the same fitter."""
@@ -107,6 +109,20 @@ class Source:
         for change in (found.paper, found.robust):
             self.known.setdefault((change.model, tuned), change)
         return found
+
+    def claims(self, tuned: str) -> pd.DataFrame:
+        """Every version of a tuned variant's change of slope, as :attr:`slope.Scrutiny.claims` has them."""
+        return self.stated[tuned] if tuned in self.stated else self.scrutiny(tuned).claims
+
+    def rho_row(self, tuned: str) -> pd.Series | None:
+        """The change of rho(N, r), Pearson's, over families and tasks; None where the panel does not suffice."""
+        from canopy_stats.metrics.rho_change import rho_change
+
+        try:
+            table = rho_change(self.pair(tuned)).table
+        except UserError:
+            return None
+        return table[table["primary"].astype(bool)].iloc[0]
 
     def slope_changes(self, models: Sequence[str], variants: Sequence[str] | None = None, *,
                       strict: bool = True) -> Found:

@@ -80,6 +80,17 @@ def scrutiny(table: pd.DataFrame) -> pd.DataFrame:
                          for row in table.to_dict("records")])
 
 
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The robust slopes by family and task as a paper prints them; ``table`` is what ``frames.cells`` gives."""
+    tuned = ["tuned_variant"] if "tuned_variant" in table else []
+    return pd.DataFrame([{**{name: str(row[name]) for name in tuned}, "task": str(row["task"]),
+                          "family": str(row["model_name"]), "rows": str(int(row["rows"])),
+                          "base slope": with_error(row["base_slope"], row["base_std_error"], "{:.2f}"),
+                          "tuned slope": with_error(row["tuned_slope"], row["tuned_std_error"], "{:.2f}"),
+                          "difference": with_error(row["estimate"], row["std_error"], "{:.2f}"),
+                          "weight": number(row["weight"], "{:.2f}")} for row in table.to_dict("records")])
+
+
 def ratio_set(row: Mapping[Any, Any]) -> str:
     """Fieller's set in words: an interval, all but an interval, or no bound at all."""
     return set_in_words(row["ratio_conf_low"], row["ratio_conf_high"], row["ratio_kind"], "{:.2f}")

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import combined, slope_row, uncertified
@@ -58,6 +59,7 @@ def slope_contrasts(panel: pd.DataFrame, *, model: ContrastModel = "robust", con
         this one alone), p_adjusted, simultaneous_low and _high (Bonferroni's, over all rows that are identified; NaN
         where ``adjust`` does not control the chance of any error), unit, notes. ``attrs``: model, adjust.
     """
+    panel = as_pandas(panel)
     check_model(model, get_args(ContrastModel))
     _check_choice("adjust", adjust, get_args(Adjustment))
     if correct is not None and model != "robust":

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
@@ -93,7 +94,7 @@ def specification_curve(panel: pd.DataFrame | Mapping[str, pd.DataFrame], *, cho
     workers : int
         Processes; the answer does not depend on their number.
     """
-    panels = {_embedder(panel): panel} if isinstance(panel, pd.DataFrame) else dict(panel)
+    panels = _panels(panel)
     if not panels:
         raise UserError("specification_curve() needs at least one panel.")
     for one in panels.values():
@@ -101,6 +102,14 @@ def specification_curve(panel: pd.DataFrame | Mapping[str, pd.DataFrame], *, cho
     grid = make_grid(panels, choices)
     rows = fork_map(lambda i: _row(grid, i, level), len(grid.specifications), workers)
     return SpecificationCurve(pd.DataFrame(rows), grid.options, grid.left_out, level, grid)
+
+
+def _panels(given: Any) -> dict[str, pd.DataFrame]:
+    """One table under its embedder's name, or a mapping of tables as it is."""
+    if isinstance(given, Mapping):
+        return {str(name): as_pandas(one) for name, one in given.items()}
+    panel = as_pandas(given)
+    return {_embedder(panel): panel}
 
 
 def _embedder(panel: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from canopy_stats.mixed import Fit, lmm
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
@@ -82,6 +83,7 @@ def template_factorial(panel: pd.DataFrame, *, weights: Levels, template: Levels
     (1|prompt_uid)``, at whatever rates and lengths each cell has. The share's interval is Fieller's; its p-value tests
     the template's main effect.
     """
+    panel = as_pandas(panel)
     if model not in get_args(FactorialModel):
         raise UserError(f"model is {model!r}; choose one of {', '.join(get_args(FactorialModel))}.")
     check_rows(panel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.change import SlopeChange
@@ -27,6 +28,7 @@ def slope_change(panel: pd.DataFrame, *, model: AnyModel = "paper_beta", correct
         by inverting tuned - ratio · base. It holds these families and tasks fixed
     workers : processes of the bootstrap; the answer does not depend on their number
     """
+    panel = as_pandas(panel)
     check_model(model)
     if correct is not None and model != "robust":
         raise UserError(f"correct= belongs to model='robust'; {model} does not correct for measurement error.")

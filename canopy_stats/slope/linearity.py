@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.slope.models import TABLE
 from canopy_stats.slope.paper import fit_model, slope_from_fit
@@ -21,6 +22,7 @@ def quadratic_check(panel: pd.DataFrame) -> pd.DataFrame:
     likelihood-ratio test of both quadratic terms: ``lrt_chi2``, ``lrt_df``, ``lrt_p``. The two estimates come from the
     same rows, so a move of one standard error is more than chance makes of it: it measures, and tests nothing.
     """
+    panel = as_pandas(panel)
     check_rows(panel)
     prepared = prepare(panel)
     models = TABLE["interaction"], TABLE["quadratic"]

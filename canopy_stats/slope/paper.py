@@ -9,6 +9,7 @@ from scipy import stats
 
 from canopy_stats.mixed import Fit, glmm, lmm, slopes
 from canopy_stats.mixed.fitting.generalised import NoMaximum
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.slope.change import SlopeChange
 from canopy_stats.slope.coefficients import combined, slope_row, uncertified
@@ -32,6 +33,7 @@ def slope_table(panel: pd.DataFrame) -> pd.DataFrame:
     ``lrt_chi2``, ``lrt_df`` and ``lrt_p`` test the quadratic terms against the interaction model, both by maximum
     likelihood. The main model has one slope for both variants, hence no difference and no ratio.
     """
+    panel = as_pandas(panel)
     check_rows(panel)
     prepared = prepare(panel)
     fits = {name: fit_model(prepared, TABLE[name]) for name in LINEAR}

@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.notebook import Shown
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 from canopy_stats.slope.closed_form import expected_interaction
 from canopy_stats.slope.estimates import ALPHA
 from canopy_stats.slope.front import slope_change
@@ -110,6 +112,7 @@ def slope_power(panel: pd.DataFrame, *, effect: float | Sequence[float], prompts
     null : also simulate effect zero, at the largest study of each number of families
     workers : processes; the answer does not depend on their number
     """
+    panel = as_pandas(panel)
     check_model(model, MODELS)
     if method not in METHODS or (method == "closed" and model != "interaction"):
         raise UserError(f"method is {method!r} with model {model}; choose simulation, or closed for the interaction"
@@ -124,7 +127,7 @@ def slope_power(panel: pd.DataFrame, *, effect: float | Sequence[float], prompts
     cells = [(design, e) for e in effects for design in designs]
     if null:
         cells += [(StudySize(max(prompts), max(rollouts), f), 0.0) for f in sizes[2] if 0.0 not in effects]
-    streams = np.random.SeedSequence(seed).spawn(replicates)
+    streams = seed_sequence(seed).spawn(replicates)
     study = partial(one_study, pilot, model=model) if method == "simulation" else partial(_expected_study, pilot)
     n = replicates
     results = fork_map(lambda i: study(*cells[i // n], stream=streams[i % n]), len(cells) * n, workers)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from canopy_stats.mixed.inference.parallel import fork_map
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 from canopy_stats.slope.change import SlopeChange
 from canopy_stats.slope.estimates import LEVEL, Interval
 
@@ -45,7 +46,7 @@ def with_bootstrap(found: SlopeChange, panel: pd.DataFrame, estimator: Estimator
 
 
 def _replicates(panel: pd.DataFrame, estimator: Estimator, n: int, seed: int, workers: int) -> list[tuple[float, ...]]:
-    streams = np.random.SeedSequence(seed).spawn(n)
+    streams = seed_sequence(seed).spawn(n)
 
     def one(i: int) -> tuple[float, ...]:
         with warnings.catch_warnings():

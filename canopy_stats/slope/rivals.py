@@ -16,8 +16,10 @@ import pandas as pd
 from scipy.special import expit
 
 from canopy_stats.mixed.formulas.formula import build_design
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import generator
 from canopy_stats.slope.cells import SURFACE
 from canopy_stats.slope.prepare import prepare
 
@@ -66,8 +68,9 @@ def slope_rivals(panel: pd.DataFrame, *, folds: int = FOLDS, seed: int = 0) -> S
     ``folds`` parts of the prompts, drawn within tasks by ``seed``, are each predicted from the others. Rates and
     lengths are as observed. UserError for more folds than a task has prompts, or a rate of zero.
     """
+    panel = as_pandas(panel)
     data = _with_terms(panel, folds)
-    fold = _folds(data, folds, np.random.default_rng(seed))
+    fold = _folds(data, folds, generator(seed))
     losses, sizes = {}, {}
     for name, smooth in EXPLANATIONS.items():
         for variant, own in VARIANTS.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.notebook import Shown
 from canopy_stats.slope import scrutiny_words as words
 from canopy_stats.slope.change import SlopeChange
@@ -69,6 +70,7 @@ class Scrutiny(Shown):
 def slope_scrutiny(panel: pd.DataFrame, *, paper: AnyModel = "paper_beta", bootstrap: int = 0, seed: int | None = None,
                    workers: int = 1) -> Scrutiny:
     """A paper model and the robust slope on one panel; see :func:`canopy_stats.slope_change` for the bootstrap."""
+    panel = as_pandas(panel)
     first, second = (slope_change(panel, model=model, bootstrap=bootstrap, seed=seed, workers=workers)
                      for model in (paper, "robust"))
     without = slope_change(panel, model="robust", correct=False) if second.calibration is not None else None

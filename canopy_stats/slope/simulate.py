@@ -22,6 +22,7 @@ from scipy import stats
 from scipy.special import expit
 
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import generator
 
 Array = np.ndarray
 Curve = Literal["none", "log", "saturating", "root", "total entropy", "log total entropy", "rate by length"]
@@ -114,7 +115,8 @@ def simulate_panel(scenario: Scenario, rng: np.random.Generator | int) -> pd.Dat
     the true rate) and their difference: the law's, without the drawn family and task deviations, which average to zero
     over panels.
     """
-    rng, index = np.random.default_rng(rng), _index(scenario)
+    rng = rng if isinstance(rng, np.random.Generator) else generator(rng)
+    index = _index(scenario)
     rate, length = _rates_and_lengths(scenario, index, rng)
     eta = _linear_predictor(scenario, index, rate, length, rng)
     mu = expit(eta)

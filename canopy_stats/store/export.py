@@ -93,7 +93,7 @@ def export_runs(runs: Sequence[StoredRun], path: str | Path, *, license: str | N
     """
     _refuse_twins(runs)
     tables = _tables(runs)
-    target = Path(path)
+    target = files.place(path)
     _refuse_what_is_there(target)
     card.refuse_licence(license)
     files.make_folder(target.absolute().parent)

@@ -135,13 +135,16 @@ def coverage(shards: Iterable[Shard]) -> dict[str, list[Span]]:
     """The spans of rollouts that are stored of each prompt, ascending."""
     spans: dict[str, list[Span]] = {}
     for shard in shards:
+        span = (shard["span"][0], shard["span"][1])
         for prompt in shard["prompts"]:
-            spans.setdefault(prompt, []).append((shard["span"][0], shard["span"][1]))
-    return {prompt: sorted(found) for prompt, found in spans.items()}
+            spans.setdefault(prompt, []).append(span)
+    return {prompt: sorted(found) if len(found) > 1 else found for prompt, found in spans.items()}
 
 
 def _gaps(spans: Sequence[Span], wanted: range) -> tuple[Span, ...]:
     """The parts of ``wanted`` that sorted spans leave open."""
+    if len(spans) == 1 and spans[0] == (wanted.start, wanted.stop):
+        return ()
     edges = [(wanted.start, wanted.start), *spans, (wanted.stop, wanted.stop)]
     reached, found = wanted.start, []
     for start, stop in edges[1:]:
@@ -157,7 +160,7 @@ def strangers(shards: Iterable[Shard], prompts: Sequence[str], asked: Asked) -> 
     wanted = dict(zip(prompts, _each(asked, len(prompts)), strict=True))
     found = {s["number"] for s in shards if any(s["span"][1] > wanted.get(p, 0) for p in s["prompts"])}
     for of_prompt in _shards_of(shards).values():
-        ordered = sorted(of_prompt, key=lambda s: s["span"])
+        ordered = sorted(of_prompt, key=lambda s: s["span"]) if len(of_prompt) > 1 else of_prompt
         found |= {b["number"] for a, b in pairwise(ordered) if b["span"][0] < a["span"][1]}
     return sorted(found)
 

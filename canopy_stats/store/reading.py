@@ -252,7 +252,7 @@ def open_run(path: str | Path, *, allow_partial: bool = False) -> Run:
     or damaged run raises UserError; with ``allow_partial`` its intact shards are read, and ``complete`` and
     ``damaged`` say what is lacking.
     """
-    path = Path(path)
+    path = files.place(path)
     if not path.is_dir():
         raise UserError(f"There is no run folder {path}. Give the folder that `generate` wrote.")
     manifest = read_manifest(path)

@@ -47,7 +47,7 @@ class RunWriter:
     def __init__(self, path: str | Path, config: RunConfig, asked: Sequence[Prompt], *,
                  versions: Mapping[str, Any] | None = None, origin: Mapping[str, Any] | None = None,
                  strict: bool = False, whole: bool = False) -> None:
-        self.path = Path(path)
+        self.path = files.place(path)
         self.config = json.loads(files.canonical_json(config.to_dict()))
         self.prompts = list(asked)
         prompts.refuse_twins(self.prompts)

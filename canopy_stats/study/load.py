@@ -33,8 +33,8 @@ class StudyFile:
     def folder(self, out: str | Path | None = None) -> Path:
         """Where results go: ``out``, else what the file says, else runs/<name of the file> here."""
         own = (Path("runs") / self.path.stem if self.study.out is None
-               else self.path.resolve().parent / Path(self.study.out).expanduser())
-        found = own if out is None else Path(out)
+               else self.path.resolve().parent / files.place(self.study.out))
+        found = own if out is None else files.place(out)
         if os.path.isfile(found):
             raise UserError(f"{found} is a file; a study needs a folder. Choose another --out.")
         return found
@@ -42,7 +42,7 @@ class StudyFile:
 
 def read_study(path: str | Path) -> StudyFile:
     """Read and validate a study file. UserError names the key, what was found, and what is allowed."""
-    path = Path(path)
+    path = files.place(path)
     values = _loaded(path)
     try:
         study = Study.model_validate(values, context={"folder": path.resolve().parent})

@@ -54,7 +54,7 @@ def _identity(embedder: Embedder) -> dict[str, Any]:
     from canopy_stats.metrics.embed import BUILT_IN, resolve
 
     settings = {"model": embedder.model, **embedder.settings}
-    if embedder.model not in BUILT_IN and not Path(embedder.model).is_dir():
+    if embedder.model not in BUILT_IN and not files.place(embedder.model).is_dir():
         return settings
     try:
         content = dict(resolve(embedder.model).identity or {})

@@ -23,6 +23,7 @@ from canopy_stats.study.ready import ready
 from canopy_stats.study.result import TIMES, StudyResult, read_result
 from canopy_stats.study.spec import Study
 from canopy_stats.study.stages import KINDS, later_stages
+from canopy_stats.study.taken import source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,11 +102,20 @@ def generate(parts: Sequence[Part], executor: Executor, redraw: bool, say: Say, 
             say(line)
     for part in own:
         _put_prompts(part)
-    wanted = [Wanted(part.name, part.study, part.home,
-                     tuple(s.name for s in states[part.name] if s.state != "done")) for part in own]
+    wanted = [Wanted(part.name, part.study, part.home, _to_draw(part, states[part.name], say)) for part in own]
     executor.draw(parts[0].out, [one for one in wanted if one.names], say, progress)
     for part in own:
         part.redrawn()
+
+
+def _to_draw(part: Part, states: Sequence[rollouts.RunState], say: Say) -> tuple[str, ...]:
+    """The names of what must be drawn; what is only taken is taken here, whoever draws the rest."""
+    missing = [one.name for one in states if one.state != "done"]
+    copied = [name for name in missing if source_of(part.study.runs[name]) is not None]
+    for name in copied:
+        worker.draw(part.study, part.home, name)
+        say(f"  {name}: taken as it is")
+    return tuple(name for name in missing if name not in copied)
 
 
 def _put_prompts(part: Part) -> None:

@@ -127,15 +127,20 @@ def billions(model: Any) -> float | None:
 
 
 def told(study: Study, out: Path, assumed: Assumptions | None = None) -> str:
-    """The plan as a table for the terminal, its totals, and what they rest on."""
+    """The plan as text: :func:`parts` below each other."""
+    return "\n".join(part if isinstance(part, str) else console(part) for part in parts(study, out, assumed))
+
+
+def parts(study: Study, out: Path, assumed: Assumptions | None = None) -> list[str | pd.DataFrame]:
+    """The plan as tables for a terminal, its totals, and what they rest on."""
     assumed, rows = assumed or Assumptions(), plan(study, out, assumed or Assumptions())
     own, further = rows[rows["part"] == MAIN], rows[rows["part"] != MAIN]
-    lines = [study.title, "", console(_shown(own, ["family", "variant", "task"], ["length_from"]))]
+    lines: list[str | pd.DataFrame] = [study.title, "", _shown(own, ["family", "variant", "task"], ["length_from"])]
     if len(further):
         sums = further.groupby("part", sort=False)[_SUMMED].sum().reset_index()
-        lines += ["", "Ablations that draw rollouts of their own:", "", console(_shown(sums, ["part"], []))]
+        lines += ["", "Ablations that draw rollouts of their own:", "", _shown(sums, ["part"], [])]
     lines += ["", *_totals(study, out, rows), "", *_grounds(rows, assumed)]
-    return "\n".join([*lines, *(f"Before it can run: {problem}" for problem in ready(study))])
+    return [*lines, *(f"Before it can run: {problem}" for problem in ready(study))]
 
 
 _SUMMED = ["prompts", "rollouts", "stored_tokens", "most_tokens", "expected_tokens", "bytes", "hours"]

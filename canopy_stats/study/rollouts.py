@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from canopy_stats import files
 from canopy_stats.schema import UserError
-from canopy_stats.study import growth, stamps
+from canopy_stats.study import growth, stamps, taken
 from canopy_stats.study.prompts import Chosen, chosen
 from canopy_stats.study.spec import Checkpoint, Study
 
@@ -44,6 +44,9 @@ class RunState:
 def asked(study: Study, name: str) -> StageKey | None:
     """Everything in a study that decides a run; None where the model is a loaded object, which the engine hashes."""
     run = study.runs[name]
+    if (folder := taken.source_of(run)) is not None:
+        found = taken.opened(run, folder)
+        return {"taken": found.content_hash, "rollouts": found.config.n_rollouts}
     if not isinstance(run.checkpoint.model, str):
         return None
     prompts = _prompts(study, run.task)
@@ -61,6 +64,7 @@ def _identity(checkpoint: Checkpoint) -> StageKey:
     found = {name: stamps.model_identity(path) if path is not None else None
              for name in ("model", "adapter", "tokenizer") for path in [getattr(checkpoint, name)]}
     later = {"template_kwargs"} if not checkpoint.template_kwargs else set()  # stamps of before know no such key
+    later |= {"runs"}  # where other tasks come from decides nothing here
     return {**checkpoint.model_dump(exclude=later), **found}
 
 
@@ -73,7 +77,8 @@ def begin(study: Study, out: Path, name: str, prompts: Path) -> StageKey | None:
     key, stamp = asked(study, name), stamps.stamped(out, _stamp(name))
     if key is None:
         return None
-    key = {**key, "prompts": files.file_sha256(prompts)}
+    if "taken" not in key:
+        key = {**key, "prompts": files.file_sha256(prompts)}
     there = (out / "runs" / name / "manifest.json").is_file()
     if stamp is not None and there and not growth.GROWING.intersection(_changed(stamp, key)):
         return dict(stamp["made_from"])
@@ -103,7 +108,9 @@ def run_state(study: Study, out: Path, name: str) -> RunState:
     """How far a run is; every file of it is compared with its hash."""
     run = study.runs[name]
     prompts = _prompts(study, run.task)
-    wanted = prompts.count * study.rollouts
+    folder = taken.source_of(run)
+    wanted = sum(s["n_rollouts"] for s in taken.opened(run, folder).shards) if folder else (
+        prompts.count * study.rollouts)
     found = stored(out, name)
     if found is None:
         return RunState(name, "missing", 0, 0, wanted)
@@ -193,8 +200,8 @@ def set_aside(study: Study, out: Path, stale: Sequence[RunState], redraw: bool) 
 
 def _move(out: Path, name: str) -> str:
     files.make_folder(out / STALE)
-    taken = sum(1 for _ in (out / STALE).glob(f"{name}-*"))
-    target = out / STALE / f"{name}-{taken + 1}"
+    before = sum(1 for _ in (out / STALE).glob(f"{name}-*"))
+    target = out / STALE / f"{name}-{before + 1}"
     os.replace(out / "runs" / name, target)
     stamps.forget(out, _stamp(name))
     return target.name

@@ -25,6 +25,7 @@ from canopy_stats.study.values import (
     PlainText,
     PositiveCount,
     Record,
+    RunFolder,
     Seed,
     device_name,
     engine_or_object,
@@ -67,6 +68,8 @@ class Checkpoint(Record):
     """further arguments of the chat template"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: the checkpoint's own"""
+    runs: dict[Name, RunFolder] = {}
+    """task to the folder of a run that is taken as it is, such as an imported one; its tasks are not drawn"""
 
     def settled(self, variant: str) -> Checkpoint:
         """With its variant, and with the chat template's use said outright."""
@@ -83,6 +86,8 @@ class Checkpoint(Record):
         options = ("revision", "tokenizer", "system", "enable_thinking", "template_kwargs", "dtype")
         asked = {name: getattr(self, name) for name in options
                  if getattr(self, name) != type(self).model_fields[name].default}
+        if self.runs:
+            asked["runs"] = {task: shown(folder) for task, folder in self.runs.items()}
         return {"variant": self.variant, "model": shown(self.model), "chat": self.chat, "adapter": shown(self.adapter),
                 **asked}
 
@@ -122,6 +127,14 @@ class ModelFamily(Record):
                                  "exist inside a chat template only; drop them, or set 'chat: true'")
             if arm.enable_thinking is not None and "enable_thinking" in arm.template_kwargs:
                 raise ValueError(f"gives {arm.variant!r} enable_thinking twice: also in template_kwargs")
+
+    def drawn(self) -> ModelFamily:
+        """With every run drawn, none taken as it is."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        arms = {name: arm.model_copy(update={"runs": {}}) for name in ("base", "tuned")
+                if (arm := getattr(self, name)) is not None}
+        listed = [arm.model_copy(update={"runs": {}}) for arm in self.checkpoints]
+        return ModelFamily(**{**own, **arms, "checkpoints": listed})
 
     @cached_property
     def arms(self) -> tuple[Checkpoint, ...]:
@@ -303,6 +316,8 @@ class Study(Record):
             changed["law"] = Law(**{**self.law.model_dump(), **law})
         if ablation.redraws and self.judge is not None:  # people judged pairs of the study's own rollouts
             changed["judge"] = self.judge.model_copy(update={"people": None})
+        if ablation.redraws:  # what was taken as it is belongs to the study's own law and prompts
+            changed["families"] = [family.drawn() for family in self.families]
         changed["embedders"] = [ablation.embedder or self.embedder]
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         if ablation.reward is not None:  # a judge's verdicts are of all rollouts

@@ -155,5 +155,5 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 def model_identity(model: str | Path) -> str:
     """A name for a model by its content: the hash of the weights, settings and templates of a path, else the name."""
-    path = Path(model).expanduser()
+    path = files.place(model)
     return files.model_sha256(path) if path.exists() else str(model)

@@ -22,7 +22,7 @@ class ModelPair:
 
 def study_text(families: Sequence[ModelPair], tasks: Mapping[str, str], *, title: str, rollouts: int,
                max_new_tokens: int, embedder: str) -> str:
-    """The text of a study file. Each line says what it decides; every key is in ``docs/study-file.md``."""
+    """The text of a study file. Each line says what it decides; the page *The study file* has every key."""
     said = json.dumps  # a JSON text is a YAML text, whatever is in it
     arms = "\n".join(f"  - name: {said(f.name)}\n    base: {said(f.base)}\n    tuned: {said(f.tuned)}"
                      for f in families)

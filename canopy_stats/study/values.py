@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,18 @@ def _file(given: str, info: ValidationInfo) -> str:
     path = _joined(folder, given)
     if not path.is_file():
         raise ValueError(f"is {given!r}, but there is no file {path}. Paths are relative to the study file")
+    return str(path)
+
+
+def _run_folder(given: str, info: ValidationInfo) -> str:
+    """The folder of a stored run."""
+    folder = folder_of(info)
+    if folder is None:
+        return given
+    path = _joined(folder, given)
+    if not (path / "manifest.json").is_file():
+        raise ValueError(f"is {given!r}, but there is no run in {path} (no manifest.json). Paths are relative to the "
+                         "study file")
     return str(path)
 
 
@@ -119,9 +132,10 @@ def whole_or_auto(value: Any) -> Any:
 Name = Annotated[str, AfterValidator(_named)]
 PlainText = Annotated[str, BeforeValidator(_as_text)]
 FilePath = Annotated[PlainText, AfterValidator(_file)]
+RunFolder = Annotated[PlainText, AfterValidator(_run_folder)]
 ModelName = Annotated[PlainText, AfterValidator(_model_name)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
-Seed = Annotated[int, Field(ge=-2**63, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def shown(model: Any) -> str | None:
@@ -130,4 +144,5 @@ def shown(model: Any) -> str | None:
         return None
     if not isinstance(model, (str, Path)):
         return type(model).__name__
-    return Path(model).name if Path(model).exists() or Path(model).is_absolute() else str(model)
+    path = Path(model)
+    return path.name if os.path.exists(path) or path.is_absolute() else str(model)

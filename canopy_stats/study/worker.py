@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from canopy_stats.schema import UserError
-from canopy_stats.study import rollouts
+from canopy_stats.study import rollouts, taken
 from canopy_stats.study.spec import Study
 from canopy_stats.study.stamps import code_hash
 
@@ -52,6 +52,10 @@ def draw(study: Study, out: Path, name: str, *, progress: bool = False) -> Run:
     checkpoint = planned.checkpoint
     prompts = prompts_of(out, planned.task)
     key = rollouts.begin(study, out, name, prompts)
+    if (folder := taken.source_of(planned)) is not None:
+        run = taken.take(planned, folder, out / "runs" / name)
+        rollouts.finish(out, name, key, run)
+        return run
     source = {f.name: getattr(made, f.name) for made in [checkpoint.source(study.device)] for f in fields(made)}
     run = generate(prompts=prompts, out=out / "runs" / name, family=planned.family,
                    variant=str(checkpoint.variant), task=planned.task, n_rollouts=study.rollouts, policy=study.policy,

@@ -39,6 +39,7 @@ def test_the_paired_difference_is_the_t_test(scores):
         assert row[["conf_low", "conf_high"]].tolist() == pytest.approx([interval.low, interval.high])
 
 
+@pytest.mark.slow
 def test_clusters_are_statsmodels_clusters():
     """The error is that of an intercept with errors by cluster (CR1 without its k), on unequal clusters."""
     data = answers(60)
@@ -53,6 +54,7 @@ def test_clusters_are_statsmodels_clusters():
     assert found["df"] == clusters - 1 and clusters > 5
 
 
+@pytest.mark.slow
 def test_the_model_is_the_crossed_glmm(scores, compared):
     """Differences of marginal means of the binomial model, and Holm's adjustment by hand."""
     found = compared
@@ -66,6 +68,7 @@ def test_the_model_is_the_crossed_glmm(scores, compared):
     assert found.means.set_index("model")["estimate"].to_dict() == pytest.approx(mean.to_dict(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_power_line(scores, compared):
     """Items for 2 points: the textbook formula with the differences' standard deviation."""
     row = compared.table.set_index("contrast").loc["b - a"]
@@ -74,6 +77,7 @@ def test_the_power_line(scores, compared):
     assert row["items_for_2_points"] == np.ceil((z * (wide["b"] - wide["a"]).std() / 0.02) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("values", "family"), [
     (lambda rng, n: rng.integers(0, 2, n), "binomial"), (lambda rng, n: rng.integers(1, 6, n), "cumulative"),
     (lambda rng, n: rng.uniform(0.05, 0.95, n), "beta"), (lambda rng, n: rng.choice([0, 0.3, 0.6, 1], n), "ordbeta"),
@@ -87,6 +91,7 @@ def test_the_family_follows_the_scores(values, family):
     assert (close < 2.5 * found.table["std_error"]).all()
 
 
+@pytest.mark.slow
 def test_tasks_make_items_distinct_and_epochs_are_averaged():
     data = pd.concat([answers(30, seed=s, epochs=3).assign(task=t) for s, t in ((1, "x"), (2, "y"))])
     compared = cs.compare(data, reference="a")
@@ -97,6 +102,7 @@ def test_tasks_make_items_distinct_and_epochs_are_averaged():
     assert "item:level" in fit.ngroups or any("level" in str(g) for g in fit.ngroups)
 
 
+@pytest.mark.slow
 def test_disagreement_is_said():
     """Unequal items: the model borrows from items that only one level answered; a verdict must not hide a split."""
     table = cs.compare(answers(12, effects=(0, 1.2, 0))).table
@@ -134,6 +140,7 @@ def test_choices_are_checked(scores):
         cs.compare(scores, adjust="tukey")
 
 
+@pytest.mark.slow
 def test_polars_and_dicts():
     pl, scores = pytest.importorskip("polars"), answers(12)
     expected = cs.compare(scores, reference="a").table["estimate"].tolist()

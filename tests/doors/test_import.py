@@ -77,6 +77,7 @@ def test_and_the_same_metrics(own, again):
     assert new["engine"].unique().tolist() == ["imported"] and list(new["prompt_hash"]) == list(old["prompt_hash"])
 
 
+@pytest.mark.slow
 def test_everything_takes_it(again, own):
     assert check(again).ok, str(check(again))
     assert len(cs.rho(again, n_boot=0).table) and len(cs.panel([again], embedder="tfidf")) == 3
@@ -84,6 +85,7 @@ def test_everything_takes_it(again, own):
     assert len(cs.rescore(again.manifest["origin"]["model"], again)) == again.n_tokens
 
 
+@pytest.mark.slow
 def test_an_interrupted_import_goes_on(own, model, tmp_path, monkeypatch):
     from canopy_stats.store import plan
 
@@ -114,6 +116,7 @@ def test_other_completions_are_another_run(again, own, model):
         imported(exported(own)[::-1], again.path, model=str(model), policy=LAW)
 
 
+@pytest.mark.slow
 def test_transformers_own_draws_hold(model, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -142,6 +145,7 @@ LIES = {
 }
 
 
+@pytest.mark.slow
 @QUIET
 @pytest.mark.parametrize("lie", LIES)
 def test_planted_lies_are_named(lie, model, tmp_path):
@@ -154,6 +158,7 @@ def test_planted_lies_are_named(lie, model, tmp_path):
     assert report.suspicion in str(report)
 
 
+@pytest.mark.slow
 def test_another_model_is_named(model, tmp_path):
     other = save_tiny_llama(tmp_path / "other", seed=1)
     run = draw(other, tmp_path / "own", SamplingPolicy(max_new_tokens=14), n=40)
@@ -162,6 +167,7 @@ def test_another_model_is_named(model, tmp_path):
     assert not report.ok and "another checkpoint" in report.suspicion, str(report)
 
 
+@pytest.mark.slow
 @QUIET
 def test_tokens_that_the_law_cannot_draw_are_counted_and_leave_the_entropies(model, own, tmp_path):
     run = imported(exported(own), tmp_path / "run", model=str(model), policy=SamplingPolicy(top_k=2, max_new_tokens=14))
@@ -188,6 +194,7 @@ def test_a_law_that_nobody_stated_is_assumed_and_said(own, model, tmp_path):
         imported(exported(own), tmp_path / "run", model=str(model))
 
 
+@pytest.mark.slow
 def test_prompt_ids_of_the_log_that_the_template_does_not_make_are_said(own, model, tmp_path):
     rows = [{**row, "prompt_token_ids": [1, 7, 8]} for row in exported(own) if row["prompt"] == PROMPTS[0]]
     with pytest.warns(Caution, match="token ids of 1 prompts are not those"):
@@ -205,6 +212,7 @@ def uneven(own):
     return [*rows[:12], rows[0], *rows[12:17], rows[24]]
 
 
+@pytest.mark.slow
 @QUIET
 def test_unequal_numbers_of_rollouts(own, model, tmp_path):
     run = imported(uneven(own)[:-1], tmp_path / "run", model=str(model), policy=LAW)
@@ -253,6 +261,7 @@ def bounded(model, tmp_path_factory):
     return run, imported(rows, folder / "log", tokenizer=str(model), policy=run.config.policy), rows
 
 
+@pytest.mark.slow
 @QUIET
 def test_the_interval_holds_the_true_entropy_of_every_rollout(bounded):
     exact, log, _ = bounded

@@ -12,6 +12,8 @@ from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.torch_engine import load_engine
 from canopy_stats.schema import STEP_TERMS, ModelSource, Prompt, SamplingPolicy
 
+pytestmark = pytest.mark.slow  # whole checkpoints
+
 MODELS = Path(__file__).parents[2] / "data" / "models"
 CHECKPOINTS = sorted(p.parent for p in MODELS.glob("*/*/config.json"))
 LAWS = [{}, {"top_k": 30}, {"temperature": 0.8, "top_p": 0.9}, {"min_p": 0.05}]

@@ -1,6 +1,7 @@
 """Texts to unit vectors: what is embedded, what is counted, what is kept, and what is refused."""
 
 import importlib.util
+import shutil
 import sys
 
 import numpy as np
@@ -175,6 +176,34 @@ def test_missing_packages_are_named_with_the_command(monkeypatch):
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no model weights"):
         resolve(tmp_path)
+
+
+def test_a_folder_that_is_no_model_is_not_searched(tmp_path, monkeypatch):
+    """Somebody's whole disk may lie below it."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr(type(tmp_path), "rglob", lambda *_: pytest.fail("searched"))
+    with pytest.raises(UserError, match="holds no model weights"):
+        resolve(tmp_path)
+
+
+@needs_minilm
+def test_an_embedder_with_made_up_weights_is_refused(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(MODULE._minilm_folder(), folder)
+    held = load_file(folder / "model.safetensors")
+    held.pop("encoder.layer.2.output.dense.weight")
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks tensors .*encoder\.layer\.2\.output\.dense\.weight"):
+        embed_texts(["a", "b"], str(folder))
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="could not be loaded as a sentence-transformers model"):
+        embed_texts(["a", "b"], str(folder))
+    (folder / "config.json").write_text("[")
+    with pytest.raises(UserError, match="config.json is no JSON object"):
+        embed_texts(["a", "b"], resolve(str(folder)))
 
 
 @pytest.mark.parametrize("function, message", [

@@ -334,3 +334,18 @@ def test_a_panel_of_the_best_rollouts_says_so_and_does_not_mix(run, llama):
 def test_selections_carry_their_own_name(walk):
     kept = np.arange(80) % 2 == 0
     assert measure(walk, rollouts=Selection(kept, "every other one"))["law"].eq("T=1 cap=40, every other one").all()
+
+
+def test_a_reward_model_with_made_up_weights_is_refused(run, llama, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "torn"
+    shutil.copytree(llama, folder)
+    held = load_file(folder / "model.safetensors")
+    for name in ("score.weight", "model.layers.1.mlp.down_proj.weight"):
+        save_file({k: v for k, v in held.items() if k != name}, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(UserError, match=f"lacks tensors .*{name}"):
+            quiet(run, folder)
+    (folder / "model.safetensors").write_bytes(b"\0" * 40)
+    with pytest.raises(UserError, match="can't be loaded"):
+        quiet(run, folder)

@@ -8,7 +8,8 @@ from markov_runs import store_run
 import canopy_stats as cs
 from canopy_stats.metrics import measure, pool
 from canopy_stats.metrics.association import RHOS
-from canopy_stats.metrics.rho import QUANTITIES, _interval, _pooled_table, pool_quantities, rho
+from canopy_stats.metrics.rho import QUANTITIES, _interval, _notes, _pooled_table, pool_quantities, rho
+from canopy_stats.metrics.rho_prompts import Said
 from canopy_stats.schema import UserError
 from canopy_stats.slope import rollout_law as laws
 
@@ -172,3 +173,23 @@ def test_intervals_of_correlations_end_at_one():
     assert list(table.loc["raw", "high"]) == [1.0] * 3 and list(table.loc["adjusted", "low"]) == [-1.0] * 3
     assert (table.loc["raw", "low"] > 0).all() and (table.loc["adjusted", "high"] < 0).all()
     assert (table.loc["excess", "high"] > 1).all() and list(table["prompts"].unique()) == [4]
+
+
+def test_the_note_names_prompts_without_a_raw_correlation_up_to_five():
+    """A profile that is withheld leaves no excess, which is no lack of the prompt's."""
+    said = [Said(f"p{i}", 8, 10.0, 1.0) for i in range(7)]
+    values = np.full((7, 3, 3), 0.2)
+    values[:, 1] = np.nan
+    assert _notes(values, said) == ()
+    for count, listed in ((5, "p0, p1, p2, p3, p4."), (6, "p0, p1, p2, p3, p4, ....")):
+        values[:count, 0] = np.nan
+        assert _notes(values, said)[0].endswith(f"are left out: {listed}")
+        assert _notes(values, said)[0].startswith(f"{count} of 7 prompts have no correlation")
+
+
+def test_prompts_that_lack_an_adjusted_correlation_alone_are_left_out_of_it_alone():
+    values = np.full((4, 3, 3), 0.2)
+    values[0, 2] = np.nan
+    table = _pooled_table(values, np.full(4, 12.0), np.zeros((5, 4, 3)), 0.9).set_index(["quantity", "coefficient"])
+    assert (table.loc["adjusted", "left_out"] == 1).all() and (table.loc["raw", "left_out"] == 0).all()
+    assert (table.loc["adjusted", "prompts"] == 3).all() and (table.loc["raw", "prompts"] == 4).all()

@@ -33,6 +33,7 @@ def plain(schools):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", list(FITS))
 def test_errors_and_degrees_of_freedom_are_those_of_clubsandwich(plain, schools, name, kind):

@@ -50,6 +50,7 @@ def close(ours, function, step=1e-3):
     np.testing.assert_allclose(ours, expected, rtol=2e-6, atol=2e-7 * (1 + np.abs(expected).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "link", "inflated"), CASES)
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10**6))

@@ -94,6 +94,7 @@ def r_log_likelihood(expected, answers):
     return -expected["deviance"] / 2 if expected["name"] == "binomial_agq15" else expected.get("logLik")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_agrees_with_r(name, fits, references, answers):
     fit, expected = fits(name), references[name]
@@ -129,6 +130,7 @@ def test_predictions_of_glmmtmb(name, fits, references):
     np.testing.assert_allclose(fit.predict(scale="link", se=True)["se"][:6], expected["se_link"], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_errors_are_the_likelihoods_curvature(fits):
     """Second differences of the log-likelihood itself, for the link where clmm says otherwise."""
     fit = fits("cumulative_cloglog")

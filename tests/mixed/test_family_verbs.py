@@ -27,6 +27,7 @@ def fits():
     return fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_estimates_are_near_the_truth(name, fits):
     fit = fits(name)
@@ -42,6 +43,7 @@ def test_estimates_are_near_the_truth(name, fits):
         assert np.all(np.abs(fit.thresholds - truth) < 4 * fit.bse_thresholds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_are_refitted(name, fits):
     fit = fits(name)
@@ -70,6 +72,7 @@ def test_predictions(name, fits):
     assert np.corrcoef(fit.resid, fit.fittedvalues)[0, 1] < 0.3 and abs(fit.resid.mean()) < 0.3 * fit.resid.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_files_pickles_and_copies(name, fits, tmp_path):
     fit = fits(name)
@@ -93,6 +96,7 @@ def test_tables(name, fits):
     assert all(f"Coefficients ({part})" in text for part in parts) and fit.family in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_profiles_are_near_wald(name, fits):
     table = profile(fits(name), ["x"]).iloc[0]
@@ -102,6 +106,7 @@ def test_profiles_are_near_wald(name, fits):
     assert not table.isna().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_bootstraps(name, fits):
     drawn = bootstrap(fits(name), 6, seed=4)
@@ -131,6 +136,7 @@ def test_shares_of_variance(name, fits):
     assert 0 < shares.marginal < shares.conditional < 1 and shares.residual > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 1000), power=st.floats(-6, 8))

@@ -257,6 +257,7 @@ FUNCTION_NAMES = ["c", "C", "I", "Q", "ns", "bs", "cs", "cc", "cr", "poly", "log
                   "np", "contr", "factor", "pi", "TRUE", "self", "data", "max", "offset"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTION_NAMES)
 @pytest.mark.parametrize("role", ["y", "x", "g", "o"])
 def test_a_column_may_be_called_like_a_function(name, role):

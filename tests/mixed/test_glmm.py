@@ -63,6 +63,7 @@ def assert_agree(params, bse, expected):
     assert (ordered(bse) / errors - 1).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INSIDE)
 def test_agrees_with_glmmtmb(name, fits, golden):
     fit, expected = fits(name), golden[name]
@@ -147,6 +148,7 @@ def test_more_fits_of_glmmtmb(name, more, panel):
     np.testing.assert_allclose(errors, expected["se_link"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_zero_variance_is_reached_and_reported(panel):
     fit = glmm("D_beta ~ R_sc*model_variant + task + (1+R_sc|prompt_uid) + (0+R_sc|model_name)", panel("c"),
                dispersion="~ model_variant", reference=REFERENCE)
@@ -177,6 +179,7 @@ def simulated(seed, groups=12, each=6):
     return data.assign(y=np.clip(rng.beta(8 * mu, 8 * (1 - mu)), 1e-9, 1 - 1e-9))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-20, 20))
 def test_invariants(seed, unit, shift):
@@ -193,6 +196,7 @@ def test_invariants(seed, unit, shift):
     assert second.params["f[T.b]"] == pytest.approx(first.params["f[T.b]"], abs=1e-3 * first.bse["f[T.b]"])
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(["a", "b", "c"]))
 def test_reference_level_changes_only_the_parametrisation(seed, level):
@@ -202,6 +206,7 @@ def test_reference_level_changes_only_the_parametrisation(seed, level):
     np.testing.assert_allclose(second.predict(), first.predict(), atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000))
 def test_mirrored_response(seed):
@@ -212,6 +217,7 @@ def test_mirrored_response(seed):
     np.testing.assert_allclose(second.params, -first.params, atol=1e-3 * first.bse.max())
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000), st.floats(1e-4, 1e4), st.floats(-1e3, 1e3))
 def test_gaussian_units(seed, unit, shift):
@@ -278,6 +284,7 @@ def test_second_start_agrees():
     assert abs(fit.certificate.second_start) < 1e-5 and "second start" in str(fit.certificate)
 
 
+@pytest.mark.slow
 def test_failure_names_the_culprit():
     """A level whose responses all sit at the edge pulls its coefficient and its dispersion away without limit."""
     data = simulated(10)
@@ -403,6 +410,7 @@ def test_intervals_are_normal():
     assert fit.pvalues["x"] == pytest.approx(2 * stats.norm.sf(abs(fit.tvalues["x"])))
 
 
+@pytest.mark.slow
 def test_order_of_random_terms_and_pieces_of_the_data():
     rng = np.random.default_rng(16)
     data = simulated(16).assign(h=lambda d: rng.integers(0, 4, len(d)))
@@ -415,6 +423,7 @@ def test_order_of_random_terms_and_pieces_of_the_data():
         np.testing.assert_allclose(other.params, first.params, atol=1e-3 * first.bse.min())
 
 
+@pytest.mark.slow
 def test_import_is_light():
     heavy = {"torch", "matplotlib", "mixedlm", "statsmodels"}
     code = f"import sys, canopy_stats.mixed; print(sorted({heavy} & set(sys.modules)))"

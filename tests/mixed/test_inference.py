@@ -41,6 +41,7 @@ def test_anova_refuses_what_cannot_be_compared(sleep, beta):
         anova(sleep, beta)
 
 
+@pytest.mark.slow
 def test_bootstrap_is_the_same_for_any_number_of_workers(beta):
     one, two = (bootstrap(beta, 6, seed=3, workers=workers) for workers in (1, 2))
     pd.testing.assert_frame_equal(one.estimates, two.estimates)
@@ -57,6 +58,7 @@ def test_replicates_are_refits(beta):
         np.testing.assert_allclose(found.estimates.iloc[i], estimate_values(whole), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bootstrap_errors_are_near_the_fits(sleep):
     found = bootstrap(sleep, 150, seed=5)
     assert found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.25)
@@ -82,6 +84,7 @@ def test_failed_replicates_are_kept_and_counted(beta, monkeypatch):
     assert found.estimates.isna().all(axis=1).tolist() == [False, True, False, False]
 
 
+@pytest.mark.slow
 def test_cluster_bootstrap(sleep, beta):
     found = bootstrap(sleep, 60, seed=2, cluster="Subject")
     assert found.n_failed == 0 and found.std_errors()["Days"] == pytest.approx(sleep.bse["Days"], rel=0.4)
@@ -169,6 +172,22 @@ def test_quantile_residuals_see_a_wrong_dispersion(data):
     assert table["effect"].notna().all() and table.loc["uniformity", "effect"] > 0
 
 
+def test_quartiles_see_a_bend_that_uniformity_does_not():
+    """A parabola fitted by a line: as a whole the residuals are uniform enough, along the column they are not. Along
+    a column that the model has nothing to do with they are level, and the parabola's own model is level everywhere."""
+    rng = np.random.default_rng(4)
+    x, g = rng.uniform(-1, 1, 400), np.repeat(np.arange(40), 10)
+    data = pd.DataFrame({"x": x, "g": g.astype(str), "other": rng.normal(size=400),
+                         "y": 0.5 * x + 0.9 * x**2 + rng.normal(0, 0.3, 40)[g] + rng.normal(0, 0.5, 400)})
+    named = {name: data[name].to_numpy() for name in ("x", "other")}
+    p = {formula: quantile_residuals(lmm(formula, data), n=100, reference=99, seed=1, along=named)
+         .tests.set_index("test")["p_value"] for formula in ("y ~ x + (1|g)", "y ~ x + I(x^2) + (1|g)")}
+    line, parabola = p.values()
+    assert line["quartiles, x"] <= 0.02 and line["uniformity"] > 0.05 and line["quartiles, other"] > 0.05
+    assert (parabola[["quartiles, fitted", "quartiles, x", "quartiles, other"]] > 0.05).all()
+
+
+@pytest.mark.slow
 def test_residual_plots(beta, tmp_path):
     figure = quantile_residuals(beta, n=40, reference=19).plot()
     figure.savefig(tmp_path / "residuals.png")

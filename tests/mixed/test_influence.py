@@ -31,6 +31,7 @@ def made(sleep, binary):
             "by day": (flat, "Days"), "binomial": (herds, "herd")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FITS))
 def test_refits_are_those_of_lme4(made, name):
     fit, group = made[name]
@@ -41,6 +42,7 @@ def test_refits_are_those_of_lme4(made, name):
     assert list(table.columns[3:]) == [f"dfbetas {term}" for term in fit.params.index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "correlation"), [("slopes", 0.98), ("intercepts", 0.99), ("binomial", 0.98)])
 def test_one_step_comes_near(made, name, correlation):
     fit, group = made[name]

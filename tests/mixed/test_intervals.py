@@ -36,6 +36,7 @@ def fits(panel):
     return made | {"lmm": cs.lmm("score ~ x + (1 + x | g)", panel)}
 
 
+@pytest.mark.slow
 def test_confidence_intervals_at_typical_effects_are_those_of_means(fits, panel):
     """The means' own are emmeans' (test_means)."""
     for fit in (fits["lmm"], fits["poisson"]):
@@ -48,6 +49,7 @@ def test_confidence_intervals_at_typical_effects_are_those_of_means(fits, panel)
         np.testing.assert_allclose(ours, grid[["estimate", "conf_low", "conf_high"]], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_confidence_ends_are_mapped_back_from_the_link(fits, panel):
     new = panel.iloc[:7][["x", "g"]]
     for mode in ("population", "conditional"):
@@ -77,6 +79,7 @@ def test_prediction_intervals_of_linear_models_are_closed(panel):
     assert row["conf_high"] - row["estimate"] == pytest.approx(half, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_random_slopes_and_a_dispersion_model_enter(panel, fits):
     fit, new = fits["lmm"], pd.DataFrame({"x": [-2.0, 0.0, 3.0]})
     root = fit.roots[0]
@@ -93,6 +96,7 @@ def test_random_slopes_and_a_dispersion_model_enter(panel, fits):
     np.testing.assert_allclose((wide["conf_high"] - wide["conf_low"]) / 2, stats.norm.isf(0.025) * expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in EXTRA if n != "gaussian"])
 def test_ends_are_quantiles_of_simulated_responses(fits, panel, name):
     fit, rng, n = fits[name], np.random.default_rng(9), 40_000
@@ -111,6 +115,7 @@ def test_ends_are_quantiles_of_simulated_responses(fits, panel, name):
         assert np.mean(y < high) <= 0.9 + slack and np.mean(y <= high) >= 0.9 - slack
 
 
+@pytest.mark.slow
 def test_successes_out_of_trials_are_shares_of_the_rows_own_trials(fits, panel):
     table = fits["betabinomial"].predict(interval="prediction")
     assert np.allclose(table[["conf_low", "conf_high"]] * 6, np.round(table[["conf_low", "conf_high"]] * 6))
@@ -147,6 +152,7 @@ def test_new_levels_are_covered(family):
     assert 0.85 <= np.mean(hits) <= 0.97  # discrete responses are covered more often
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "arguments"), [
     ("interval is 'tolerance'", {"interval": "tolerance"}), ("level is 95", {"interval": "confidence", "level": 95}),
     ("for responses", {"interval": "prediction", "scale": "link"}),

@@ -65,6 +65,7 @@ def slope(function, x, i, size):
     return (8 * near - far) / (12 * size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("formula", FORMULAS)
 @settings(max_examples=4, deadline=None)
@@ -90,6 +91,7 @@ def test_gradient_with_every_other_link(family, link, seed):
                                atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_hessian(family, formula):
@@ -101,6 +103,7 @@ def test_hessian(family, formula):
     np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_quadrature_has_an_exact_gradient_and_hessian(family):
     problem, omega = random_problem(family, "y ~ x + (0 + x|g)", 8, quadrature=5)
@@ -114,6 +117,7 @@ def test_quadrature_has_an_exact_gradient_and_hessian(family):
     np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["binomial", "poisson", "cumulative", "inflated nbinom2"])
 def test_quadrature_approaches_the_integral(family):
     """Each group's likelihood is one integral: 25 nodes give it to 1e-8, Laplace does not."""
@@ -131,6 +135,7 @@ def test_quadrature_approaches_the_integral(family):
     assert abs(laplace.evaluate(replace(problem, quadrature=1), omega).value - exact) > 1e-3
 
 
+@pytest.mark.slow
 def test_laplace_is_exact_for_gaussian():
     """One group: the marginal density is a normal one in closed form, and the integral of the conditional one."""
     problem, omega = random_problem("gaussian", "y ~ x + (1|g)", 5)
@@ -166,6 +171,7 @@ def test_polygammas():
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_start_without_an_inner_maximum_is_drawn_in():
     """Nearly all responses at the squeezed edge: the joint likelihood is not concave at the first random effects."""
     rng = np.random.default_rng(6)

@@ -71,6 +71,7 @@ def test_classic_data(name, classic):
     np.testing.assert_allclose(found, expected["condsd"], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formula", ["Reaction ~ Days + (1|Subject)", "Reaction ~ Days + (1 + Days|Subject)"])
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("engine", ["mixedlm", "statsmodels"])
@@ -119,6 +120,7 @@ def test_refit_and_simulate(sleep):
         sleep.refit(np.full(180, np.nan))
 
 
+@pytest.mark.slow
 def test_simulated_variances_are_those_of_the_fit(sleep):
     draws = sleep.simulate(4000, rng=np.random.default_rng(6))[:10]
     z = np.column_stack([np.ones(10), np.arange(10)])
@@ -157,6 +159,7 @@ def test_unknown_engine_and_choices(sleep):
         sleep.predict(mode="median")
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-50, 50), st.floats(0.01, 100))
 def test_invariants(seed, constant, unit):

@@ -28,6 +28,7 @@ def share(data):
     return glmm("p ~ variant * x + task + (1 | item)", data)
 
 
+@pytest.mark.slow
 def test_average_slopes_are_ours(linear, share):
     for fit, scale in ((linear, "link"), (share, "link"), (share, "response")):
         theirs = marginaleffects.avg_slopes(to_marginaleffects(fit, scale=scale), variables="x")

@@ -79,6 +79,7 @@ def test_kenward_roger_with_slopes_and_crossed_groups(data, reference):
     same_tests(anova(fit, ddf="kenward-roger"), reference["crossed"]["kenward_roger"])
 
 
+@pytest.mark.slow
 def test_crossed_groups_with_slopes(data, reference):
     fit = lmm("y ~ variant * task + x + (1 + x | item) + (1 | model)", data)
     same_tests(anova(fit), reference["slopes"]["type3"])
@@ -141,6 +142,7 @@ def test_what_an_empty_cell_hides_is_not_a_number(empty, reference):
         assert np.isnan(empty.predict(cells, mode="population")).tolist() == [False, True]
 
 
+@pytest.mark.slow
 def test_labels_of_tables(linear):
     table = means(linear, ["variant", "task"])
     numbers = ["estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high"]
@@ -163,6 +165,7 @@ def test_means_of_what_is_not_there(linear, arguments, message):
         means(linear, **arguments)
 
 
+@pytest.mark.slow
 def test_slopes_over_factors(linear, unbalanced):
     table = slopes(linear, "x", ["variant", "task"]).set_index("level")
     names = linear.params
@@ -249,6 +252,7 @@ def test_contrasts_of_a_balanced_design_are_those_of_sums_to_zero(data):
         assert np.abs(outside).max() < 1e-8 and independent_columns(rows.T).all()
 
 
+@pytest.mark.slow
 def test_comparisons_name_the_reason(data):
     base = glmm("latency ~ x + (1 | item)", data, family="gaussian")
     wide = "latency ~ x + task + (1 | item)"
@@ -311,6 +315,7 @@ def test_marginal_means_average_over_the_random_effects(share, data):
     assert difference["estimate"] == pytest.approx(found["estimate"][1] - found["estimate"][0])
 
 
+@pytest.mark.slow
 def test_errors_of_marginal_means_are_those_of_draws_from_the_estimates(share):
     """The delta method against means at parameters drawn from their normal distribution."""
     from canopy_stats.mixed.effects.averages import expected_means

@@ -22,6 +22,7 @@ def fit():
     return lmm("y ~ f + (1 | item)", pairs(16, np.random.default_rng(8)))
 
 
+@pytest.mark.slow
 def test_power_of_a_paired_comparison_is_that_of_the_paired_t_test(fit):
     table = power(fit, {"f[T.b]": 0.9}, {"item": [12]}, n=150, seed=3)
     for _, row in table.iterrows():  # one study size: its refits are the time of this test
@@ -33,6 +34,7 @@ def test_power_of_a_paired_comparison_is_that_of_the_paired_t_test(fit):
         assert row["rows"] == 2 * items and row["failed"] == 0
 
 
+@pytest.mark.slow
 def test_power_does_not_depend_on_the_number_of_workers(fit):
     one, two = (power(fit, "f[T.b]", {"item": [6]}, n=10, seed=1, workers=workers) for workers in (1, 2))
     pd.testing.assert_frame_equal(one, two)
@@ -54,6 +56,7 @@ def test_more_levels_have_effects_of_their_own():
     assert set(fewer.design.data["kind"]) == {"hard", "easy"}
 
 
+@pytest.mark.slow
 def test_power_of_another_family():
     rng = np.random.default_rng(4)
     data = pairs(12, rng)

@@ -20,6 +20,7 @@ def test_profile_of_the_linear_model_is_lme4s(sleep):
         assert tuple(table.loc[term, ["conf_low", "conf_high"]]) == pytest.approx(ends, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_standard_deviations_and_correlations_are_profiled_as_such(sleep):
     """R: confint(profile(lmer(Reaction ~ Days + (Days|Subject), sleepstudy))): .sig01, .sig02, .sig03."""
     expected = {"sd Intercept | Subject": (14.381, 37.716), "cor Intercept, Days | Subject": (-0.482, 0.685),
@@ -45,6 +46,7 @@ def test_profile_beside_a_variance_of_zero():
     assert profile(fit, ["sd Intercept | b"]).iloc[0]["conf_low"] == 0
 
 
+@pytest.mark.slow
 def test_profile_of_a_third_random_column():
     """The order in which random columns are written changes neither their deviations' nor their correlations' ends."""
     rng = np.random.default_rng(4)
@@ -77,6 +79,7 @@ def test_profile_of_unknown_terms(beta):
         profile(beta, ["z"])
 
 
+@pytest.mark.slow
 def test_default_terms_and_columns(beta):
     table = profile(beta)
     assert list(table["term"]) == ["Intercept", "x", "f[T.b]", "x:f[T.b]"]

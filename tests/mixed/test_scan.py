@@ -40,6 +40,7 @@ def test_call(text, inner):
     assert call(text, "offset") == inner
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="xyz^*:+-() ", max_size=20))
 def test_powers_change_only_inside_functions(text):
     """Without a name before a bracket nothing is Python code, so nothing changes."""

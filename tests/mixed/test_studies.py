@@ -18,6 +18,7 @@ def calibration(analysis_script):
 TERMS = {"lmm": 5, "beta": 7, "binomial": 5, "nbinom2": 6, "cumulative": 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "terms"), TERMS.items())
 def test_wald_intervals_cover(calibration, model, terms):
     found = calibration.run(partial(calibration.wald_panel, model), 24, 5, 1)
@@ -27,6 +28,7 @@ def test_wald_intervals_cover(calibration, model, terms):
     assert np.mean(list(table["coverage"].values())) > 0.9
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_study(calibration):
     task = partial(calibration.bootstrap_panel, "beta", 4)
     assert calibration.run(task, 3, 1, 1) == calibration.run(task, 3, 1, 2)

@@ -34,6 +34,7 @@ def said(fit, term="x"):
 DF = [19.7, 20.5, 19.9, 172.8, 20.8, 20.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("unit", [1e-6, 1e3, 1e7, 1e8])
 def test_units_of_a_random_slope(seed, unit):
@@ -46,6 +47,7 @@ def test_units_of_a_random_slope(seed, unit):
     assert second.bse["x"] * unit == pytest.approx(first.bse["x"], rel=1e-8)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.floats(-6, 8), st.floats(-1e4, 1e4), st.floats(-8, 8), st.floats(-100, 100),
        st.sampled_from(["(x|g)", "(1|g)", "(x|g) + (1|h)"]), st.booleans())
@@ -62,6 +64,7 @@ def test_any_units_and_origins(seed, power, shift, power_y, shift_y, random, rem
         assert second.llf + 200 * np.log(unit_y) == pytest.approx(first.llf, abs=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.floats(-6, 8))
 def test_uncorrelated_slopes_may_be_scaled(seed, power):
@@ -97,6 +100,7 @@ def test_weights_are_repeated_rows():
     np.testing.assert_allclose(doubled.bse, plain.bse, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_weighted_likelihood_in_closed_form():
     data = slopes_by_group(3).assign(w=np.random.default_rng(1).uniform(0.3, 3, 200))
     fit = cs.lmm("y ~ x + (x|g)", data, weights="w", reml=False)

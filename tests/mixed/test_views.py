@@ -57,6 +57,7 @@ def test_random_effects_are_drawn_in_order(fit):
         fit.plot_ranef("h")
 
 
+@pytest.mark.slow
 def test_effects_are_the_means(fit, data):
     axes = plot_effects(fit, "f").axes[0]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), means(fit, "f")["estimate"])

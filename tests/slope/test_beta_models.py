@@ -59,6 +59,7 @@ def judged(panel):
     return some.assign(VS=1 + share * (some["M"] - 1), rse_m=20, RSE=share.clip(1e-3, 0.99) * np.log(20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "response"), [
     ("paper_vendi", lambda p: (p["VS"] - 1) / (p["M"] - 1)), ("paper_rse", lambda p: p["RSE"] / np.log(p["rse_m"]))])
 def test_other_responses_are_the_formulas_written_out(judged, model, response):

@@ -118,6 +118,7 @@ def test_the_joint_model_is_what_it_says(panel, joint):
     assert [curve_df(tasks) for tasks in (1, 2, 3, 4, 9)] == [4, 4, 6, 8, 8]
 
 
+@pytest.mark.slow
 def test_diversities_at_the_edges_have_a_share_of_their_own(joint):
     data, _ = joint
     for value in (0.0, 1.0):

@@ -59,6 +59,7 @@ def test_a_linear_models_curve_is_a_line_with_its_slope(panel, changes):
         assert slope == pytest.approx(changes["main"].base.estimate, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["quadratic", "paper_beta", "robust"])
 def test_curves_are_predictions_at_other_rates(panel, changes, model):
     """At the middle of a variant's rates the curve is the mean of predictions with every row's rate set there."""
@@ -73,6 +74,7 @@ def test_curves_are_predictions_at_other_rates(panel, changes, model):
     assert part["D"] == pytest.approx(fit.predict(rows.assign(**moved)).mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_change_from_a_file_asks_for_its_panel(panel, changes):
     change = changes["robust"]
     again = change_from_dict(change.to_dict(), change.fit)

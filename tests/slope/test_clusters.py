@@ -28,6 +28,7 @@ def log_density(y, eta, phi, cutpoints):
                                                    inside + np.log(1 - none - one)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zeros", [0.0, 0.4])
 def test_scores_are_derivatives_of_the_log_density(zeros):
     change = fitted(LAW.but(zeros=zeros))
@@ -64,6 +65,7 @@ def test_variances_rise_to_what_prompts_show():
     np.testing.assert_array_equal(found.clustered(eye, 4 * model), 4 * model)
 
 
+@pytest.mark.slow
 def test_reactions_that_families_share_widen_the_interval(monkeypatch):
     """Against the same fit with prompts taken as clusters no further than their random intercept goes."""
     law = LAW.but(families=6, reaction_sd=0.8)
@@ -72,6 +74,7 @@ def test_reactions_that_families_share_widen_the_interval(monkeypatch):
     assert found.se > 1.25 * fitted(law).difference.se
 
 
+@pytest.mark.slow
 def test_zeros_do_not_move_the_slopes():
     """Exact zeros at low rates in both variants: squeezed they would more than double the base slope."""
     found = fitted(LAW.but(zeros=0.3, tasks=3, tied=0.0, prompts=60))

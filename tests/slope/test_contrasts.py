@@ -34,6 +34,7 @@ def panel():
     return simulate(np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_joint_contrasts_are_those_of_one_statsmodels_fit(panel):
     table = slope_contrasts(panel, model="interaction", contrasts="all").set_index("contrast")
     fit = smf.mixedlm("D ~ R_bar*C(model_variant, Treatment('base')) + N_bar + task + model_name", panel,
@@ -50,6 +51,7 @@ def test_joint_contrasts_are_those_of_one_statsmodels_fit(panel):
         assert row["std_error"] == pytest.approx(np.sqrt(weights @ covariance @ weights), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_variants_are_slope_change(panel):
     two = panel[panel["model_variant"].isin(["base", "sft"])]
     for model in ("interaction", "quadratic", "paper_beta", "robust"):
@@ -61,6 +63,7 @@ def test_two_variants_are_slope_change(panel):
         assert (row["simultaneous_low"], row["simultaneous_high"]) == pytest.approx(change.interval)
 
 
+@pytest.mark.slow
 def test_pairs_of_the_robust_model_are_fitted_alone(panel):
     table = slope_contrasts(panel, contrasts={"SFT to RL": ("sft", "rl")})
     pair = panel[panel["model_variant"].isin(["sft", "rl"])]
@@ -72,6 +75,7 @@ def test_pairs_of_the_robust_model_are_fitted_alone(panel):
     assert f"({panel['R_bar'].std():.4g} nats/token)" in table.loc[0, "unit"]
 
 
+@pytest.mark.slow
 def test_a_pair_without_shared_rates_does_not_stop_the_others(panel):
     far = panel.assign(R_bar=panel["R_bar"].where(panel["model_variant"] != "rl", panel["R_bar"] + 5))
     table = slope_contrasts(far, contrasts={"a": ("base", "sft"), "b": ("base", "rl")})
@@ -81,6 +85,7 @@ def test_a_pair_without_shared_rates_does_not_stop_the_others(panel):
         slope_contrasts(far, contrasts={"b": ("base", "rl")})
 
 
+@pytest.mark.slow
 def test_adjustments_are_statsmodels_and_the_simultaneous_intervals_bonferronis(panel):
     plain = slope_contrasts(panel, model="interaction", contrasts="all", adjust="none")
     assert (plain["p_value"] == plain["p_adjusted"]).all() and plain["simultaneous_low"].isna().all()

@@ -48,12 +48,14 @@ def only(table, **choices):
     return rows.iloc[0]
 
 
+@pytest.mark.slow
 def test_the_grid_is_every_combination_once(panel, small):
     assert len(small.table) == 2 * 2 * 2 and small.table["spec"].tolist() == list(range(8))
     assert not small.table.duplicated(["model", "rate", "support"]).any()
     assert len(make_grid({"a": panel}).specifications) == 3 * 2 * 2 * 3 * 3 * 2 * 2 * 2
 
 
+@pytest.mark.slow
 def test_paper_model_is_the_direct_glmm(panel, by_hand):
     curve = specification_curve(panel, choices={
         "response": ["D", "Vendi", "RSE"], "model": ["beta"], "rate": ["straight"], "length": ["spline"],
@@ -76,6 +78,7 @@ def test_paper_model_is_the_direct_glmm(panel, by_hand):
     assert only(curve.table, response="RSE")["squeezed"] > 0
 
 
+@pytest.mark.slow
 def test_linear_rows_are_lmms_on_their_rows(small, by_hand):
     inside = shared_rates(with_columns(by_hand))
     for rate, extra in (("straight", ""), ("smooth", "+ ns(R_sc, 4)")):
@@ -93,6 +96,7 @@ def test_linear_rows_are_lmms_on_their_rows(small, by_hand):
     assert 0 < inside.sum() < len(by_hand)
 
 
+@pytest.mark.slow
 def test_a_linear_row_is_statsmodels_too(small, by_hand):
     found = smf.mixedlm("D ~ R_sc*C(model_variant) + logN_sc + task + model_name", by_hand,
                         groups=by_hand["prompt_uid"]).fit(reml=True)
@@ -127,6 +131,7 @@ def test_shared_rates_are_those_of_the_robust_slope(panel):
     assert support.inside.sum() < inside.sum() < len(panel) and not (support.inside & ~inside).any()
 
 
+@pytest.mark.slow
 def test_paper_rows_are_the_papers_models(panel):
     curve = specification_curve(panel, choices={**SMALL, "response": ["D", "Vendi", "RSE"], "length": ["spline"],
                                                 "family": ["random"], "model": ["beta"], "rate": ["straight"],
@@ -138,6 +143,7 @@ def test_paper_rows_are_the_papers_models(panel):
         assert row["native_std_error"] == pytest.approx(found.difference.se, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_agreement_counts_what_the_table_says(small):
     table = small.table.copy()
     table.loc[0, ["estimate", "p_value"]] = [-0.4, 0.001]
@@ -158,6 +164,7 @@ def test_agreement_counts_what_the_table_says(small):
     assert set(counted.index.get_level_values(0)) == {"all", "model", "rate", "support"}
 
 
+@pytest.mark.slow
 def test_words_tell_the_counts_and_what_was_left_out(small):
     whole = small.agreement.iloc[0]
     assert f"In {whole['positive']} of 8 specifications the slope is larger" in small.words
@@ -195,6 +202,7 @@ def test_a_fit_short_of_its_optimum_is_named(panel, monkeypatch):
     assert row["estimate"] > 0 and row["distance"] == 0.5
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_answer(panel, small):
     again = specification_curve(panel, choices=SMALL, workers=2)
     pd.testing.assert_frame_equal(again.table.drop(columns="seconds"), small.table.drop(columns="seconds"))
@@ -223,6 +231,7 @@ def test_embedders_are_a_choice_and_repeated_responses_are_left_out(panel):
         specification_curve({"one": panel, "two": other.assign(R_bar=other["R_bar"] * 1.01)}, choices=choices)
 
 
+@pytest.mark.slow
 def test_what_does_not_apply_is_named(panel):
     one = panel[(panel["task"] == "task0") & (panel["model_name"] == "family0")].drop(columns="RSE")
     curve = specification_curve(one, choices={"length": ["none"], "model": ["linear"], "response": ["D", "RSE"]})
@@ -255,6 +264,7 @@ def test_one_variant_is_refused(panel):
         specification_curve({})
 
 
+@pytest.mark.slow
 def test_no_change_is_not_found_by_the_smooth_curve():
     """One concave curve for both variants: the straight line sees a change of slope, the shared smooth does not."""
     scenario = Scenario(curve="log", prompts=150, tasks=2, families=2, gap=1.5)

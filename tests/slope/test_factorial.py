@@ -44,6 +44,7 @@ def effect(found, quantity, name):
     return rows.iloc[0]
 
 
+@pytest.mark.slow
 def test_effects_are_those_of_an_effect_coded_fit(panel, found):
     """With the factors coded ±1/2 the coefficients are the main effects and the interaction (statsmodels MixedLM)."""
     coded = panel.assign(W=np.where(panel["weights"] == "tuned", 0.5, -0.5),
@@ -77,6 +78,7 @@ def test_cells_are_plain_means_and_slopes_in_a_balanced_panel(panel, found):
     assert list(zip(found.cells["weights"], found.cells["template"], strict=True)) == list(CELLS)
 
 
+@pytest.mark.slow
 def test_what_was_put_in_comes_out():
     """Over 30 panels the intervals hold the true effects, and Fieller's set the true share, about 95 times in 100."""
     truth = {"weights": 0.07, "template": 0.05, "interaction": 0.02, "total": 0.12, SHARE: 0.05 / 0.12}
@@ -117,6 +119,7 @@ def test_prompts_that_lack_a_cell_are_counted(panel, found):
     assert any(note.startswith("4 of 160 prompts of a family") for note in notes)
 
 
+@pytest.mark.slow
 def test_beta_model(panel):
     found = template_factorial(panel, weights="weights", template="template", model="paper_beta")
     assert effect(found, "slope", "weights")["unit"].startswith("log-odds")

@@ -12,6 +12,7 @@ from canopy_stats.slope.linearity import quadratic_check
 PANEL = Path(__file__).parents[1] / "golden" / "panels" / "panel_a.csv.gz"
 
 
+@pytest.mark.slow
 def test_moves_are_those_of_statsmodels_fits():
     panel = pd.read_csv(PANEL)
     tuned = next(v for v in panel["model_variant"].unique() if v != "base")

@@ -38,6 +38,7 @@ def closed():
 # --- the law ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_large_pilot_shows_the_law_it_came_from():
     scenario = Scenario(families=4, tasks=2, prompts=400, gap=0.8, base_slope=0.4, difference=0.3, rollouts=10,
                         tied=0.5, precision=40)
@@ -58,6 +59,7 @@ def test_a_large_pilot_shows_the_law_it_came_from():
     assert law.notes == () and law.rollouts == 10
 
 
+@pytest.mark.slow
 def test_what_tuning_does_to_a_tasks_level_is_found_where_it_is_and_not_where_it_is_chance():
     """Levels of a task's own, ±0.6, are kept; without them a level takes up little of what the slope is off by."""
     scenario = QUIET.but(tasks=4, prompts=60, difference=0.1)
@@ -68,6 +70,7 @@ def test_what_tuning_does_to_a_tasks_level_is_found_where_it_is_and_not_where_it
     assert estimate_pilot(panels[0].assign(D=expit(eta))).reactions == pytest.approx([-0.6, 0.6, -0.6, 0.6], abs=0.15)
 
 
+@pytest.mark.slow
 def test_new_panels_look_like_the_pilot():
     pilot = made(Scenario(families=3, tasks=3, prompts=200, difference=0.3, rollouts=8))
     law = estimate_pilot(pilot)
@@ -134,6 +137,7 @@ def test_weights_give_the_models_own_estimate():
 CURVED = QUIET.but(gap=1.0, difference=0.1, family_sd=0.15, curve="log")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", [QUIET, CURVED], ids=["keeps its level", "curved and varying"])
 def test_closed_form_is_what_simulation_finds(scenario):
     law = estimate_pilot(made(scenario))
@@ -162,6 +166,7 @@ def test_expected_power_is_the_normal_integral():
 # --- level, monotony, workers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_level_is_kept_where_it_should_be(closed):
     level = closed.level
     assert len(level) == 1 and level["kept"].all() and closed.kept_level
@@ -177,6 +182,7 @@ def test_level_is_kept_in_simulation():
         found.best_split(1e9)
 
 
+@pytest.mark.slow
 def test_a_model_that_loses_its_level_is_told():
     """One concave curve and lower rates: the interaction model finds an effect that is not there."""
     curved = made(Scenario(families=3, tasks=2, prompts=80, gap=1.5, rollouts=12, curve="log", curve_scale=1.5))
@@ -186,6 +192,7 @@ def test_a_model_that_loses_its_level_is_told():
     assert "its power means nothing" in found.words and "its power means nothing" in found.recommend(1e8)
 
 
+@pytest.mark.slow
 def test_more_effect_more_significance_with_the_same_random_numbers(pilot):
     streams = np.random.SeedSequence(8).spawn(12)
     z = np.array([[one_study(pilot, StudySize(12, 8, 3), e, model="interaction", stream=s).z for s in streams]
@@ -193,6 +200,7 @@ def test_more_effect_more_significance_with_the_same_random_numbers(pilot):
     assert np.all(np.diff(z, axis=0) > 0)
 
 
+@pytest.mark.slow
 def test_more_prompts_and_rollouts_more_power(closed):
     smooth = closed.table[closed.table["effect"] > 0].pivot(index="prompts", columns="rollouts", values="smooth")
     assert (smooth.diff().iloc[1:] > 0).all(axis=None) and (smooth[20] >= smooth[5]).all()
@@ -200,6 +208,7 @@ def test_more_prompts_and_rollouts_more_power(closed):
     assert np.abs(real["smooth"] - real["power"]).max() < 0.1
 
 
+@pytest.mark.slow
 def test_table_adds_up_and_does_not_depend_on_the_workers(closed):
     table = closed.table
     assert len(table) == 3 * 2 + 1 and (table["replicates"] == 5).all()
@@ -310,6 +319,7 @@ def test_refusals(panel, arguments, message):
         slope_power(panel, **{**SIZES, **arguments})
 
 
+@pytest.mark.slow
 def test_without_jackknife_columns_the_pilots_rollouts_stay():
     bare = made(QUIET).drop(columns=list(JACKKNIFE))
     found = slope_power(bare, effect=0.3, prompts=[10], rollouts=[12], model="interaction", replicates=3)
@@ -317,6 +327,7 @@ def test_without_jackknife_columns_the_pilots_rollouts_stay():
     assert "no jackknife columns" in found.words
 
 
+@pytest.mark.slow
 def test_one_family_and_one_task_can_be_planned_with_the_papers_model():
     one = made(Scenario(families=1, tasks=1, prompts=60, rollouts=10))
     found = slope_power(one, effect=0.3, prompts=[30], rollouts=[10], model="interaction", method="closed",

@@ -37,6 +37,7 @@ def test_one_cell_shrinks_by_its_reliability():
     assert found.table["reliability_R"].item() == pytest.approx(1 - 0.2**2 / observed[0, 0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_expectation_of_the_truth():
     """Regressing the truth on its expectation gives slope one, on the observation less."""
     frame, truth = one_cell(8000)
@@ -45,6 +46,7 @@ def test_expectation_of_the_truth():
     assert slope(np.log(frame["R_bar"])) == pytest.approx(0.09 / 0.13, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_error_that_diversity_shares_with_the_rate_is_taken_off():
     """D does not depend on the rate at all; its error does. Only the corrected slope is zero, on the logit scale."""
     frame, _ = one_cell(8000, with_d=0.03)
@@ -54,6 +56,7 @@ def test_the_error_that_diversity_shares_with_the_rate_is_taken_off():
     assert slope(data["log_R"], data["D_cal"]) == pytest.approx(0.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_prompts_shared_by_checkpoints_help_each_other():
     """With a part that a prompt keeps in all cells, the expectation uses all of its observations."""
     law = cs.Scenario(rollouts=6, rate_cv=0.6, tied=0.8, prompts=200, gap=0.5)
@@ -87,6 +90,7 @@ def test_missing_cells_of_a_prompt():
     assert len(data) == len(panel) and np.isfinite(data[["log_R", "R_cal", "log_N", "D_cal"]].to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_error_of_a_reliability_is_the_spread_over_samples():
     """The delta method against 200 cells drawn anew."""
     found = [calibrated(one_cell(n=150, seed=seed)[0]).table.iloc[0] for seed in range(200)]

@@ -14,6 +14,7 @@ def rival(analysis_script):
     return analysis_script("rival_study")
 
 
+@pytest.mark.slow
 def test_going_on_is_the_same_as_not_stopping(rival, monkeypatch):
     law = rival.cs.Scenario(families=3, tasks=2, prompts=15)
     whole = rival.extended("x", law, [], 3, 1, 1)
@@ -47,6 +48,7 @@ def test_stored_levels_of_the_change_of_rho():
     assert stored["3 x 4, change 0.3, sd 0"]["population"]["rejects"] >= 0.95
 
 
+@pytest.mark.slow
 def test_one_panel_of_the_change_of_rho(analysis_script):
     study = analysis_script("rho_change_study")
     one, two = (study.one_panel((3, 2, 0.3, 0.1), np.random.SeedSequence(1)) for _ in range(2))

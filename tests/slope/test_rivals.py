@@ -15,6 +15,7 @@ def rivals(law, seed=1):
     return cs.slope_rivals(cs.simulate_panel(law, np.random.default_rng(seed)))
 
 
+@pytest.mark.slow
 def test_total_entropy_is_found_where_it_made_the_data():
     found = rivals(LAW.but(curve="total entropy", length_ratio=2.0))
     assert (found.simplest["explanation"], found.simplest["variant"]) == ("total entropy", "one law")
@@ -23,17 +24,20 @@ def test_total_entropy_is_found_where_it_made_the_data():
     assert shared.loc["total entropy", "r_squared"] > shared.loc[["rate", "length"], "r_squared"].max() + 0.05
 
 
+@pytest.mark.slow
 def test_a_tripled_slope_is_not_explained_by_one_law():
     found = rivals(LAW.but(difference=0.6))
     assert found.simplest["variant"] == "own levels and slopes" and "slope of the tuned variant's own" in found.verdict
 
 
+@pytest.mark.slow
 def test_the_rate_alone_suffices_where_it_made_the_data():
     found = rivals(LAW.but(curve="root", length_ratio=2.0))
     assert (found.simplest["explanation"], found.simplest["variant"]) == ("rate", "one law")
     assert "No slope of the tuned variant's own is needed" in found.verdict
 
 
+@pytest.mark.slow
 def test_table_has_every_rival_and_an_order():
     found = rivals(LAW.but(prompts=20))
     assert len(found.table) == len(EXPLANATIONS) * len(VARIANTS)

@@ -56,6 +56,7 @@ def test_the_cells_make_the_answer(change, panel):
     assert change.fit.nobs == len(panel) and change.panel is not None
 
 
+@pytest.mark.slow
 def test_a_rate_of_nothing_is_raised_and_told(panel, change):
     """One rate far below the others': its logarithm would decide everything."""
     low = panel.assign(R_bar=panel["R_bar"].where(panel.index != panel.index[5], 1e-9))
@@ -66,6 +67,7 @@ def test_a_rate_of_nothing_is_raised_and_told(panel, change):
     assert found.difference.estimate == pytest.approx(change.difference.estimate, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_shared_curve_is_no_difference_to_it():
     curved = panel_of(LAW.but(difference=0.0, curve="log", gap=2.0, prompts=100))
     assert cs.slope_change(curved).difference.pvalue < 1e-3
@@ -73,6 +75,7 @@ def test_a_shared_curve_is_no_difference_to_it():
     assert robust.difference.pvalue > 0.05 and "not shown to differ" in robust.verdict
 
 
+@pytest.mark.slow
 def test_order_names_and_units_change_nothing(panel, change):
     renamed = panel.sample(frac=1, random_state=1).assign(
         R_bar=lambda p: p["R_bar"] / np.log(2), model_name=lambda p: p["model_name"].str.replace("family", "z"),
@@ -121,6 +124,7 @@ def far(panel, rows):
     return panel.assign(R_bar=panel["R_bar"].where(~moved, 5 * panel["R_bar"]))
 
 
+@pytest.mark.slow
 def test_cells_without_common_support_are_left_out_by_name(panel):
     found = cs.slope_change(far(panel, panel["task"] == "task2"), model="robust")
     assert found.identified and set(found.cells["task"]) == {"task0", "task1", "task3"}
@@ -135,6 +139,7 @@ def test_two_of_three_families_without_overlap_are_not_enough(panel):
     assert not found.identified and found.verdict.startswith("Not identified") and found.support["kept"].sum() == 4
 
 
+@pytest.mark.slow
 def test_a_cell_with_one_variant_is_left_out_by_name(panel):
     gone = (panel["task"] == "task1") & (panel["model_name"] == "family2") & (panel["model_variant"] == "base")
     found = cs.slope_change(panel[~gone], model="robust")
@@ -145,6 +150,7 @@ def test_a_cell_with_one_variant_is_left_out_by_name(panel):
     assert found.difference.estimate == pytest.approx(again.estimate, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_task_of_one_prompt_is_left_out_by_name():
     noisy = panel_of(LAW.but(rollouts=10))
     kept = (noisy["task"] != "task1") | (noisy["prompt_id"] == "000")
@@ -177,6 +183,7 @@ def test_slopes_are_averaged_over_the_shared_rates_alone(panel, change):
     assert list(change.cells["rows"]) == list(counted)
 
 
+@pytest.mark.slow
 def test_correction_is_said_and_can_be_switched_off():
     noisy = panel_of(LAW.but(rollouts=10))
     on, off = cs.slope_change(noisy, model="robust"), cs.slope_change(noisy, model="robust", correct=False)
@@ -187,6 +194,7 @@ def test_correction_is_said_and_can_be_switched_off():
     assert on.tuned.estimate > off.tuned.estimate
 
 
+@pytest.mark.slow
 def test_one_task_is_a_statement_about_this_task(panel):
     found = cs.slope_change(panel[panel["task"] == "task3"], model="robust")
     assert found.identified and len(found.cells) == 3 and found.difference.df >= 2
@@ -270,6 +278,7 @@ def parted():
     return panel_of(APART, seed=4)
 
 
+@pytest.mark.slow
 def test_cells_without_shared_lengths_have_an_interaction_of_their_own(parted, change):
     found = cs.slope_change(parted, model="robust")
     own = [name for name in found.fit.params.index if name.endswith(":x_own")]
@@ -279,6 +288,7 @@ def test_cells_without_shared_lengths_have_an_interaction_of_their_own(parted, c
     assert any("carried over the gap between them" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_the_gap_between_lengths_widens_the_interval(parted, monkeypatch):
     """With the shared surface alone the same panel has a much smaller error, which counts no difference of cells."""
     from canopy_stats.slope import cells
@@ -290,6 +300,7 @@ def test_the_gap_between_lengths_widens_the_interval(parted, monkeypatch):
         ["population, with prior", "these families and tasks"]]).all()
 
 
+@pytest.mark.slow
 def test_laws_of_length_that_differ_by_task_are_no_change_across_a_gap():
     """Each task has its own interaction of rate and length, for both variants alike: over the gap in lengths the shared
     surface takes the mean of these for a change of slope."""
@@ -304,6 +315,7 @@ def test_laws_of_length_that_differ_by_task_are_no_change_across_a_gap():
     assert low < 0 < high
 
 
+@pytest.mark.slow
 def test_errors_of_the_lengths_reliability_widen_the_difference(parted):
     from canopy_stats.slope.correction import length_errors
 

@@ -15,6 +15,7 @@ def scrutiny(law, seed=2):
     return cs.slope_scrutiny(cs.simulate_panel(law, np.random.default_rng(seed)))
 
 
+@pytest.mark.slow
 def test_a_real_change_is_agreed_on():
     found = scrutiny(LAW.but(difference=0.6, rollouts=20))
     assert found.agree and "They agree: the change of slope is not an artefact" in found.verdict
@@ -22,6 +23,7 @@ def test_a_real_change_is_agreed_on():
     assert list(found.table["model"]) == ["paper_beta", "robust"] and str(found) == found.verdict
 
 
+@pytest.mark.slow
 def test_a_shared_curve_is_not():
     found = scrutiny(LAW.but(curve="log", gap=2.0))
     assert found.agree is False and "They do not agree" in found.verdict
@@ -33,6 +35,7 @@ def test_no_common_rates_is_no_answer():
     assert found.agree is None and "do not report its ratio alone" in found.verdict
 
 
+@pytest.mark.slow
 def test_demo_panel():
     """The bundled panel: the headline ratio does not survive, the answer's size rests on the correction, and without
     shared lengths its interval is wide."""
@@ -59,6 +62,7 @@ def test_one_family_keeps_the_papers_row():
     assert np.isfinite(found.table["estimate"][0]) and np.isnan(found.table["estimate"][1])
 
 
+@pytest.mark.slow
 def test_the_verdict_says_when_the_sign_rests_on_the_correction():
     from dataclasses import replace
 
@@ -108,6 +112,7 @@ def test_inverted_ratio_may_be_anything():
     assert inverted_ratio(tuned, base).kind == "whole"
 
 
+@pytest.mark.slow
 def test_bootstrap_does_not_depend_on_workers():
     panel = cs.simulate_panel(LAW.but(prompts=15, difference=0.6), np.random.default_rng(0))
     one, two = (cs.slope_change(panel, model="interaction", bootstrap=20, seed=3, workers=w) for w in (1, 2))

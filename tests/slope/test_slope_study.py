@@ -20,12 +20,14 @@ def small(script):
     return {name: script.study(law.but(prompts=40), name, 2, 7, 1) for name, law in wanted.items()}
 
 
+@pytest.mark.slow
 def test_every_scenario_runs(small):
     assert len(small) == 10 and all(found["panels"] == 2 for found in small.values())
     assert small["hardly any overlap, gap 3.6"]["robust"] == {"identified": 0.0}
     assert all(found["robust"]["identified"] == 1 for name, found in small.items() if "overlap" not in name)
 
 
+@pytest.mark.slow
 def test_no_effect_is_rarely_found_and_a_tripling_is(small):
     """Of twelve panels without an effect at most three reject: at a level of 7% chance does more in 1 of 130 reruns."""
     null = [found["robust"]["rejects"] for found in small.values() if found["true_difference"] == 0]
@@ -34,6 +36,7 @@ def test_no_effect_is_rarely_found_and_a_tripling_is(small):
     assert small["shared log curve, no effect, gap 1"]["paper"]["rejects"] == 1
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_it(script):
     law = script.Scenario(prompts=20)
     assert script.study(law, "x", 2, 1, 1) == script.study(law, "x", 2, 1, 2)

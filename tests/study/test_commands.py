@@ -30,6 +30,7 @@ def told(capsys, *arguments):
     return code, out, err
 
 
+@pytest.mark.slow
 def test_a_study_from_plan_to_report(capsys, make_study, tmp_path):
     path, out = make_study(), tmp_path / "out"
     code, said, _ = told(capsys, "plan", path)
@@ -52,6 +53,7 @@ def test_a_study_from_plan_to_report(capsys, make_study, tmp_path):
     assert (code, said.strip()) == (1, str(out / "summary.md")) and "rollouts" not in err
 
 
+@pytest.mark.slow
 def test_slope_changes_survive_the_disk(make_study, tmp_path):
     study = read_study(make_study()).study
     pipeline.run_stages(study, tmp_path / "out", ["generate", "embed", "panel", "fit"], say=lambda _: None,
@@ -89,6 +91,7 @@ def test_the_command_knows_every_stage(capsys, make_study):
         assert code == (0 if stage == "judge" else 2) and ("needs" in err or stage == "judge")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_what_is_done_stays(make_study, tmp_path):
     path = make_study()
 
@@ -105,6 +108,7 @@ def test_a_full_disk_is_said_and_what_is_done_stays(make_study, tmp_path):
     assert parts[0].contents == whole[0].contents
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 def test_workers_end_with_a_killed_caller(make_study, tmp_path):
     path = make_study(rollouts=20_000, law={"max_new_tokens": 100}, workers=2)
@@ -138,6 +142,7 @@ def _wait(found, seconds):
     return []
 
 
+@pytest.mark.slow
 def test_a_pilot_of_few_prompts_ends_with_a_report_that_says_what_it_lacks(make_study, tmp_path, capsys):
     code, said, _ = told(capsys, "run", make_study(prompts_per_task=3))
     assert code == 1 and "No slopes (instruct): The panel has 3 prompts; a slope needs at least 10" in said

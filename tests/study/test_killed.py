@@ -12,6 +12,8 @@ import pytest
 
 from canopy_stats.study.stages import KINDS
 
+pytestmark = pytest.mark.slow  # each test runs stages of a study
+
 PROGRAM = Path(__file__).with_name("killed.py")
 
 

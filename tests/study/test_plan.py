@@ -87,6 +87,7 @@ def test_impossible_assumptions_are_refused(options):
         plan.Assumptions(**options)
 
 
+@pytest.mark.slow
 def test_stored_rollouts_tell_the_length(make_study, tmp_path):
     study = read_study(make_study()).study
     run_stages(study, tmp_path / "out", ["generate"], say=lambda _: None, progress=False)

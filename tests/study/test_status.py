@@ -18,6 +18,8 @@ from canopy_stats.study import measuring, pipeline, read_study, run_study
 from canopy_stats.study.ablations import parts_of
 from canopy_stats.study.result import content_hash, contents
 
+pytestmark = pytest.mark.slow  # each test runs stages of a study
+
 RUNS = ["walk-ash-base", "walk-ash-instruct"]
 LATER = ["check", "embed", "panel", "fit", "tables", "figures", "report"]
 

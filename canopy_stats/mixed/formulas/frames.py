@@ -30,6 +30,12 @@ def as_pandas(data: Any, formula: object = "") -> pd.DataFrame:
     return frame if names == list(frame.columns) else frame.set_axis(names, axis=1)
 
 
+def is_table(data: Any) -> bool:
+    """Whether :func:`as_pandas` takes it as a table: a frame of any library, or a mapping."""
+    return isinstance(data, pd.DataFrame | Mapping) or isinstance(
+        nw.from_native(data, pass_through=True), nw.DataFrame | nw.LazyFrame)
+
+
 def _converted(data: Any) -> pd.DataFrame:
     if isinstance(data, Mapping):
         return _from_columns(data)

@@ -20,6 +20,7 @@ from canopy_stats.mixed.model_frame import take
 from canopy_stats.mixed.results.simulation import simulate
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import seed_sequence
 
 BootstrapInterval = Literal["percentile", "basic", "normal"]
 
@@ -82,7 +83,7 @@ def bootstrap(fit: Fit, n: int, *, seed: int, cluster: str | None = None, worker
         raise UserError(f"bootstrap() needs at least 2 replicates, not {n}.")
     if cluster is not None and fit.errors:
         raise UserError("Resampled clusters need no clustered errors; use the fit before robust().")
-    streams = np.random.SeedSequence(seed).spawn(n)
+    streams = seed_sequence(seed).spawn(n)
     resample = _cluster_design(fit, cluster) if cluster is not None else None
     rows = fork_map(lambda i: _replicate(fit, np.random.default_rng(streams[i]), resample), n, workers)
     observed = estimates_of(fit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from canopy_stats.mixed.results.predict import expected
 from canopy_stats.mixed.results.simulation import simulate
 from canopy_stats.notebook import table_html
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import generator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,8 +27,10 @@ class QuantileResiduals:
     """Residuals (rows,) between 0 and 1, uniform under the model, the population means, and the table of tests.
 
     ``tests`` has the columns test, effect, expected, p_value: 'uniformity' (largest distance of the distribution
-    function from the diagonal), 'dispersion' (variance around the simulated mean over the simulated variance) and
-    'outliers' (share of rows outside all simulations).
+    function from the diagonal), 'dispersion' (variance around the simulated mean over the simulated variance),
+    'outliers' (share of rows outside all simulations), and 'quartiles' along the fitted mean and along each column that
+    was named: the largest departure, in ten bins, of the shares below .25, .5 and .75, in binomial standard errors. A
+    bent fit can have uniform residuals as a whole; it does not have level quartiles.
     """
 
     residuals: Array
@@ -53,21 +57,26 @@ class _Counts:
     n: int = 0
 
 
-def quantile_residuals(fit: Fit, *, n: int = 250, reference: int = 99, seed: int = 0) -> QuantileResiduals:
+def quantile_residuals(fit: Fit, *, n: int = 250, reference: int = 99, seed: int = 0,
+                       along: Mapping[str, Array] | None = None) -> QuantileResiduals:
     """Rank of each response among ``n`` simulations from the fit, as in R's DHARMa (Dunn & Smyth 1996 for the idea).
+
+    ``along`` are further columns (rows,) by name; the quartiles are tested along each of them too.
 
     Residuals of one group are correlated, so p-values come from ``reference`` further simulations treated as the
     observed response. Simulations are streamed: memory grows with rows x reference bytes, not with ``n``.
     """
     if n < 20 or reference < 19:
         raise UserError("quantile_residuals() needs n of at least 20 and reference of at least 19.")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     responses = np.stack([fit.design.y, *(simulate(fit, rng) for _ in range(reference))])
     counts = _count(fit, responses, n, rng)
     u = rng.uniform(size=responses.shape)
     ranks = (counts.below + u * (counts.equal + 1)) / (n + 1)
-    statistics = _statistics(responses, ranks, counts)
     fitted = expected(fit, "population")
+    statistics = _statistics(responses, ranks, counts)
+    for name, x in {"fitted": fitted, **(along or {})}.items():
+        statistics[f"quartiles, {name}"] = _bent(ranks, np.asarray(x, dtype=float))
     return QuantileResiduals(ranks[0], fitted, _tests(statistics, n, reference))
 
 
@@ -85,7 +94,7 @@ def _count(fit: Fit, responses: Array, n: int, rng: np.random.Generator) -> _Cou
 
 
 def _statistics(responses: Array, ranks: Array, counts: _Counts) -> dict[str, Array]:
-    """Each statistic (1 + reference,) for the observed response and the reference ones."""
+    """Each statistic of the whole (1 + reference,) for the observed response and the reference ones."""
     n, rows = counts.n, responses.shape[1]
     mean = counts.total / n
     variance = (counts.squares / n - (mean - responses[0]) ** 2) * n / (n - 1)
@@ -100,17 +109,28 @@ def _statistics(responses: Array, ranks: Array, counts: _Counts) -> dict[str, Ar
 
 
 def _tests(statistics: dict[str, Array], n: int, reference: int) -> pd.DataFrame:
-    """Effect, what to expect, and Monte-Carlo p-values: one-sided for uniformity, two-sided for the others."""
-    expected = {
-        "uniformity": float(np.median(statistics["uniformity"][1:])), "dispersion": 1.0, "outliers": 2 / (n + 1),
-    }
+    """Effect, what to expect, and Monte-Carlo p-values: two-sided for dispersion and outliers, else one-sided."""
+    expected = {"dispersion": 1.0, "outliers": 2 / (n + 1)}
     rows = []
     for name, values in statistics.items():
         upper = (1 + np.sum(values[1:] >= values[0])) / (reference + 1)
         lower = (1 + np.sum(values[1:] <= values[0])) / (reference + 1)
-        p = upper if name == "uniformity" else min(1.0, 2 * min(upper, lower))
-        rows.append({"test": name, "effect": float(values[0]), "expected": expected[name], "p_value": float(p)})
+        p = min(1.0, 2 * min(upper, lower)) if name in expected else upper
+        usual = expected.get(name, float(np.median(values[1:])))
+        rows.append({"test": name, "effect": float(values[0]), "expected": usual, "p_value": float(p)})
     return pd.DataFrame(rows)
+
+
+def _bent(ranks: Array, x: Array, most: int = 10, least: int = 20) -> Array:
+    """Largest departure (1 + reference,) of the shares of ``ranks`` below each quartile in bins of x (rows,) that hold
+    equally many rows, in binomial standard errors."""
+    bins = np.array_split(np.argsort(x, kind="stable"), int(np.clip(len(x) // least, 1, most)))
+    worst = np.zeros(len(ranks))
+    for rows in bins:
+        for q in (0.25, 0.5, 0.75):
+            off = np.abs((ranks[:, rows] < q).mean(axis=1) - q) / np.sqrt(q * (1 - q) / len(rows))
+            worst = np.maximum(worst, off)
+    return worst
 
 
 def plot(result: QuantileResiduals) -> Figure:

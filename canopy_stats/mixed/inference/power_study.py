@@ -21,6 +21,7 @@ from canopy_stats.mixed.inference.wald import joint_test
 from canopy_stats.mixed.model_frame import ModelFrame, take
 from canopy_stats.mixed.results.simulation import simulate
 from canopy_stats.schema import UserError
+from canopy_stats.seeds import generator, seed_sequence
 
 Array = np.ndarray
 
@@ -63,9 +64,9 @@ def power(fit: Fit, effect: str | Mapping[str, float], along: Mapping[str, Seque
         raise UserError("power() simulates the model, whose own errors are right there; use the fit before robust().")
     if n < 10 or not 0 < alpha < 1:
         raise UserError("power() needs n of at least 10 and alpha between 0 and 1.")
-    plans = [_plan(fit, chosen, dict(zip(sizes, point, strict=True)), np.random.default_rng([seed, i]))
+    plans = [_plan(fit, chosen, dict(zip(sizes, point, strict=True)), generator(seed, i))
              for i, point in enumerate(product(*sizes.values()))]
-    streams = np.random.SeedSequence(seed).spawn(2 * n * len(plans))
+    streams = seed_sequence(seed).spawn(2 * n * len(plans))
     found = fork_map(lambda i: _found(fit, plans[i // (2 * n)], i % 2 == 0, streams[i], alpha), len(streams), workers)
     table = np.array(found, dtype=float).reshape(len(plans), n, 2)
     return pd.DataFrame([{**dict(zip(sizes, plan.sizes, strict=True)), "rows": plan.frame.nobs, **_shares(part)}

@@ -6,6 +6,7 @@ they were; estimates are stored, random effects recomputed at them.
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from canopy_stats import files
 from canopy_stats.mixed.certificate import Certificate
 from canopy_stats.mixed.estimates import Estimates
+from canopy_stats.schema import UserError
 
 FORMAT = 1
 ARRAYS = ("omega", "theta", "full_covariance")
@@ -24,17 +27,21 @@ OPTIONAL = ("weights", "offset")
 
 def save(fit: Estimates, certificate: Certificate, path: str | Path) -> Path:
     """Write estimates to ``path``; .npz is added where the name does not end in it."""
-    path = Path(path)
+    path = files.place(path)
+    if not path.name:
+        raise UserError(f"{path} is a folder; give the name of a file in it.")
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
     arrays: dict[str, Any] = {name: getattr(fit, name) for name in ARRAYS}
     arrays |= {name: getattr(fit.frame, name) for name in OPTIONAL if getattr(fit.frame, name) is not None}
     columns = {}
-    for place, name in enumerate(fit.design.data.columns):
-        arrays[f"column{place}"], columns[str(name)] = pack(fit.design.data[name])
+    for i, name in enumerate(fit.design.data.columns):
+        arrays[f"column{i}"], columns[str(name)] = pack(fit.design.data[name])
     if np.any(fit.frame.trials != 1):
         arrays["trials"] = fit.frame.trials
     arrays["y"], arrays["meta"] = fit.design.y, np.array(json.dumps(_meta(fit, certificate, columns)))
-    np.savez_compressed(path, **arrays)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    files.write_atomic(path, archive.getvalue())
     return path
 
 

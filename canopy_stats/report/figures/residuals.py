@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 QUARTILES = (0.25, 0.5, 0.75)
 MOST_BINS, POINTS_A_BIN = 10, 60
+LEVEL = 0.05
+"""Up to this p-value the quartiles are said to bend."""
+BENT = "quartiles, "
+"""How the tests of quartiles along something begin."""
 
 
 def residual_diagnostics(residuals: pd.DataFrame, tests: Mapping[str, pd.DataFrame]) -> Figure:
@@ -25,7 +29,7 @@ def residual_diagnostics(residuals: pd.DataFrame, tests: Mapping[str, pd.DataFra
 
     ``residuals`` has ``model``, ``residual`` (0 to 1, uniform under the model), ``fitted``, ``R_bar`` and
     ``model_variant``; ``tests`` is by model what ``quantile_residuals`` calls tests. Black lines are the quartiles
-    of up to ten bins; under the model they lie on the dashed ones.
+    of up to ten bins; under the model they lie on the dashed ones, and whether they do is tested.
     """
     need(residuals, ["model", "residual", "fitted", "R_bar", "model_variant"])
     from matplotlib.figure import Figure
@@ -48,8 +52,11 @@ def _draw_row(axes: np.ndarray, rows: pd.DataFrame, tests: pd.DataFrame | None, 
     axes[0].plot((np.arange(n) + 0.5) / n, np.sort(u), ".", markersize=2, color=BLACK, rasterized=True)
     axes[0].set_ylabel(f"{model}\nresidual")
     if tests is not None:
-        text = "\n".join(f"{test['test']}: {_p(test['p_value'])}" for test in tests.to_dict("records"))
-        axes[0].text(0.04, 0.97, text, transform=axes[0].transAxes, va="top", fontsize=6.5, color=GREY)
+        _say(axes[0], [f"{name}: {_p(p)}" for name, p in zip(tests["test"], tests["p_value"], strict=True)
+                       if not name.startswith(BENT)])
+        for ax, name in zip(axes[1:], ("fitted", "rate"), strict=True):
+            for p in tests.loc[tests["test"] == f"{BENT}{name}", "p_value"]:
+                _say(ax, [f"quartiles {'bend' if p <= LEVEL else 'level'}: {_p(p)}"])
     rank = np.argsort(np.argsort(rows["fitted"].to_numpy(), kind="stable")) / max(n - 1, 1)
     for ax, x in zip(axes[1:], (rank, rows["R_bar"].to_numpy()), strict=True):
         _draw_along(ax, x, u, rows["model_variant"])
@@ -57,8 +64,13 @@ def _draw_row(axes: np.ndarray, rows: pd.DataFrame, tests: pd.DataFrame | None, 
         ax.set(ylim=(0, 1), yticks=[0, *QUARTILES, 1])
 
 
+def _say(ax: Axes, lines: list[str]) -> None:
+    ax.text(0.04, 0.97, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=6.5, color=BLACK, zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1})
+
+
 def _p(p: float) -> str:
-    return "p < 0.01" if p < 0.01 else f"p = {p:.2f}"
+    return "p ≤ 0.01" if p <= 0.01 else f"p = {p:.2f}"
 
 
 def _draw_along(ax: Axes, x: np.ndarray, u: np.ndarray, variants: pd.Series) -> None:

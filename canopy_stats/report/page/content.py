@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canopy_stats.report import summary
-from canopy_stats.report.catalogue import CATALOGUE, EntryKind
+from canopy_stats.report.catalogue import CATALOGUE, FINDING, EntryKind
 from canopy_stats.report.folder import Folder
 from canopy_stats.report.page import cautions, provenance, sample
+from canopy_stats.report.page.headline import headlines
 from canopy_stats.report.page.html import Content, Picture, Table, read_table
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ FRAME = 100_000
 def of_folder(folder: Folder) -> Content:
     """All that the page of a study's folder says."""
     panel, runs, study = folder.panel, folder.runs, folder.settings
-    printed, drawn, found = tables(folder), pictures(folder), finding(folder)
+    printed, (opening, drawn), found = tables(folder), pictures(folder), finding(folder)
     room = LIMIT - FRAME - sum(len(p.svg) for p in drawn) - 50 * sum(len(t.rows) * len(t.head) for t in printed)
     drift = {name: run.manifest["drift"] for name, run in runs.items()}
     said = {name: run.config.model.get("cautions", ()) for name, run in runs.items()}
     return Content(
         title=str(study.get("title") or "Study"), contrast=str(study.get("contrast") or ""),
-        finding=found, facts=facts(panel, runs), tables=printed, pictures=drawn,
+        finding=found, headlines=headlines(folder), opening=opening, facts=facts(panel, runs), tables=printed,
+        pictures=drawn,
         warnings=tuple(cautions.cautions(panel, folder.findings, provenance.slopes(folder), drift, found, said)),
         explorer=sample.explorer(runs, panel, max(room, LIMIT // 10)) if runs else None,
         provenance=provenance.provenance(folder))
@@ -66,10 +68,11 @@ def tables(folder: Folder) -> tuple[Table, ...]:
                  for path, caption in captioned(folder, "tables", ".html"))
 
 
-def pictures(folder: Folder) -> tuple[Picture, ...]:
-    """The study's figures."""
-    return tuple(Picture(caption, path.read_text(encoding="utf-8"))
-                 for path, caption in captioned(folder, "figures", ".svg"))
+def pictures(folder: Folder) -> tuple[Picture | None, tuple[Picture, ...]]:
+    """The figure that the page opens with, where there is one, and the others."""
+    drawn = {path.stem: Picture(caption, path.read_text(encoding="utf-8"))
+             for path, caption in captioned(folder, "figures", ".svg")}
+    return drawn.pop(FINDING, None), tuple(drawn.values())
 
 
 def captioned(folder: Folder, kind: EntryKind, suffix: str) -> list[tuple[Path, str]]:

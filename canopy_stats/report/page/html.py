@@ -18,6 +18,8 @@ from typing import Any
 
 from canopy_stats.report.page import explorer, svg
 from canopy_stats.report.page.explorer import Explorer
+from canopy_stats.report.page.headline import Headline
+from canopy_stats.report.page.words import WORDS, meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,11 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """All that a page says. ``finding`` is one paragraph, or several with an empty line between them."""
+    """All that a page says.
+
+    ``headlines`` and ``opening``, a figure, stand before ``finding``, which is one paragraph, or several with an empty
+    line between them; its first sentences are shown, the rest unfolds.
+    """
 
     title: str
     contrast: str = ""
@@ -82,18 +88,32 @@ class Content:
     pictures: tuple[Picture, ...] = ()
     explorer: Explorer | None = None
     provenance: Provenance = Provenance()
+    headlines: tuple[Headline, ...] = ()
+    opening: Picture | None = None
 
 
 def page(content: Content) -> str:
     """The page. The same content gives the same text."""
     drawings = [svg.drawing(p.svg, f"p{i}-", p.caption) for i, p in enumerate(content.pictures, 1)]
-    style, script = _style({k: v for d in drawings for k, v in d.rules.items()}), _asset("page.js")
+    first = svg.drawing(content.opening.svg, "p0-", content.opening.caption) if content.opening else None
+    every = [*drawings, *([first] if first else [])]
+    style, script = _style({k: v for d in every for k, v in d.rules.items()}), _asset("page.js")
     text: str = _template().render(
         content=content, style=_markup(style), script=_markup(script), policy=_policy(script, style),
-        paragraphs=[p for p in content.finding.split("\n\n") if p.strip()],
+        paragraphs=[_opened(p) for p in content.finding.split("\n\n") if p.strip()],
+        opening=_markup(first.markup) if first else None, words=sorted(WORDS.items(), key=lambda w: w[0].lower()),
+        meaning=meaning,
         figures=[(p, _markup(d.markup)) for p, d in zip(content.pictures, drawings, strict=True)],
         **_embedded(content.explorer))
     return text
+
+
+def _opened(paragraph: str, least: int = 420) -> tuple[str, str]:
+    """A paragraph's first sentences, and what follows them; all of it where that would be a line or two."""
+    if len(paragraph) < 2 * least:
+        return paragraph, ""
+    at = paragraph.find(". ", least)
+    return (paragraph[: at + 1], paragraph[at + 2:]) if at > 0 else (paragraph, "")
 
 
 def _embedded(shown: Explorer | None) -> dict[str, Any]:

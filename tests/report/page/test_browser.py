@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import re
@@ -11,15 +13,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hostile import END, FAMILIES, HOSTILE, PIECES, TASKS, VARIANTS, cell, content, explorer
+from hostile import END, FAMILIES, HOSTILE, PIECES, TASKS, VARIANTS, cell, content, explorer, table
 
 from canopy_stats.report.page.explorer import Explorer
 from canopy_stats.report.page.html import page
 from canopy_stats.report.page.svg import contrast
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=(
-    "needs chromium and chromedriver on the path (Debian: apt-get install chromium chromium-driver)"))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=(
+    "needs chromium and chromedriver on the path (Debian: apt-get install chromium chromium-driver)"))]
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars")
 SHOWN = explorer()
@@ -345,3 +347,33 @@ def test_a_large_page_opens(browser, tmp_path, record_property, capsys):
         print(f"\n{path.stat().st_size / 1e6:.1f} MB: interactive after {times[0]:.0f} ms, rollouts drawn within "
               f"{times[2]:.0f} ms")
     assert browser.get_log("browser") == []
+
+
+def test_tables_are_sorted_and_put_back(opened):
+    """Numbers by value, texts by letter; the third click gives the printed order again."""
+    read = """const t = document.querySelectorAll("figure.table table")[arguments[0]];
+              return [...t.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"""
+    printed = opened.execute_script(read, 1)
+    head = opened.find_elements("css selector", "figure.table")[1].find_elements("css selector", "th button")[2]
+
+    def value(row):
+        return float(row[2].split()[0])
+
+    seen = []
+    for state in ("ascending", "descending", None):
+        opened.execute_script("arguments[0].click()", head)
+        seen.append(opened.execute_script(read, 1))
+        assert head.find_element("xpath", "..").get_attribute("aria-sort") == state
+    assert seen[0] == sorted(printed, key=value) and seen[1] == sorted(printed, key=value, reverse=True)
+    assert seen[2] == printed
+
+
+def test_tables_leave_as_csv(opened):
+    """The saved text is the table's, and what a spreadsheet would calculate is kept from it."""
+    text = opened.execute_async_script("""
+        const done = arguments[0], make = URL.createObjectURL;
+        URL.createObjectURL = (blob) => { blob.text().then(done); return make(blob); };
+        HTMLAnchorElement.prototype.click = () => {};
+        document.querySelector("button.save").click();""")
+    rows = list(csv.reader(io.StringIO(text)))
+    assert tuple(rows[0]) == table().head and [tuple(row) for row in rows[1:]] == list(table().rows)

@@ -4,20 +4,24 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hostile import HOSTILE, content, explorer
+from hostile import HOSTILE, SVG, content, explorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canopy_stats.report import printed
 from canopy_stats.report.page import html
 from canopy_stats.report.page.explorer import Explorer, safe_json
-from canopy_stats.report.page.html import Content, Provenance, Table, page, read_table
+from canopy_stats.report.page.headline import Headline
+from canopy_stats.report.page.html import Content, Picture, Provenance, Table, page, read_table
+from canopy_stats.report.page.words import WORDS
 
 VOID = {"meta", "link", "br", "img", "input"}
 
@@ -137,7 +141,7 @@ def test_a_study_of_the_demos_size_is_a_small_page():
 def test_a_page_without_rollouts_tables_and_figures():
     plain = Tree(page(Content("A study", finding="Nothing.")))
     assert plain.all("script") == [{}] and not plain.all("select")
-    assert [a["href"] for a in plain.all("a")] == ["#main", "#finding", "#provenance"]
+    assert [a["href"] for a in plain.all("a")] == ["#main", "#finding", "#provenance", "#words"]
 
 
 ANY = st.text(st.characters(codec="utf-8"), min_size=1)
@@ -162,6 +166,37 @@ def test_any_value_comes_back_from_embedded_json(value):
     assert json.loads(text) == value
     assert text.isascii() and not set("<>&") & set(text)
     assert Tree(f"<script>{text}</script>").text("script") == [text]
+
+
+# --- the opening ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_opens_with_numbers_and_one_figure():
+    """Three numbers, the figure, then words; the long rest of them unfolds, and nothing is lost."""
+    long = "One sentence here. " * 60
+    three = tuple(Headline(f"Name {i} {HOSTILE}", f"+{i}.00", f"[{i}, 9] {HOSTILE}", HOSTILE) for i in range(3))
+    markup = page(replace(content(), headlines=three, opening=Picture("The finding.", SVG), finding=long))
+    made = Tree(markup)
+    assert [t for t in made.text("p") if t in ("+0.00", "+1.00", "+2.00")] == ["+0.00", "+1.00", "+2.00"]
+    assert all(any(text == f"Name {i} {HOSTILE}" for text in made.text("h3")) for i in range(3))
+    order = ("+0.00", 'id="figure-finding"', "One sentence here.", "<summary>More of it", 'id="figures"', 'id="tables"',
+             'id="words"')
+    places = [markup.index(part) for part in order]
+    assert places == sorted(places)
+    assert "".join(made.text("p")).count("One sentence here.") == 60
+
+
+def test_headings_that_need_a_word_have_it_and_the_list_has_all():
+    made = Tree(page(replace(content(), tables=(Table("c", ("task", "CE*", "cap %", "D"), (("a", "1", "2", "3"),)),))))
+    titles = [attrs["title"] for attrs in made.all("abbr")]
+    assert titles == [WORDS["CE*"], WORDS["cap"], WORDS["D"]]
+    assert {text for text in made.text("dt")} >= set(WORDS)
+
+
+def test_the_documentations_glossary_has_the_pages_words():
+    page_of_words = (Path(__file__).parents[3] / "docs" / "glossary.md").read_text().replace("\\*", "*")
+    assert all(f"**{word}" in page_of_words or f"{word})**" in page_of_words or f", {word}**" in page_of_words
+               for word in WORDS)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,72 @@
   addEventListener("resize", stops);
 })();
 
+// Every table can be sorted by a click on a heading (the third click puts its rows back) and saved as CSV.
+(() => {
+  const cells = (row) => [...row.cells].map((cell) => cell.textContent.trim().replace(/−/g, "-"));
+  const key = (text) => {
+    const found = text.match(/[-+]?[0-9][0-9,]*([.][0-9]+)?(e[-+]?[0-9]+)?/i);
+    return found && /^[\[(<≈ ]*[-+]?[0-9]/.test(text) ? Number(found[0].replace(/,/g, "")) : NaN;
+  };
+
+  function compare(a, b) {
+    const x = key(a), y = key(b);
+    if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
+    if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
+    return a.localeCompare(b);
+  }
+
+  function sortable(table) {
+    const body = table.tBodies[0], first = [...body.rows], heads = [...table.tHead.rows[0].cells];
+    const texts = new Map(first.map((row) => [row, cells(row)]));
+    heads.forEach((head, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const next = { ascending: "descending", descending: "" }[head.getAttribute("aria-sort") || ""] ?? "ascending";
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        if (next) head.setAttribute("aria-sort", next);
+        const sign = next === "descending" ? -1 : 1, order = next ? [...first] : first;
+        if (next) order.sort((a, b) => sign * compare(texts.get(a)[i], texts.get(b)[i]));
+        table.classList.toggle("sorted", next !== "");
+        body.append(...order);
+      });
+    });
+  }
+
+  // A text that a spreadsheet would calculate gets an apostrophe before it; a number does not.
+  function quoted(text) {
+    const safe = /^[=+@\t\r]|^-(?![0-9])/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text;
+    return /[",\n]/.test(safe) ? '"' + safe.replace(/"/g, '""') + '"' : safe;
+  }
+
+  function saved(figure, table) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "save";
+    button.textContent = "CSV";
+    button.setAttribute("aria-label", "Save as CSV: " + figure.id.replace("-", " "));
+    button.addEventListener("click", () => {
+      const text = [...table.rows].map((row) => cells(row).map(quoted).join(",")).join("\n") + "\n";
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+      link.download = figure.id + ".csv";
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+    figure.querySelector("figcaption").append(" ", button);
+  }
+
+  document.querySelectorAll("figure.table").forEach((figure) => {
+    const table = figure.querySelector("table");
+    sortable(table);
+    saved(figure, table);
+  });
+})();
+
 // The contents show where the reader is.
 (() => {
   const links = new Map([...document.querySelectorAll(".contents a")].map((a) => [a.hash.slice(1), a]));
