@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from bench_scale import Size, numbers
 
-from canopy_stats.schema import RunConfig
+from canopy_stats.schema import STEP_TERMS, STOP, Prompt, Rollout, RunConfig
 from canopy_stats.store import RunWriter, prompts_hash
 from canopy_stats.study import Checkpoint, Embedder, Law, ModelFamily, Study
 from canopy_stats.study import plan as plans
@@ -32,9 +31,10 @@ ROLLOUTS, LENGTH = 4, 10
 
 def study(folder: Path, families: int, tasks: int, prompts: int) -> Study:
     """Models are empty folders: nothing of them is loaded, and what names them by content reads them all the same."""
-    paths = {f"task{i}": folder / f"task{i}.jsonl" for i in range(tasks)}
+    paths = {f"task{i}": str(folder / f"task{i}.jsonl") for i in range(tasks)}
     for name, path in paths.items():
-        path.write_text("".join(json.dumps({"id": f"p{i}", "prompt": f"{name} {i}"}) + "\n" for i in range(prompts)))
+        lines = [json.dumps({"id": f"p{i}", "prompt": f"{name} {i}"}) + "\n" for i in range(prompts)]
+        Path(path).write_text("".join(lines))
     pairs = []
     for i in range(families):
         for arm in ("base", "tuned"):
@@ -49,7 +49,6 @@ def study(folder: Path, families: int, tasks: int, prompts: int) -> Study:
 def draw(asked: Study, out: Path, name: str) -> None:
     """Store one run of numbers."""
     from canopy_stats.generation.prompt_file import prompt_hash, read_prompts
-    from canopy_stats.schema import Prompt
 
     planned, rng = asked.runs[name], np.random.default_rng(0)
     path = prompts_of(out, planned.task)
@@ -61,11 +60,18 @@ def draw(asked: Study, out: Path, name: str) -> None:
     key = begin(asked, out, name, path)
     with RunWriter(out / "runs" / name, config, prompts) as writer:
         for shard in writer.missing:
-            drawn = numbers(shard, Size(len(prompts), ROLLOUTS, LENGTH), rng)
+            drawn = [numbers(prompt, rollout, rng) for prompt, rollout in shard.pairs]
             writer.write_shard(shard, drawn, lambda ids: "x" * len(ids), batch_size=32)
         writer.finish(None)
         run = writer.run()
     finish(out, name, key, run)
+
+
+def numbers(prompt: int, rollout: int, rng: np.random.Generator) -> Rollout:
+    """A rollout without a model."""
+    terms = rng.random((len(STEP_TERMS), LENGTH), dtype=np.float32)
+    return Rollout(prompt, rollout, rng.integers(0, 50_000, LENGTH, dtype=np.int32), STOP,
+                   dict(zip(STEP_TERMS, terms, strict=True)))
 
 
 def timed(what: str, work: Callable[[], object]) -> None:
