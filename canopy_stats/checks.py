@@ -15,7 +15,7 @@ from canopy_stats.drift import choose_some, measure_drift, stored_rollouts
 from canopy_stats.files import canonical_json
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import IMPORTED, LENGTH, STEP_TERMS, STOP, Engine, ModelSource, UserError
-from canopy_stats.store import Excerpt, Run, open_run
+from canopy_stats.store import Excerpt, Run, excerpt, open_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +149,19 @@ def report_of(run: Run, stored: Sequence[Finding], with_model: Sequence[Finding]
 
 def stored_findings(run: Run) -> list[Finding]:
     """The first half of a check: what the stored rows say by themselves."""
-    return [*martingales(run), *bookkeeping(run)]
+    rows = _told(run)
+    return [*martingales(run, rows), *bookkeeping(run, rows)]
+
+
+Rows: TypeAlias = Mapping[str, np.ndarray]
+_LOOKED_AT = ("length", "finish_reason", "entropy_sum", "surprisal_sum", "stop_hazard_sum", "surprisal_variance_sum",
+              "stop_variance_sum")
+
+
+def _told(run: Run) -> Rows:
+    """What is looked at of every rollout (R,), read once."""
+    table = run.rollouts(_LOOKED_AT)
+    return {name: table[name].to_numpy(zero_copy_only=False) for name in _LOOKED_AT}
 
 
 def model_findings(run: Looked, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
@@ -166,17 +178,14 @@ def _name(run: Run) -> str:
 # ----------------------------------------------------------------------------------- what needs the stored rows only
 
 
-def martingales(run: Run) -> list[Finding]:
+def martingales(run: Run, rows: Rows | None = None) -> list[Finding]:
     """z-scores of mean(S - H) and mean(1{stopped} - A) over all rollouts.
 
     Their standard errors are the predictable ones: the variance of a step's surprisal, and p(1 - p) for its end
     tokens, summed over all steps. The sample's own spread would miss what rare tokens add when none was drawn: where
     nearly every step is certain it is far too small.
     """
-    columns = ["length", "finish_reason", "entropy_sum", "surprisal_sum", "stop_hazard_sum", "surprisal_variance_sum",
-               "stop_variance_sum"]
-    table = run.rollouts(columns)
-    rows = {name: table[name].to_numpy(zero_copy_only=False) for name in columns}
+    rows = rows or _told(run)
     excess = rows["surprisal_sum"] - rows["entropy_sum"]
     stops = (rows["finish_reason"] == STOP) - rows["stop_hazard_sum"]
     possible = np.isfinite(excess)
@@ -205,11 +214,10 @@ def _z_finding(name: str, values: np.ndarray, variance: float, length: np.ndarra
     return Finding(name, z, Z_LIMIT, abs(z) <= Z_LIMIT, f"mean {mean:.3g} {unit}, standard error {error:.2g}")
 
 
-def bookkeeping(run: Run) -> list[Finding]:
+def bookkeeping(run: Run, rows: Rows | None = None) -> list[Finding]:
     """Rollouts whose length or reason to end contradicts the cap."""
-    rows = run.rollouts(["length", "finish_reason"])
-    length = rows["length"].to_numpy()
-    capped = rows["finish_reason"].to_numpy(zero_copy_only=False) == LENGTH
+    rows = rows or _told(run)
+    length, capped = rows["length"], rows["finish_reason"] == LENGTH
     cap = run.config.policy.max_new_tokens
     wrong = int(((length > cap) | (capped & (length != cap))).sum())
     if run.config.model.get("token_ids") == "tokenised":
@@ -222,6 +230,7 @@ def bookkeeping(run: Run) -> list[Finding]:
 
 def _against_model(run: Looked, engine: Any, source: ModelSource, pairs: Sequence[tuple[int, int]]) -> list[Finding]:
     """The findings of the second part: scores by a model of another loader, redraws by the engine."""
+    run = run if isinstance(run, Excerpt) else excerpt(run, pairs)  # the rollouts are read once
     rebuilt, prompts = _rebuilt_prompts(run, engine.tokenizer, pairs)
     reference = _reference(engine, source)
     return [_identity(run, engine), prompts, *_prompt_forms(run, engine.tokenizer, source),

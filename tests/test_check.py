@@ -68,11 +68,13 @@ def draw_fake(out, **lie):
                     policy=SamplingPolicy(max_new_tokens=12), engine=FakeEngine(**lie), progress=False)
 
 
+@pytest.mark.slow
 def test_honest_run_without_its_model(tmp_path):
     report = check(draw_fake(tmp_path / "run"))
     assert report.ok and "drawn from a model object; pass it as model=" in report.verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.8, 1.3])
 def test_tokens_drawn_at_another_temperature_than_the_terms_say(tmp_path, temperature):
     report = check(draw_fake(tmp_path / "run", drawn_at=temperature))
@@ -80,6 +82,7 @@ def test_tokens_drawn_at_another_temperature_than_the_terms_say(tmp_path, temper
     assert "does not agree with the law it claims" in report.verdict
 
 
+@pytest.mark.slow
 def test_lengths_beyond_the_cap(tmp_path):
     run = falsify(draw_fake(tmp_path / "run"), tmp_path / "false", policy__max_new_tokens=11)
     assert found(check(run)) == {"lengths against the cap"}
@@ -129,10 +132,31 @@ def honest(request, oracle, tmp_path_factory):
                     drift_tokens=0)
 
 
+@pytest.mark.slow
 def test_honest_runs_hold(honest, oracle):
     report = check(honest, model=oracle)
     assert report.ok, str(report)
     assert value(report, "entropy") < 1e-5 and value(report, "redraw flips") == 0
+
+
+def test_a_check_reads_each_thing_once(honest, oracle, monkeypatch):
+    """A few columns of every rollout, and the rows of the sampled prompts, whatever the size of the run."""
+    from canopy_stats.store import reading
+
+    seen = []
+    table, rollout = reading.read_table, reading.read_rollout
+    monkeypatch.setattr(reading, "read_table", lambda path, shard, kind, columns, *more: seen.append(
+        (kind, shard["number"], len(columns))) or table(path, shard, kind, columns, *more))
+    monkeypatch.setattr(reading, "read_rollout", lambda path, shard, prompt, columns, wanted: seen.append(
+        (prompt, shard["number"], len(columns))) or rollout(path, shard, prompt, columns, wanted))
+    run = open_run(honest.path)
+    assert check(run, model=oracle, n_sample=3).ok
+    assert sorted(s for s in seen if s[0] == "rollouts") == [("rollouts", s["number"], 7) for s in run.shards]
+    steps = [s for s in seen if s[0] != "rollouts"]
+    assert len(steps) == len(set(steps)) <= 3 and not any(kind == "steps" for kind, *_ in steps)
+    entry = run.shards[0]
+    groups = {kind: pq.ParquetFile(run.path / entry[kind]["path"]).num_row_groups for kind in ("rollouts", "steps")}
+    assert groups == {"rollouts": 1, "steps": len(entry["prompts"])}
 
 
 @pytest.fixture(scope="module")
@@ -215,12 +239,14 @@ def tiny_run(request, tiny, tmp_path_factory):
     return draw_tiny(tmp_path_factory.mktemp("r") / "run", tiny, variant=request.param)
 
 
+@pytest.mark.slow
 def test_model_is_found_where_the_run_found_it(tiny_run):
     report = check(open_run(tiny_run.path))
     assert report.ok, str(report)
     assert value(report, "logprob") < 1e-4 and value(report, "prompts rebuilt") == 0
 
 
+@pytest.mark.slow
 def test_sixteen_bits_are_judged_by_the_median(tiny, tmp_path):
     run = draw_tiny(tmp_path / "run", tiny, dtype="bfloat16", n_rollouts=16)
     report = check(run)
@@ -231,6 +257,7 @@ def test_sixteen_bits_are_judged_by_the_median(tiny, tmp_path):
     assert {"entropy", "redraw flips"} <= found(hotter), str(hotter)
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_loader_does_not_repeat_itself(tiny, tmp_path, monkeypatch):
     """The run and the engine of the check have the same wrong weights; the reference is loaded another way."""
     from canopy_stats.generation import torch_engine
@@ -247,12 +274,14 @@ def test_a_mistake_of_the_loader_does_not_repeat_itself(tiny, tmp_path, monkeypa
     assert {"entropy", "logprob"} <= found(report) and value(report, "redraw flips") == 0
 
 
+@pytest.mark.slow
 def test_moved_model_is_given(tiny_run, tiny, tmp_path):
     import shutil
 
     assert check(tiny_run, model=shutil.copytree(tiny, tmp_path / "tiny")).ok
 
 
+@pytest.mark.slow
 def test_wrong_template_is_seen(tiny_run, tmp_path):
     chat = tiny_run.config.model["chat"]
     report = check(falsify(tiny_run, tmp_path / "false", model__chat=not chat))
@@ -260,6 +289,7 @@ def test_wrong_template_is_seen(tiny_run, tmp_path):
     assert "template, BOS" in report.verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["base", "instruct"])
 def test_second_bos_is_seen(tiny, tmp_path, monkeypatch, variant):
     from canopy_stats.generation.torch_engine import TorchEngine
@@ -271,6 +301,7 @@ def test_second_bos_is_seen(tiny, tmp_path, monkeypatch, variant):
     assert "prompts rebuilt" in found(check(run))
 
 
+@pytest.mark.slow
 def test_changed_template_of_the_tokenizer_is_seen(tiny, tmp_path):
     import shutil
 

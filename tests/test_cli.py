@@ -48,6 +48,7 @@ def test_overview_stands_in_columns(capsys):
     assert len({line.index(" -> ") for line in lines}) == 1 and max(map(len, lines)) <= 100
 
 
+@pytest.mark.slow
 def test_help_is_light():
     code = ("import sys; from canopy_stats.cli import parser; parser.build_parser(); "
             "print({'torch', 'pandas'} & set(sys.modules))")
@@ -141,6 +142,7 @@ def test_a_defect_keeps_its_traceback(capsys, monkeypatch):
         cli.main(["demo"])
 
 
+@pytest.mark.slow
 def test_closed_pipe_is_no_error():
     both = f"{sys.executable} -m canopy_stats --help | head -1"
     done = subprocess.run(["bash", "-c", both], capture_output=True, text=True)
@@ -203,6 +205,7 @@ def panel_file(runs, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_generate_tells_what_it_stored_and_resumes(capsys, models, prompt_file, tmp_path):
     arguments = generate_arguments(models["ash"], prompt_file, tmp_path / "run")
     code, out, err = run(capsys, *arguments)
@@ -211,21 +214,25 @@ def test_generate_tells_what_it_stored_and_resumes(capsys, models, prompt_file, 
     assert run(capsys, *arguments)[1] == out
 
 
+@pytest.mark.slow
 def test_check_agrees(capsys, runs):
     code, out, _ = run(capsys, "check", *runs[:2], "--sample", "8")
     assert code == 0 and out.count("nothing speaks against the law it claims") == 2
 
 
+@pytest.mark.slow
 def test_check_that_fails_has_exit_code_1(capsys, runs, models):
     code, out, _ = run(capsys, "check", runs[0], "--sample", "4", "--model", models["oak-it"])
     assert code == 1 and "WRONG" in out and "does not agree" in out
 
 
+@pytest.mark.slow
 def test_embed_counts(capsys, runs):
     code, out, _ = run(capsys, "embed", runs[0], "--embedder", "tfidf")
     assert code == 0 and "48 texts embedded" in out and "longer than it reads" in out
 
 
+@pytest.mark.slow
 def test_measure_prints_and_writes(capsys, runs, tmp_path):
     code, out, _ = run(capsys, "measure", *runs[:2], "--embedder", "tfidf", "--caps", "2,4", "--csv",
                        tmp_path / "m.csv", "--extra", "vendi_2", "length_thirds")
@@ -234,6 +241,7 @@ def test_measure_prints_and_writes(capsys, runs, tmp_path):
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 1 + 2 * 8
 
 
+@pytest.mark.slow
 def test_rho_prints_writes_and_draws(capsys, runs, tmp_path):
     code, out, _ = run(capsys, "rho", *runs[:2], "--replicates", "20", "--csv", tmp_path / "r.csv", "--figure",
                        tmp_path / "rho")
@@ -242,11 +250,13 @@ def test_rho_prints_writes_and_draws(capsys, runs, tmp_path):
     assert (tmp_path / "rho.png").is_file() and (tmp_path / "rho.svg").is_file()
 
 
+@pytest.mark.slow
 def test_measure_cap_above_the_run(capsys, runs):
     code, _, err = run(capsys, "measure", runs[0], "--cap", "9")
     assert code == 2 and err.count("\n") == 1 and "9" in err
 
 
+@pytest.mark.slow
 def test_panel_keeps_how_it_was_made(panel_file, runs):
     from canopy_stats.panels import read_panel
 
@@ -258,6 +268,7 @@ def test_panel_keeps_how_it_was_made(panel_file, runs):
                                                  for t in ("stories", "math")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_fit_prints_one_row_for_each_model(capsys, runs, tmp_path, suffix):
     path = tmp_path / f"panel.{suffix}"
@@ -268,22 +279,26 @@ def test_fit_prints_one_row_for_each_model(capsys, runs, tmp_path, suffix):
     assert len((tmp_path / "slopes.csv").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_fit_of_one_model_in_detail(capsys, panel_file):
     code, out, _ = run(capsys, "fit", panel_file, "--model", "interaction")
     assert code == 0 and "R_bar:model_variant[T.instruct]" in out and "difference" in out and "ratio" in out
 
 
+@pytest.mark.slow
 def test_fit_of_a_formula(capsys, panel_file, tmp_path):
     code, out, _ = run(capsys, "fit", panel_file, "--formula", "D ~ R_bar + N_bar + (1|prompt_uid)", "--csv",
                        tmp_path / "f.csv")
     assert code == 0 and "R_bar" in out and "R_bar" in (tmp_path / "f.csv").read_text()
 
 
+@pytest.mark.slow
 def test_fit_of_a_formula_with_an_unknown_column(capsys, panel_file):
     code, _, err = run(capsys, "fit", panel_file, "--formula", "D ~ rate + (1|prompt_uid)")
     assert code == 2 and "rate" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_one_family_and_one_task_end_with_the_papers_row(capsys, tmp_path):
     """Where the walk through somebody's own two checkpoints ends: the paper's model, and why there is no robust one."""
     import canopy_stats as cs
@@ -297,6 +312,7 @@ def test_one_family_and_one_task_end_with_the_papers_row(capsys, tmp_path):
     assert rows["robust"][:2] == ["not", "available"] and "paper_beta" in rows
 
 
+@pytest.mark.slow
 def test_curve_counts_writes_and_draws(capsys, panel_file, tmp_path):
     code, out, _ = run(capsys, "curve", panel_file, "--only", "model=linear", "--only", "slopes=same", "--only",
                        "response=D", "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c")
@@ -305,6 +321,7 @@ def test_curve_counts_writes_and_draws(capsys, panel_file, tmp_path):
     assert (tmp_path / "c.png").exists() and (tmp_path / "c.svg").exists()
 
 
+@pytest.mark.slow
 def test_power_prints_recommends_writes_and_draws(capsys, tmp_path):
     code, out, _ = run(capsys, "power", "--effect", "0.3", "--quick", "--prompts", "10,20", "--rollouts", "5,10",
                        "--sims", "2", "--budget", "1e6", "--csv", tmp_path / "p.csv", "--figure", tmp_path / "p")
@@ -314,6 +331,7 @@ def test_power_prints_recommends_writes_and_draws(capsys, tmp_path):
     assert (tmp_path / "p.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -341,6 +359,7 @@ def test_missing_model(capsys, prompt_file, tmp_path):
     assert code == 2 and "There is no model at" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_no_chat_template(capsys, models, prompt_file, tmp_path):
     import shutil
 
@@ -350,6 +369,7 @@ def test_no_chat_template(capsys, models, prompt_file, tmp_path):
     assert code == 2 and "chat template" in err.splitlines()[-1] and "--help" not in err
 
 
+@pytest.mark.slow
 def test_other_setting_into_the_same_folder(capsys, models, prompt_file, runs):
     arguments = generate_arguments(models["ash"], prompt_file, runs[0], task=runs[0].name.split("-")[-1])
     code, _, err = run(capsys, *arguments, "--seed", "7", "--top-k", "5")
@@ -357,6 +377,7 @@ def test_other_setting_into_the_same_folder(capsys, models, prompt_file, runs):
     assert "policy.top_k: stored None, asked 5" in err and "seed: stored 0, asked 7" in err
 
 
+@pytest.mark.slow
 def test_a_core_install_says_which_extra_draws_rollouts(tmp_path):
     # As if torch were not installed.
     code = ("import sys, importlib.util\n"

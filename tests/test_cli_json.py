@@ -87,6 +87,7 @@ def test_panel(records, run, tmp_path):
     same(rows, pd.read_parquet(tmp_path / "p.parquet"))
 
 
+@pytest.mark.slow
 def test_fit(records, panel):
     same(records("fit", panel), cs.slope_table(pd.read_parquet(panel)))
     one = records("fit", panel, "--model", "interaction")
@@ -97,11 +98,13 @@ def test_fit(records, panel):
     same(records("fit", panel, "--formula", formula), cs.lmm(formula, pd.read_parquet(panel)).tidy())
 
 
+@pytest.mark.slow
 def test_scrutinise(records, panel):
     found = cs.slope_scrutiny(pd.read_parquet(panel), paper="interaction").table
     same(records("scrutinise", panel, "--paper", "interaction"), found)
 
 
+@pytest.mark.slow
 def test_curve(records, panel):
     rows = records("curve", panel, "--only", "model=linear", "--only", "slopes=same", "--only", "response=D", "--only",
                    "length=none")
@@ -109,6 +112,7 @@ def test_curve(records, panel):
     same(untimed(rows), cs.specification_curve(pd.read_parquet(panel), choices=choices).table.drop(columns="seconds"))
 
 
+@pytest.mark.slow
 def test_power(records, panel):
     rows = records("power", panel, "--effect", "0.3", "--quick", "--prompts", "10", "--rollouts", "5", "--sims", "2")
     found = cs.slope_power(pd.read_parquet(panel), effect=0.3, prompts=[10], rollouts=[5], model="interaction",

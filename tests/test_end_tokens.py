@@ -38,6 +38,7 @@ def expected(run, k):
     return inside, chances
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "k"), [(SamplingPolicy(max_new_tokens=9, top_k=3), 3),
                                            (SamplingPolicy(max_new_tokens=9), 2),
                                            (SamplingPolicy(max_new_tokens=9, top_k=4, top_p=0.9), 4)])

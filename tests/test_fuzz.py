@@ -10,6 +10,7 @@ import pytest
 ANALYSIS = Path(__file__).parents[1] / "analysis"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ANALYSIS / "fuzz.py").is_file(), reason="a checkout carries the program")
 def test_strange_inputs_are_refused_in_words(monkeypatch):
     monkeypatch.syspath_prepend(str(ANALYSIS))

@@ -38,6 +38,7 @@ def found(tmp_path_factory) -> tuple[dict, str]:
     return run(tmp_path_factory.mktemp("report"), "--rows", "2", "3", "--steps", "8", "--rounds", "1")
 
 
+@pytest.mark.slow
 def test_every_method_is_timed_at_every_size(found):
     rows = found[0]["models"]["tiny"]["speed"]
     assert [(r["rollouts"], r["method"]) for r in rows] == [
@@ -47,6 +48,7 @@ def test_every_method_is_timed_at_every_size(found):
     assert [r["times_bare"] for r in rows if r["method"] == "bare loop"] == [1, 1]
 
 
+@pytest.mark.slow
 def test_terms_agree_with_double_precision_and_drift_is_seen(found):
     model = found[0]["models"]["tiny"]
     assert all(law["largest"] < 1e-4 and law["compared"] > 16 for law in model["terms"].values())
@@ -55,6 +57,7 @@ def test_terms_agree_with_double_precision_and_drift_is_seen(found):
     assert all(math.isfinite(value) for value in model["drift"].values())
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_the_data_hold_and_what_is_missing(found):
     data, page = found
     assert data["skipped"] == ["tiny, vllm: not installed"] and "tiny, vllm: not installed" in page

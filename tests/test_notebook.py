@@ -49,6 +49,7 @@ def panel():
     return cs.load_demo_panel()
 
 
+@pytest.mark.slow
 def test_a_slope_change_in_a_notebook(panel):
     """Every quantity stands in the table with the number that the record has."""
     change = cs.slope_change(panel, model="interaction")
@@ -58,6 +59,7 @@ def test_a_slope_change_in_a_notebook(panel):
         assert f"{getattr(change, name).estimate:.4g}" in html, name
 
 
+@pytest.mark.slow
 def test_rivals_and_rho(panel):
     rivals = cs.slope_rivals(panel)
     assert str(rivals) == rivals.verdict and "r_squared" in rivals._repr_html_()

@@ -174,6 +174,7 @@ def test_a_run_grows_to_the_content_of_one_drawn_at_once(tmp_path, n, more):
     assert [p.rollouts(["rollout"]).num_rows % more for p in grown.parts()] == [0] * len(list(grown.parts()))
 
 
+@pytest.mark.slow
 def test_the_torch_engine_grows_to_the_bits_of_a_run_drawn_at_once(tmp_path):
     from tiny_models import save_tiny_llama
 
@@ -276,6 +277,7 @@ def test_manifest_says_what_drew_it_and_nothing_of_time_enters_the_hash(tmp_path
     assert open_run(run.path).content_hash == run.content_hash
 
 
+@pytest.mark.slow
 def test_torch_engine_end_to_end(tmp_path, oracle):
     run = generate(oracle, PROMPTS, tmp_path / "run", family="o", variant="base", task="t", n_rollouts=20,
                    policy=POLICY, progress=False)
@@ -283,6 +285,7 @@ def test_torch_engine_end_to_end(tmp_path, oracle):
     assert run.steps().num_rows == sum(run.rollouts()["length"].to_pylist())
 
 
+@pytest.mark.slow
 def test_torch_engine_draws_a_lost_shard_again(tmp_path, oracle):
     def draw_again():
         return generate(oracle, PROMPTS, tmp_path / "run", family="o", variant="base", task="t", n_rollouts=200,
@@ -376,6 +379,7 @@ def test_rollouts_must_match_the_prompts(oracle):
 # ---------------------------------------------------------------------------------------------------- kill and resume
 
 
+@pytest.mark.slow
 def test_five_kills(tmp_path):
     from stress_resume import stress
 

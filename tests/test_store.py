@@ -251,6 +251,7 @@ def test_newer_format_is_refused(run):
         open_run(run.path)
 
 
+@pytest.mark.slow
 def test_one_writer_at_a_time(tmp_path, config):
     with RunWriter(tmp_path / "run", config, PROMPTS):
         code = textwrap.dedent(f"""
@@ -302,6 +303,7 @@ def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path, config, run
     assert write_run(tmp_path / "full", PROMPTS, config).content_hash == run.content_hash
 
 
+@pytest.mark.slow
 def test_file_size_limit_of_the_system(tmp_path, config, run):
     resource = pytest.importorskip("resource")
     code = textwrap.dedent(f"""
@@ -322,6 +324,7 @@ def test_file_size_limit_of_the_system(tmp_path, config, run):
     assert write_run(tmp_path / "big", PROMPTS, config).content_hash == run.content_hash
 
 
+@pytest.mark.slow
 def test_really_full_file_system(tmp_path, config, run):
     small = tmp_path / "small"
     small.mkdir()
@@ -526,6 +529,7 @@ def test_tables_made_elsewhere_are_stored_if_they_are_the_shards(tmp_path, confi
         assert len(writer.missing) == 3
 
 
+@pytest.mark.slow
 def test_a_large_run_is_written_and_read_by_parts(tmp_path):
     """The benchmark of large runs, on a small one: every step of it runs, and opening again reads next to nothing."""
     from bench_scale import STEPS, Size, bench

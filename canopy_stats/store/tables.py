@@ -165,7 +165,7 @@ def _concatenated(parts: Sequence[Any], dtype: type) -> np.ndarray:
 def parquet_bytes(table: pa.Table, rows: Sequence[int] = ()) -> bytes:
     """A table as a Parquet file, with so many ``rows`` in each of its row groups; without any, all in one.
 
-    A shard has a row group for each prompt: a few rollouts are read without the rest of their shard.
+    The steps of a shard have a row group for each prompt: a few rollouts are read without the rest of their shard.
     """
     sink, start = pa.BufferOutputStream(), 0
     repeated = [name for name in REPEATED if name.split(".")[0] in table.column_names]

@@ -200,7 +200,8 @@ class RunWriter:
         listed, number = self.shard_prompts(shard), self._next
         content, where = shard_content(tables, listed, shard.rollouts), self._surroundings(drawn_by)
         per_prompt = tables.rollouts["length"].to_numpy().reshape(len(listed), -1).sum(axis=1)
-        rows = {"rollouts": [len(shard.rollouts)] * len(listed), "steps": per_prompt.tolist()}
+        # Of rollouts some columns are read whole, of steps a few rollouts; each group of rows lengthens the footer.
+        rows = {"rollouts": [], "steps": per_prompt.tolist()}
         vouched = {kind: self._write_file(kind, number, getattr(tables, kind), rows[kind]) for kind in DECLARED}
         entry: Shard = {
             "number": number, "prompts": [p.prompt_hash for p in listed],

@@ -27,6 +27,7 @@ def test_at_most_three_megabytes_and_no_code(folder: Path) -> None:
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".jinja"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=name)
 def test_loads_and_tokenizer_round_trips(folder: Path) -> None:
     model, tok = load(folder)
@@ -62,6 +63,7 @@ def test_chat_has_one_begin_token_and_its_turns(folder: Path) -> None:
     assert tok(text)["input_ids"].count(tok.bos_token_id) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_base_and_tuned_share_the_tokenizer_but_not_the_weights(family: str) -> None:
     base, tuned = (MODELS / family / variant for variant in VARIANTS)

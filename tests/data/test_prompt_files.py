@@ -25,6 +25,7 @@ def test_hundred_distinct_prompts_with_ids(task: str) -> None:
     assert not any(mark in row["prompt"] for row in rows for mark in "{}[]<>|")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_no_near_duplicates(task: str) -> None:
     sets = [words(row["prompt"]) for row in read(task)]
@@ -36,6 +37,7 @@ def test_jaccard_of_known_sets() -> None:
     assert jaccard({"a", "b", "c"}, {"b", "c", "d"}) == 0.5
 
 
+@pytest.mark.slow
 def test_script_writes_the_same_bytes(tmp_path: Path) -> None:
     main(tmp_path)
     for task in TASKS:

@@ -11,6 +11,7 @@ from data.models.grammar.writer import Writer, past, plural, present
 from data.models.measure import correct
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(corpus.STYLES))
 def test_same_seed_same_texts(family: str) -> None:
     style = corpus.STYLES[family]

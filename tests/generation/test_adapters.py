@@ -31,6 +31,8 @@ from canopy_stats.schema import ModelSource, UserError
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import make_tokenizer, save_tiny_llama
 
+pytestmark = pytest.mark.slow  # each test saves and loads models
+
 IDS = torch.arange(1, 26)[None]
 TWO = ["q_proj", "v_proj"]
 KINDS = {"lora": LoraConfig(r=2, target_modules=TWO), "dora": LoraConfig(r=2, target_modules=TWO, use_dora=True),

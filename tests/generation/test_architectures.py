@@ -36,6 +36,7 @@ def assert_exact(net) -> object:
     return engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_a_few_kinds(name):
     assert_exact(architectures.build(name, **architectures.ARCHITECTURES[name]))
@@ -47,6 +48,7 @@ def test_all_architectures(name):
     assert_exact(architectures.build(name, **architectures.ARCHITECTURES[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(architectures.LENGTH_DEPENDENT))
 def test_frequencies_that_change_at_a_length(name):
     """Rollouts cross the switch at 16 tokens; the law is that of generate, and one forward pass has another."""
@@ -61,6 +63,7 @@ def test_frequencies_that_change_at_a_length(name):
     np.testing.assert_allclose(again[:, 0], rollout.steps["entropy"], atol=ENTROPY)
 
 
+@pytest.mark.slow
 def test_slots_are_refused_in_16_bits_as_in_float32():
     """The trial runs in float32 whatever the model's type, and leaves the weights' bits as they were."""
     net = architectures.build("llama", **architectures.LENGTH_DEPENDENT["llama"]).bfloat16()
@@ -70,6 +73,7 @@ def test_slots_are_refused_in_16_bits_as_in_float32():
     assert all(torch.equal(before[name], p) and before[name].dtype == p.dtype for name, p in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_one_row_at_a_time_is_said():
     with pytest.warns(UserWarning, match="RwkvForCausalLM is decoded one rollout at a time"):
         assert load_engine(ModelSource(architectures.build("rwkv")), variant="base").decoder.most_rows == 1

@@ -29,6 +29,8 @@ from canopy_stats.schema import ModelSource, UserError
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import make_tokenizer, save_tiny_llama
 
+pytestmark = pytest.mark.slow  # each test saves and loads models
+
 IDS = torch.arange(1, 26)[None]
 MOE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16,
        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "n_routed_experts": 8, "n_group": 2,

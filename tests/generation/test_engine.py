@@ -34,6 +34,7 @@ def engines() -> dict[str, TorchEngine]:
     return Made()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", LAWS, ids=SamplingPolicy.label)
 @pytest.mark.parametrize("name", ["llama", "qwen3-sliding", "gemma3"])
 def test_terms_are_those_of_plain_transformers(engines, name, policy):
@@ -54,6 +55,7 @@ def test_terms_are_those_of_plain_transformers(engines, name, policy):
     assert near <= 0.05 * sum(len(r.token_ids) for r in drawn.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(tiny.BUILDERS))
 def test_every_kind_of_cache(engines, name):
     engine = engines[name]
@@ -66,6 +68,7 @@ def test_every_kind_of_cache(engines, name):
         np.testing.assert_allclose(rollout.steps["logprob"], want.steps["logprob"], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen3-sliding", "mistral"])
 def test_a_wrong_window_would_be_seen(name):
     """The comparison above has teeth: without the window mask, terms differ by far more than its tolerance."""
@@ -88,6 +91,7 @@ def test_the_trial_rejects_a_model_whose_masks_it_would_get_wrong(engines, monke
     assert not slots_agree(decoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_tokens_do_not_depend_on_order_batch_or_company(engines, name):
     engine = engines[name]

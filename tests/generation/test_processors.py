@@ -70,6 +70,7 @@ def test_a_table_of_texts_follows_its_rows():
     assert table.first(2).tolist() == [[6, 7, 8, 2, 3], [9, 3, 9, 9, 9]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", LAWS, ids=lambda v: SamplingPolicy(**v).label())
 def test_drawn_terms_are_those_of_the_law_in_double_precision(engine, values):
     policy = law(values)
@@ -96,6 +97,7 @@ def test_drawn_terms_are_those_of_the_law_in_double_precision(engine, values):
     assert stopped or "repetition_penalty" in values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", LAWS, ids=lambda v: SamplingPolicy(**v).label())
 def test_martingales(engine, values):
     """Surprisal minus entropy, and stops minus hazards, have mean zero under the law."""
@@ -106,6 +108,7 @@ def test_martingales(engine, values):
         assert abs(values_.mean()) <= 4 * values_.std(ddof=1) / len(values_) ** 0.5 + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", LAWS, ids=lambda v: SamplingPolicy(**v).label())
 def test_the_law_is_that_of_generate(engine, values):
     """transformers draws with the same options: our terms of its tokens are those of its scores, and it stops where we

@@ -199,6 +199,7 @@ def test_texts_of_prompts_that_open_no_thought_stay(tmp_path):
     assert set(embedded(run)) == {text.strip() for text in run.rollouts()["text"].to_pylist()}
 
 
+@pytest.mark.slow
 def test_the_date_is_in_the_run_and_check_holds_on_another_day(tmp_path, monkeypatch):
     run = draw(saved(tmp_path / "m", "{{ strftime_now('%d') }} " + TURN))
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", None)
@@ -206,6 +207,7 @@ def test_the_date_is_in_the_run_and_check_holds_on_another_day(tmp_path, monkeyp
     assert draw(tmp_path / "m").content_hash == run.content_hash
 
 
+@pytest.mark.slow
 def test_the_second_bos_is_in_the_law_and_the_cautions(tmp_path):
     run = draw(saved(tmp_path / "m", TURN), chat="rendered-text")
     assert run.config.model["chat"] == "rendered-text" and check(run).ok
@@ -213,6 +215,7 @@ def test_the_second_bos_is_in_the_law_and_the_cautions(tmp_path):
     assert any("rendered-text" in line for line in run.config.model["cautions"])
 
 
+@pytest.mark.slow
 def test_what_rendered_text_changes_of_the_same_prompts_stands_in_the_check_and_in_a_table(tmp_path):
     """Each prompt has one token more by rendered text, the second BOS; the template here writes one of its own."""
     runs = {name: draw(saved(tmp_path / name, TURN), chat=chat)

@@ -23,6 +23,7 @@ def checkpoint(tmp_path_factory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_it_is_what_transformers_loads(checkpoint):
     for dtype in ("float32", "bfloat16"):
@@ -30,6 +31,7 @@ def test_it_is_what_transformers_loads(checkpoint):
         assert torch.equal(load_reference(ModelSource(checkpoint), dtype=dtype)(IDS).logits, own(IDS).logits)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_an_adapter_is_merged_by_peft_alone(checkpoint, tmp_path):
     from peft import LoraConfig, PeftModel, get_peft_model
@@ -47,6 +49,7 @@ def test_a_model_in_memory_is_its_own_reference():
     assert load_reference(ModelSource(net), dtype="bfloat16").dtype == torch.bfloat16 and net.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_drift_is_that_of_the_two_laws():
     net = tiny.model("llama")
     short = load_reference(ModelSource(net), dtype="bfloat16")

@@ -35,6 +35,7 @@ def some_texts(seed=0):
     return [(p, rng.integers(6, 27, n).tolist()) for p in prompts for n in (1, 3, 8, 12, 12)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [True, False], ids=["one pass over the prompt", "whole texts"])
 @pytest.mark.parametrize("law", LAWS)
 def test_terms_are_those_of_single_passes_in_numpy(engine, law, shares):

@@ -47,6 +47,7 @@ PROCESSED = [{"repetition_penalty": 1.3}, {"repetition_penalty": 0.8}, {"min_new
               "stop_strings": ("abcda",)}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", PROCESSED, ids=lambda e: "+".join(e))
 @pytest.mark.parametrize("policy", LAWS, ids=SamplingPolicy.label)
 def test_laws_that_look_at_the_text_agree_with_double_precision(policy, extra):
@@ -146,6 +147,7 @@ def test_broken_logits_are_told_with_what_may_mend_them():
     assert said(torch.float32, min_new_tokens=3).endswith(f"in float32; {whole}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [SamplingPolicy(), SamplingPolicy(top_k=30), SamplingPolicy(top_p=0.8)],
                          ids=SamplingPolicy.label)
 @pytest.mark.parametrize("size", [50, 128, 700])

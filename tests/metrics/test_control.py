@@ -37,6 +37,7 @@ def exact_or_raw(out, exact):
     return np.column_stack([exact, out.mean_raw[:, 2]])
 
 
+@pytest.mark.slow
 def test_prompts_of_very_different_length_all_profit():
     """One coefficient for all prompts suits few of them; scaled by each prompt's other rollouts it suits all."""
     multipliers = np.tile(np.geomspace(0.2, 8, 6), 4)

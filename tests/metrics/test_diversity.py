@@ -59,6 +59,7 @@ def test_rotation_and_order_change_nothing(shape):
     assert diversity_metrics(e[rng.permutation(m)] @ rotation) == pytest.approx(diversity_metrics(e), abs=1e-9)
 
 
+@pytest.mark.slow
 @given(shapes)
 def test_duplicating_every_text_keeps_vendi_and_shrinks_d_as_computed(shape):
     m, d, seed = shape

@@ -225,6 +225,7 @@ def test_nothing_to_embed():
 # ----------------------------------------------------------------------------------------------- a real small model
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_minilm_knows_meaning_and_counts_what_it_cuts():
     raw = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "Interest rates rose again.", "", "oak " * 400]
@@ -270,6 +271,7 @@ def test_a_prompt_counts_into_the_length_that_is_read():
     assert embed_texts([text], Prompted("minilm", "one two three four five six: ")).truncated[0]
 
 
+@pytest.mark.slow
 def test_number_format_and_limit_are_part_of_the_embedder_and_do_what_they_say():
     words = " ".join(f"word{i}" for i in range(40))
     asked = Prompted("minilm", dtype="bfloat16", max_tokens=16)

@@ -31,6 +31,7 @@ def test_raw_and_adjusted_are_scipys_on_the_repeated_rows(prompt):
         np.testing.assert_allclose(found.adjusted[k], scipy_three(n[rows], b[rows]), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rank_null_is_the_mean_over_all_signs(prompt):
     n, r, b = (x[:9] for x in prompt)
     centred = b - b.mean()

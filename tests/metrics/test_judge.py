@@ -295,6 +295,7 @@ def test_only_a_plain_verdict_counts(reply, verdict):
 # -------------------------------------------------------------------------------------------------- an endpoint's moods
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mood", [
     status(500), status(503, Retry_After="0"), status(429, Retry_After="0.01"), status(408), resets, breaks_off,
     raw("<html>Bad gateway"), raw("")], ids=["500", "503", "429", "408", "reset", "broken-off", "html", "nothing"])

@@ -144,6 +144,7 @@ def test_q_values_are_benjamini_and_hochbergs_over_the_whole_table():
     assert "28 tests" in table.attrs["notes"][0]
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.permutations(["alder", "birch"]))
 def test_order_of_rows_and_other_families_change_nothing(seed, families):
@@ -223,6 +224,7 @@ def test_a_correlation_that_few_prompts_have_gets_no_interval_and_that_is_said()
     assert any("not defined" in note for note in table.attrs["notes"])
 
 
+@pytest.mark.slow
 def test_labels_swapped_at_random_are_rejected_about_one_time_in_twenty():
     """2,100 null comparisons: cells of 20 demo prompts with base and tuned swapped by coin. The measures of a cell go
     together, so the bounds are those of about 300 independent tests: 5% ± 3 standard errors of 1.3%."""
@@ -293,6 +295,7 @@ def test_p_is_below_the_level_exactly_where_the_interval_leaves_zero_out():
         assert p >= plain.pvalue - 1e-12 and low <= ends.low + 1e-12 and high >= ends.high - 1e-12
 
 
+@pytest.mark.slow
 def test_levels_with_skewed_differences_are_nearer_to_five_per_cent_than_students():
     """4,000 samples of 20 lognormal differences around zero: Student's t rejects in 13%, with the skewness off 7%."""
     values = np.random.default_rng(2).lognormal(size=(4000, 20)) - np.exp(0.5)

@@ -113,6 +113,7 @@ def in_pairs(tokenizer, source, text):
 # ------------------------------------------------------------------------------------------------------------ rewards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_a_conversation_is_scored_as_transformers_does_one_by_one(run, llama, batch_size):
     out = quiet(run, llama, batch_size=batch_size)
@@ -123,17 +124,20 @@ def test_a_conversation_is_scored_as_transformers_does_one_by_one(run, llama, ba
     assert out[["prompt_id", "rollout"]].equals(rollouts) and not out["truncated"].any()
 
 
+@pytest.mark.slow
 def test_the_pairs_tokenizer_tells_its_texts_apart(deberta):
     made = transformers.AutoTokenizer.from_pretrained(deberta)("oak", "elm")
     assert set(made["token_type_ids"]) == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_a_pair_is_scored_as_transformers_does_one_by_one(run, deberta, batch_size):
     np.testing.assert_allclose(quiet(run, deberta, batch_size=batch_size)["reward"], directly(deberta, run, in_pairs),
                                atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_padding_token_texts_go_one_by_one(run, llama):
     model = transformers.AutoModelForSequenceClassification.from_pretrained(llama, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
@@ -142,12 +146,14 @@ def test_without_a_padding_token_texts_go_one_by_one(run, llama):
                                atol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_texts_tie_exactly(run, llama):
     out = quiet(run, llama, batch_size=4).assign(text=[t.strip() for t in run.rollouts()["text"].to_pylist()])
     groups = out.groupby(["prompt_id", "text"])["reward"]
     assert groups.size().max() > 1 and groups.nunique().eq(1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "deberta"])
 def test_what_is_cut_is_the_end_and_is_counted(run, kind, request):
     folder = request.getfixturevalue(kind)
@@ -169,6 +175,7 @@ def test_what_is_cut_is_the_end_and_is_counted(run, kind, request):
     assert out["truncated"].tolist() == [n > limit for n in lengths] and 0 < out["truncated"].sum() < len(out)
 
 
+@pytest.mark.slow
 def test_rewards_are_kept_by_the_models_hash(run, llama, monkeypatch, tmp_path):
     first = quiet(run, llama)
     assert first.attrs["reward_model"].startswith("judge-of-trees@")
@@ -186,6 +193,7 @@ def test_rewards_are_kept_by_the_models_hash(run, llama, monkeypatch, tmp_path):
     assert quiet(run, copy).attrs != first.attrs
 
 
+@pytest.mark.slow
 def test_a_loaded_model_needs_its_tokenizer(run, llama):
     model = transformers.AutoModelForSequenceClassification.from_pretrained(llama, dtype=torch.float32)
     with pytest.raises(UserError, match="needs its loaded tokenizer"):
@@ -194,6 +202,7 @@ def test_a_loaded_model_needs_its_tokenizer(run, llama):
     np.testing.assert_allclose(out["reward"], quiet(run, llama)["reward"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_no_reward_model_is_refused(run, llama, tmp_path):
     model = transformers.AutoModelForSequenceClassification.from_pretrained(llama, num_labels=3,
                                                                             ignore_mismatched_sizes=True)
@@ -211,6 +220,7 @@ def test_what_is_no_reward_model_is_refused(run, llama, tmp_path):
         quiet(ids, llama)
 
 
+@pytest.mark.slow
 def test_a_template_that_refuses_a_role_is_named(tmp_path, llama):
     tool = worded_run(tmp_path / "tool", sources=[[{"role": "tool", "content": "42"}]])
     with pytest.raises(UserError, match="chat template refuses a prompt .*unknown role"):
@@ -319,6 +329,7 @@ def test_what_is_no_selection_is_refused(walk, rollouts, message):
         measure(walk, rollouts=rollouts)
 
 
+@pytest.mark.slow
 def test_a_panel_of_the_best_rollouts_says_so_and_does_not_mix(run, llama):
     panel = cs.panel(run, embedder="tfidf", rollouts=best_rollouts(llama, 0.7, progress=False))
     label = quiet(run, llama).attrs["reward_model"]

@@ -78,6 +78,7 @@ def test_resampling_prompts_has_the_standard_error_of_a_mean():
     assert table.loc[("rho_kendall", "excess"), "se"] == pytest.approx(each.std(ddof=0) / np.sqrt(40), rel=0.1)
 
 
+@pytest.mark.slow
 def test_nested_resampling_counts_rollouts_and_prompts():
     """Its variance is about that of drawing prompts plus that of drawing rollouts."""
     law = laws.RolloutLaw(laws.negative_binomial(30, 3), laws.front_loaded())

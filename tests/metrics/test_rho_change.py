@@ -67,6 +67,7 @@ def test_a_homogeneous_change_is_found_and_told(found):
     assert "12 cells" in found.verdict and "The other coefficients agree." in found.verdict
 
 
+@pytest.mark.slow
 def test_no_change_is_equivalent_to_none():
     none = cs.rho_change(panel_of(np.random.default_rng(2), change=0.0, prompts=100), margin=0.2)
     row = primary(none)
@@ -132,6 +133,7 @@ def test_refusals(panel, change, options, message):
         cs.rho_change(change(panel), **options)
 
 
+@pytest.mark.slow
 def test_runs_have_all_three_quantities(tmp_path):
     """Four runs of a Markov chain: their panel's raw coefficients give the same answer, and the others are made."""
     runs = [store_run(tmp_path / f"{family}-{variant}", prompts=6, family=family, variant=variant, seed=seed)

@@ -19,6 +19,7 @@ def study(analysis_script):
     return analysis_script("rho_null")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["front-loaded, negative binomial", "boilerplate, geometric"])
 def test_position_alone_leaves_no_excess(study, scenario):
     entry = next(iter(study.study({scenario: study.NULL[scenario]}, 6, 1, SMALL).values()))
@@ -29,6 +30,7 @@ def test_position_alone_leaves_no_excess(study, scenario):
         assert abs(entry["plug-in"][k]["mean"]) > 0.04  # the null without a model is wrong here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["flat", "front-loaded", "boilerplate"])
 def test_an_effect_of_length_stays(study, shape):
     name = f"{shape}, effect +0.6"

@@ -112,6 +112,7 @@ def test_the_rule_of_withholding():
     assert frame.loc["start", "above_lowest"] == pytest.approx(40 / 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("process", "best"), [
     ("flat", "none"), ("front-loaded", "start"), ("decays at the end", "end"), ("falls with t/N", "relative"),
     ("rises and falls with t/N", "relative"), ("both", "both"), ("two topics, high opening", "start")])
@@ -128,6 +129,7 @@ def test_each_process_is_told(study, process, best):
         assert np.abs(estimates(result, "excess")).max() < 0.2
 
 
+@pytest.mark.slow
 def test_what_is_withheld_is_nan_everywhere_and_given_on_request(study):
     steps, _ = study.draw("falls with t/N", 0.0, 6, 20, np.random.default_rng(1))
     result = cs.rho(steps, n_boot=20)
@@ -143,6 +145,7 @@ def test_what_is_withheld_is_nan_everywhere_and_given_on_request(study):
     assert "adjusted are withheld: " in str(result) and "above_lowest" in str(result)
 
 
+@pytest.mark.slow
 def test_auto_is_the_chosen_side_to_the_last_bit(study):
     steps, _ = study.draw("decays at the end", 0.0, 6, 20, np.random.default_rng(2))
     auto, given = cs.rho(steps, n_boot=15, seed=4), cs.rho(steps, n_boot=15, seed=4, origin="end")
@@ -151,12 +154,14 @@ def test_auto_is_the_chosen_side_to_the_last_bit(study):
     pd.testing.assert_frame_equal(auto.origins, given.origins)
 
 
+@pytest.mark.slow
 def test_a_run_is_read_again_for_the_bootstrap(tmp_path):
     run = store_run(tmp_path / "run", prompts=4, m=10, cap=30, seed=3)
     steps = run.steps(["prompt_id", "rollout", "step", "entropy"]).to_pandas()
     pd.testing.assert_frame_equal(cs.rho(run, n_boot=10).table, cs.rho(steps, n_boot=10).table, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_runs_without_excess_are_left_out_of_the_change_by_name(tmp_path, monkeypatch):
     import canopy_stats.metrics.rho_change as module
 

@@ -70,6 +70,7 @@ def test_a_broken_line_finds_its_own_bend():
         assert abs(one["estimate"] - truth) < 4 * one["std_error"] and one["std_error"] < 0.2
 
 
+@pytest.mark.slow
 def test_the_largest_of_independent_t_is_known_in_closed_form():
     """k independent normals: Sidak; over a common chi: the studentised maximum modulus, here by quadrature."""
     k, df, rng = 5, 8, np.random.default_rng(0)
@@ -83,6 +84,7 @@ def test_the_largest_of_independent_t_is_known_in_closed_form():
     assert reach(max_t(np.eye(k), np.eye(k), 0.95, df, rng, 400_000)) == pytest.approx(0.95, abs=0.002)
 
 
+@pytest.mark.slow
 def test_one_direction_needs_no_more_than_t():
     rows = np.array([[1.0, 0], [2, 0], [-5, 0]])
     found = max_t(np.eye(2), rows, 0.9, 7, np.random.default_rng(0), 200_000)
@@ -126,6 +128,7 @@ def runs(tmp_path_factory):
     return [store_run(folder / f"{s}", variant=f"step-{s}", seed=s, m=8, prompts=5) for s in (0, 10, 20, 40)]
 
 
+@pytest.mark.slow
 def test_runs_become_one_frame_a_table_and_a_figure(runs):
     found = cs.trajectory(runs[::-1], embedder="tfidf")
     assert found.measures == ["CE", "N_bar", "R_bar", "rho_pearson", "D"]
@@ -143,12 +146,14 @@ def test_runs_become_one_frame_a_table_and_a_figure(runs):
     assert text.startswith("Trajectory over 4 steps, 0 to 40") and "<table" in found._repr_html_()
 
 
+@pytest.mark.slow
 def test_steps_may_be_given(runs):
     given = {run.config.variant: 7.0 * i for i, run in enumerate(runs)}
     found = cs.trajectory(runs, given, measures=["CE"])
     assert found.means["step"].tolist() == [0, 7, 14, 21]
 
 
+@pytest.mark.slow
 def test_what_is_no_trajectory_is_refused(runs, tmp_path):
     named = store_run(tmp_path / "a", variant="instruct", m=8, prompts=5)
     other = store_run(tmp_path / "b", variant="step-80", m=8, prompts=5, family="ash")

@@ -121,6 +121,7 @@ def test_log_densities(name, link, inflated):
     np.testing.assert_allclose(family.bind(y, rest)(eta, 2).value, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "link", "inflated"), CASES)
 def test_mean_variance_and_distribution_are_those_of_the_draws(name, link, inflated):
     rng, n = np.random.default_rng(2), 100_000

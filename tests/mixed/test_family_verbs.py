@@ -54,6 +54,7 @@ def test_draws_are_refitted(name, fits):
     assert fit.refit(fit.design.y).llf == pytest.approx(fit.llf, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_predictions(name, fits):
     fit, data = fits(name), simulated(name, 6)
@@ -150,6 +151,7 @@ def test_units_of_a_predictor_do_not_matter(name, seed, power):
     assert second.tvalues["x"] == pytest.approx(first.tvalues["x"], rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gamma", "lognormal", "gaussian"])
 @pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e8])
 def test_units_of_the_response_do_not_matter(name, unit, fits):

@@ -121,6 +121,7 @@ def data_of(name, panel):
     return mixedlm.load_sleepstudy() if name == "gauss_slope" else data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one_family", "nested", "weighted", "offset", "tiny", "no_random", "gauss_slope",
                                   "slopes_two", "ordbeta_crossed"])
 def test_more_fits_of_glmmtmb(name, more, panel):
@@ -296,6 +297,7 @@ def test_failure_names_the_culprit():
     assert "NOT converged" in fit.summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lmm", "beta", "ordbeta", "gaussian"])
 def test_saved_and_loaded(family, tmp_path):
     data = simulated(11).assign(f=lambda d: pd.Categorical(d["f"], ["b", "a", "c"]), flag=lambda d: d["x"] > 0)

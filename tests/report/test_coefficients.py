@@ -45,6 +45,7 @@ def least_squares_errors(fit):
     return pd.Series(np.sqrt(np.diag(np.linalg.inv(information))), index=fit.model.exog_names)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The MLE may be on the boundary")  # its rule of thumb; no variance is small here
 @pytest.mark.parametrize("model", MODELS)
 def test_linear_coefficients_are_those_of_statsmodels(panel, long, model):
@@ -66,6 +67,7 @@ def test_linear_coefficients_are_those_of_statsmodels(panel, long, model):
     assert likelihood == pytest.approx(theirs.llf, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_slopes_stand_below_the_coefficients_they_come_from(long):
     own = long[long["model"] == "interaction"].set_index(["part", "term"])["estimate"]
     base, change = own["mean", "R_bar"], own["mean", "R_bar:model_variant[T.instruct]"]
@@ -74,6 +76,7 @@ def test_slopes_stand_below_the_coefficients_they_come_from(long):
     assert own["slope", "ratio"] == pytest.approx((base + change) / base)
 
 
+@pytest.mark.slow
 def test_models_stand_side_by_side_with_blanks_where_a_term_is_not_theirs(long, printed):
     assert list(printed.columns) == list(MODELS)
     assert printed.loc["R × instruct", "main"] == "" and printed.loc["R × instruct", "interaction"].endswith(")")
@@ -83,6 +86,7 @@ def test_models_stand_side_by_side_with_blanks_where_a_term_is_not_theirs(long, 
     assert printed.loc["AIC", "main"] == "" and printed.loc["AIC", "quadratic"] != ""
 
 
+@pytest.mark.slow
 def test_decimals_show_two_digits_of_the_standard_error(printed, long):
     row = long[(long["model"] == "main") & (long["term"] == "N_bar")].iloc[0]
     shown = printed.loc["N", "main"]
@@ -109,6 +113,7 @@ def test_every_kind_of_fiellers_set_is_told(kind, low, high, shown):
     assert views.side_by_side(long).set_index("term").loc["95% set of the ratio", "m"] == shown
 
 
+@pytest.mark.slow
 def test_printed_forms_carry_the_stars_and_their_meaning(long):
     shown = views.side_by_side(long)
     assert "*** p < 0.001" in console(shown) and "^{***}$" in latex(shown)

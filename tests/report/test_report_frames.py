@@ -150,6 +150,7 @@ def test_paired_table_names_the_variant_when_there_are_several(panel):
 # --- slopes of several panels -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_changes_are_those_of_the_slope_table():
     import canopy_stats as cs
 

@@ -20,6 +20,7 @@ def returned(logits: torch.Tensor) -> tuple[list[float], np.ndarray]:
     return logits.gather(1, columns).flatten().tolist(), ids.numpy().astype(np.int32)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), rows=st.integers(1, 6), vocabulary=st.integers(PLACES + 1, 40))
 def test_terms_and_tokens_come_back_to_the_bit(data, rows, vocabulary):

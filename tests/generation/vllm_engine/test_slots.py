@@ -90,6 +90,7 @@ class Machine:
         self.load(i)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("laws", [[law] * 3 for law in LAWS] + [LAWS], ids=[*(w.label() for w in LAWS), "mixed"])
 def test_disturbed_rollouts_are_those_of_a_plain_loop(laws, seed, tmp_path):

@@ -1,6 +1,7 @@
 """The tables of stop strings say what StopStrings says of the same text."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ TEXT = st.text(LETTER, min_size=1, max_size=4)
 PIECE = st.binary(max_size=3).map(lambda b: bytes(b"ab\xc3\xa9"[x % 4] for x in b))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(strings=st.lists(TEXT, min_size=1, max_size=3), pieces=st.lists(PIECE, min_size=3, max_size=12),
        aside=st.sets(st.integers(0, 2)), data=st.data())

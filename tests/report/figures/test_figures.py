@@ -33,6 +33,7 @@ def legend_texts(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+@pytest.mark.slow
 def test_diversity_cloud_has_every_prompt_both_lines_and_the_shared_rates(panel):
     figure = figures.diversity_against_rate(panel, LinearFit())
     assert titles(figure) == ["alder", "birch", "cedar"]
@@ -74,6 +75,7 @@ def test_no_shared_rates_are_not_shaded():
     assert figures.common_support(rows.iloc[:2]) is None
 
 
+@pytest.mark.slow
 def test_decomposition_bars_add_up_to_canopy_entropy(panel):
     levels = frames.decomposition(panel)
     figure = figures.decomposition_bars(levels)
@@ -179,6 +181,7 @@ def test_a_single_family_fits_a_column(panel):
     assert bars.get_suptitle().endswith("alder")
 
 
+@pytest.mark.slow
 def test_save_writes_both_kinds_and_the_same_bytes_twice(panel, tmp_path):
     paths = figures.save(figures.diversity_against_rate(panel), tmp_path / "deep" / "cloud")
     assert [p.name for p in paths] == ["cloud.svg", "cloud.png"]

@@ -67,6 +67,7 @@ def test_cohort_figure_marks_each_cohorts_size_on_the_running_count(long_steps):
     assert marks == [(length, size) for length, size in sizes if size >= 20]
 
 
+@pytest.mark.slow
 def test_positions_where_few_rollouts_run_are_not_drawn(long_steps):
     figure = figures.cohort_profile(long_steps, lengths=[10], fewest=150)
     base = figure.axes[0].lines[0]

@@ -33,6 +33,7 @@ def test_a_line_for_each_number_of_rollouts():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["10", "20", "40"]
 
 
+@pytest.mark.slow
 def test_a_facet_for_each_effect_and_number_of_families(tmp_path):
     figure = power_figure(made((0.2, 0.4), (3, 6)))
     shown = [ax.get_title() for ax in figure.axes if ax.get_visible()]

@@ -19,6 +19,7 @@ def table():
     return frame.assign(low=frame["estimate"] - 0.1, high=frame["estimate"] + 0.2)
 
 
+@pytest.mark.slow
 def test_estimates_and_intervals_by_family_and_variant(table, tmp_path):
     figure = rho_figure(table)
     first, second = figure.axes

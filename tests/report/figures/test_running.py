@@ -21,6 +21,7 @@ def two_families(rollouts):
     return rows.assign(step=step, entropy=np.random.default_rng(4).gamma(2, 0.5, len(rows)).astype("float32"))
 
 
+@pytest.mark.slow
 def test_running_rate_is_the_mean_of_what_rollouts_have_so_far(two_families):
     found = figures.running_rates(two_families, ["task", "model_variant"])
     for (task, variant), own in two_families.groupby(["task", "model_variant"]):

@@ -25,6 +25,7 @@ def series(figure):
     return {line.get_label(): line for line in figure.axes[0].lines if not line.get_label().startswith("_")}
 
 
+@pytest.mark.slow
 def test_estimates_are_in_order_and_coloured_by_sign_and_significance(table):
     drawn = series(specification_figure(table))
     assert list(drawn) == ["significantly larger (2)", "significantly smaller (1)", "not significant (2)",
@@ -37,12 +38,14 @@ def test_estimates_are_in_order_and_coloured_by_sign_and_significance(table):
     assert drawn["not usable (1)"].get_xdata()[0] > 5
 
 
+@pytest.mark.slow
 def test_intervals_are_the_tables(table):
     figure = specification_figure(table)
     spans = {tuple(path.vertices[:, 1]) for part in figure.axes[0].collections for path in part.get_paths()}
     assert spans == {(0.4, 0.6), (-0.1, 0.5), (-0.4, -0.2), (-0.2, 0.4), (0.3, 0.5)}
 
 
+@pytest.mark.slow
 def test_every_specification_has_a_mark_under_each_choice(table):
     below = specification_figure(table).axes[1]
     marks = [(path.vertices[0, 0], round(path.vertices[:, 1].mean(), 6)) for part in below.collections
@@ -54,6 +57,7 @@ def test_every_specification_has_a_mark_under_each_choice(table):
     assert {x for x, y in marks if y == pytest.approx(heights["D"])} == {4, 2, 0}
 
 
+@pytest.mark.slow
 def test_counts_stand_beside_the_options(table):
     texts = [text.get_text() for text in specification_figure(table).axes[1].texts]
     # Vendi: estimates 0.1 (not significant), 0.4 (significant), one failed.
@@ -67,6 +71,7 @@ def test_headline_counts(table):
     assert "usable" not in headline(table.iloc[:5])
 
 
+@pytest.mark.slow
 def test_everything_lies_inside_the_page(table, tmp_path):
     table["embedder"] = ["all-MiniLM-L6-v2@c4a57a7f2011", "a-very-long-name-of-an-embedder"] * 3
     figure = specification_figure(table)
@@ -78,6 +83,7 @@ def test_everything_lies_inside_the_page(table, tmp_path):
     assert (tmp_path / "curve.png").exists() and (tmp_path / "curve.svg").exists()
 
 
+@pytest.mark.slow
 def test_one_specification_or_none_usable_can_be_drawn(table, tmp_path):
     assert len(specification_figure(table.iloc[:1]).axes) == 1
     save(specification_figure(table.iloc[5:]), tmp_path / "failed")

@@ -58,6 +58,7 @@ def content(study):
     return contents.of_folder(Folder(study[0]))
 
 
+@pytest.mark.slow
 def test_the_report_is_written_and_is_the_same_again(study):
     path = write_report(study[0])
     first = path.read_bytes()
@@ -72,6 +73,7 @@ def test_a_folder_without_a_panel_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_panel_alone_makes_a_report_without_rollouts(study, tmp_path):
     for name in ("panel.parquet", "panel.json", "fits/scrutiny-tuned.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -81,6 +83,7 @@ def test_a_panel_alone_makes_a_report_without_rollouts(study, tmp_path):
     assert "The slopes are these." in write_report(tmp_path).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_is_told_of_the_study(content, study):
     _, runs, panel = study
     assert (content.title, content.contrast) == (f"A study {EVIL}", "Tuned is base.")
@@ -117,6 +120,7 @@ def test_captions_and_order_come_from_the_index(tmp_path):
 # --- provenance -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_are_named_with_their_hashes(content, study):
     rows = {row[0]: row for row in content.provenance.runs.rows}
     for name, run in study[1].items():
@@ -127,6 +131,7 @@ def test_runs_are_named_with_their_hashes(content, study):
     assert settings["panel.parquet, SHA-256"] == hashlib.sha256((study[0] / "panel.parquet").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_commands_ask_for_the_same_runs(content, study, monkeypatch):
     asked = []
     monkeypatch.setattr("canopy_stats.runs.generate", lambda model, prompts, out, **options: asked.append(
@@ -144,6 +149,7 @@ def test_the_commands_ask_for_the_same_runs(content, study, monkeypatch):
     assert shlex.split(lines[-2])[:10] == ["canopy-stats", "panel", *(f"runs/{name}" for name in study[1])]
 
 
+@pytest.mark.slow
 def test_an_uncertified_fit_is_told(study, tmp_path):
     fit = cs.lmm("D ~ R_bar + (1|prompt_uid)", study[2])
     (tmp_path / "fits").mkdir()
@@ -164,6 +170,7 @@ def test_an_uncertified_fit_is_told(study, tmp_path):
 # --- rollouts ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_rollout_is_there_with_its_text_and_terms(content, study):
     for cell, run in zip(content.explorer.cells, study[1].values(), strict=True):
         rows, steps = run.rollouts().to_pylist(), run.steps().to_pandas()
@@ -178,6 +185,7 @@ def test_every_rollout_is_there_with_its_text_and_terms(content, study):
     assert content.explorer.note == ""
 
 
+@pytest.mark.slow
 def test_equal_tokens_have_equal_indices(content, study):
     cell, run = content.explorer.cells[0], next(iter(study[1].values()))
     ids = run.steps(["token_id"])["token_id"].to_numpy()
@@ -185,6 +193,7 @@ def test_equal_tokens_have_equal_indices(content, study):
     assert len({index for _, index in pairs}) == len(pairs)
 
 
+@pytest.mark.slow
 def test_measures_of_a_prompt_stand_by_it(content, study):
     panel, cell = study[2], content.explorer.cells[0]
     row = panel.query("task == @cell.task and model_name == @cell.family and model_variant == @cell.variant").iloc[2]
@@ -192,6 +201,7 @@ def test_measures_of_a_prompt_stand_by_it(content, study):
     assert f"D {row['D']:.3f} · CE* {row['CE']:.1f} nats" in cell.prompts[2].measured
 
 
+@pytest.mark.slow
 def test_a_large_study_is_sampled_evenly_and_says_so(study):
     _, runs, panel = study
     tokens = sum(s["n_tokens"] for run in runs.values() for s in run.shards)
@@ -204,6 +214,7 @@ def test_a_large_study_is_sampled_evenly_and_says_so(study):
         assert len(cell.length) == 8 and len(cell.token) == cell.length.sum() == len(steps)
 
 
+@pytest.mark.slow
 def test_where_one_prompt_is_too_much_some_of_its_rollouts_are_shown(study):
     made = sample.choose(study[1], 1)
     assert {task: list(ids) for task, ids in made.prompts.items()} == {"walk": ["p0"], "count": ["p0"]}
@@ -224,6 +235,7 @@ def test_prompts_as_text(source, text):
     assert sample.prompt_text(source) == text
 
 
+@pytest.mark.slow
 def test_a_run_whose_tokenizer_is_gone_shows_whole_texts(study, tmp_path):
     run = draw(tmp_path / "run", tmp_path / "nowhere", family="f", task="walk", variant="base", seed=0)
     cell = sample.cell(run, Sample({"walk": ["p1"]}, 3), {})
@@ -239,12 +251,14 @@ def test_a_model_without_tokenizer_shows_its_states(tmp_path):
     assert "".join(cell.pieces[t] for t in cell.token[:cell.length[0]] if t not in cell.special).strip() == text
 
 
+@pytest.mark.slow
 def test_table_and_panel_modules_agree_on_the_panel(study):
     assert len(read_panel(study[0] / "panel.parquet")) == len(study[2]) == 40
     assert isinstance(provenance.runs_table(study[1]), Table)
     assert provenance.runs_table({}) is None and provenance.commands({}, {}) == ()
 
 
+@pytest.mark.slow
 def test_the_engine_of_these_tests_breaks_characters(study):
     texts = [text for run in study[1].values() for text in run.rollouts(["text"])["text"].to_pylist()]
     assert any("é" in text for text in texts) and any("\ufffd" in text for text in texts)

@@ -61,6 +61,7 @@ def test_packing_is_the_same_each_time():
     assert packed(cell("t", "f", "v", 5)) == packed(cell("t", "f", "v", 5)) != packed(cell("t", "f", "v", 6))
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 100)), st.sampled_from([np.uint8, np.uint16]))
 def test_squeezing_errs_by_half_a_step_at_most(values, kind):
     top, largest = float(values.max()), np.iinfo(kind).max

@@ -131,6 +131,7 @@ def test_headings_landmarks_and_labels(tree):
         assert attrs["role"] == "img" and attrs["aria-label"]
 
 
+@pytest.mark.slow
 def test_a_study_of_the_demos_size_is_a_small_page():
     large = explorer(prompts=12, rollouts=36, longest=110)  # 8 cells of 24,000 tokens, all of them noise
     tokens = sum(len(cell.token) for cell in large.cells)
@@ -147,6 +148,7 @@ def test_a_page_without_rollouts_tables_and_figures():
 ANY = st.text(st.characters(codec="utf-8"), min_size=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(ANY)
 def test_any_text_comes_back_from_the_page(text):
@@ -158,6 +160,7 @@ def test_any_text_comes_back_from_the_page(text):
     assert {attrs["id"] for _, attrs in made.tags if "id" in attrs} >= {"finding", "warnings", "tables", "rollouts"}
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.recursive(st.text(st.characters()) | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
                     lambda inner: st.lists(inner, max_size=4)))

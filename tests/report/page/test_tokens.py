@@ -11,6 +11,7 @@ from canopy_stats.report.page import tokens
 TOKENIZER = tokenizer()
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, len(VOCABULARY) - 1), max_size=30))
 def test_the_pieces_of_a_rollout_are_its_text(ids):
     made = tokens.split(TOKENIZER, ids, {END})
