@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -49,6 +50,8 @@ def fit_paper(data: pd.DataFrame) -> Any:
 
 MODELS: dict[str, tuple[Callable[[], pd.DataFrame], Callable[[pd.DataFrame], Any]]] = {
     "crossed": (crossed, fit_crossed), "paper": (bench_mixed.reference_panel, fit_paper)}
+REPEATS = {"crossed": 1, "paper": 9}
+"""Fits in one process, of which the median counts: a short one is at the mercy of its neighbours."""
 
 
 def one(name: str) -> None:
@@ -58,10 +61,13 @@ def one(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit_crossed(crossed(500)).tidy()
-        began = time.process_time()
-        found = fit(data)
-        found.tidy()
-    print(time.process_time() - began, found.llf)
+        seconds = []
+        for _ in range(REPEATS[name]):
+            began = time.process_time()
+            found = fit(data)
+            found.tidy()
+            seconds.append(time.process_time() - began)
+    print(statistics.median(seconds), found.llf)
 
 
 def run(tree: Path, name: str) -> tuple[float, float]:

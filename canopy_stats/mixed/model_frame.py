@@ -97,7 +97,7 @@ def make_frame(formula: str, data: Any, *, family: Family, dispersion: str | Non
     part, zero = (None if text is None else right_part(text, what, table, design.reference) for text, what in texts)
     extra = [*others, offset] if isinstance(offset, str) else others
     vectors = row_vector(weights, table, "weights", positive=True), row_vector(offset, table, "offset")
-    design = replace(design, data=table[list(dict.fromkeys([*design.data.columns, *extra]))])
+    design = replace(design, data=checks.used_columns(table, [*design.data.columns, *extra]))
     frame = ModelFrame(
         family.for_response(design.y, design.categories), design, trials_of(design), part, zero, vectors[0],
         total_offset(design, vectors[1]), offset if isinstance(offset, str) else None, notes,

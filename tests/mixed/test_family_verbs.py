@@ -11,7 +11,7 @@ from family_rows import CUTS, KAPPA, NAMES, family_of, fitted, simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canopy_stats.mixed import bootstrap, glmm, lmm, load_fit, profile, quantile_residuals, variance_shares
+from canopy_stats.mixed import anova, bootstrap, glmm, lmm, load_fit, profile, quantile_residuals, variance_shares
 from canopy_stats.schema import UserError
 
 
@@ -260,3 +260,23 @@ def test_refusals_in_one_line(formula, options, words):
     with pytest.raises(UserError, match=words) as caught:
         glmm(formula, COUNTS.assign(row=np.arange(30)), **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("family", "link"), [("binomial", "logit"), ("binomial", "probit"), ("cumulative", "logit")])
+def test_complete_separation_is_no_maximum(family, link):
+    """A threshold of x decides every answer: the likelihood rises for ever, and no end of a search is a maximum."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"x": rng.normal(size=120), "g": np.arange(120) % 10}).assign(y=lambda d: (d["x"] > 0) * 1)
+    with pytest.warns(UserWarning, match="(?s)may not have converged.*suspect separation"):
+        fit = glmm("y ~ x + (1|g)", data, family=family, link=link)
+    assert not fit.converged
+    noisy = data.assign(y=(data["x"] + 0.5 * rng.normal(size=120) > 0) * 1)
+    assert glmm("y ~ x + (1|g)", noisy, family=family, link=link).converged  # steep, but with a maximum
+
+
+def test_likelihoods_of_different_quadrature_are_not_compared():
+    data = simulated("binomial", 3)
+    one, five = (fitted("binomial", data, formula, quadrature=nodes)
+                 for formula, nodes in (("1 + (1|g)", 1), ("x + (1|g)", 5)))
+    with pytest.raises(UserError, match=r"differ in their quadrature \(1 and 5\)"):
+        anova(one, five)

@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -206,6 +208,49 @@ def test_dot_is_every_other_column(data):
     assert again.fixed.names == design.fixed.names
     with pytest.raises(UserError, match="the data have none"):
         build_design("y ~ . + (1|g)", data[["y", "g"]])
+
+
+@pytest.mark.parametrize(("short", "long"), [
+    (".^2", "(x + w + h)^2"), ("(. - h)^2", "(x + w)^2"), (".*f", "(x + w + h)*f"), (".:f", "x:f + w:f + h:f"),
+    ("I(x^2) + .", "I(x^2) + w + h"), ("w %in% f", "w:f"), ("x*w %in% f", "x*(w:f)"),
+])
+def test_dots_and_nesting_within_larger_terms(short, long):
+    """As in R's model.matrix; '.' leaves out what the rest of the formula uses."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame(rng.normal(size=(40, 4)), columns=["y", "x", "w", "h"]).assign(g=np.arange(40) % 8)
+    if "f" in short:
+        data["f"] = np.where(np.arange(40) % 3, "a", "b")
+    ours, theirs = (build_design(f"y ~ {text} + (1|g)", data).fixed for text in (short, long))
+    assert sorted(ours.names) == sorted(theirs.names)
+    if "." in short:
+        assert "." not in build_design(f"y ~ {short} + (1|g)", data).formula
+
+
+@pytest.mark.parametrize("text", ["y ~ log(.) + (1|g)", "y ~ x + (.|g)", "y ~ x + (1 + .|g)"])
+def test_a_dot_is_a_term_of_the_mean(text):
+    with pytest.raises(UserError, match="name the columns inside a function or a random term"):
+        build_design(text, pd.DataFrame({"y": [1.0, 2], "x": [1.0, 2], "g": [1, 2]}))
+
+
+@pytest.mark.parametrize("kept", [lambda c: c.astype(object), lambda c: c.map(Decimal), lambda c: c.astype("Float64")])
+def test_numbers_are_numbers_whatever_holds_them(kept):
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"y": rng.normal(size=30), "x": rng.integers(1, 4, 30) + 0.5, "g": np.arange(30) % 6})
+    first = build_design("y ~ x + (1 + x|g)", data)
+    second = build_design("y ~ x + (1 + x|g)", data.assign(x=kept(data["x"]), y=kept(data["y"])))
+    np.testing.assert_array_equal(first.fixed.matrix, second.fixed.matrix)
+    np.testing.assert_array_equal(first.y, second.y)
+    assert pd.api.types.is_numeric_dtype(second.data["x"])
+
+
+@pytest.mark.parametrize(("x", "words"), [
+    (lambda n: np.arange(n) + 1j, "x holds complex numbers"), (lambda n: [[1, 2]] * n, "x holds values of type list"),
+    (lambda n: pd.to_timedelta(np.arange(n), unit="h"), "x holds dates or times"),
+    (lambda n: pd.period_range("2020", periods=n, freq="D"), "x holds dates or times"),
+])
+def test_values_that_are_neither_numbers_nor_levels(x, words):
+    with pytest.raises(UserError, match=words):
+        build_design("y ~ x + (1|g)", pd.DataFrame({"y": np.arange(9.0), "x": x(9), "g": np.arange(9) % 3}))
 
 
 def test_code_sees_columns_as_they_are(data):

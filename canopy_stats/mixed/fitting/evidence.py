@@ -6,7 +6,7 @@ import numpy as np
 
 from canopy_stats.mixed.algebra.blocks import Array
 from canopy_stats.mixed.algebra.covariance import boundary_slopes, theta_names, vanished
-from canopy_stats.mixed.algebra.optimise import Optimum, make_positive, newton_step
+from canopy_stats.mixed.algebra.optimise import Optimum, make_positive, newton_step, positive_inverse
 from canopy_stats.mixed.certificate import LAPLACE, Certificate
 from canopy_stats.mixed.fitting import laplace
 from canopy_stats.mixed.fitting.modes import Problem
@@ -22,7 +22,7 @@ def certify(problem: Problem, names: list[str], optimum: Optimum, evaluations: i
     inside = np.ones(len(optimum.x), dtype=bool)
     inside[[first + place for places in columns.values() for place in places]] = False
     block = hessian[np.ix_(inside, inside)]
-    positive = positive_definite(block)
+    positive = positive_definite(block) and not _runs_away(problem, optimum)
     distance = float(np.sqrt(max(0.0, newton_step(make_positive(block, 1e-9), gradient[inside])[1])))
     slopes = boundary_slopes(columns, hessian, first)
     blame = culprits(problem, names, optimum, inside, positive)
@@ -37,6 +37,26 @@ def positive_definite(block: Array, tolerance: float = 1e-9) -> bool:
     return bool(np.linalg.eigvalsh(block / np.outer(scale, scale)).min(initial=1.0) > tolerance)
 
 
+def _far(problem: Problem, omega: Array) -> Array:
+    """Which rows' linear predictors (n,) are outside the family's range."""
+    low, high = problem.family.eta_range
+    eta = laplace.fixed_eta(problem, laplace.split(problem, omega))
+    return np.asarray((eta < low) | (eta > high))
+
+
+def _runs_away(problem: Problem, optimum: Optimum) -> bool:
+    """Whether a predictor is outside the family's range and yet within two of its standard errors from zero.
+
+    So it is under complete separation: the likelihood flattens out, and a search ends where it sees no slope any more.
+    """
+    far, p = _far(problem, optimum.x), problem.sizes.beta
+    if not far.any() or not np.all(np.isfinite(optimum.hessian)):
+        return False
+    rows = problem.x[far]
+    spread = np.einsum("na,ab,nb->n", rows, positive_inverse(optimum.hessian)[:p, :p], rows)
+    return bool(np.any((rows @ optimum.x[:p]) ** 2 < 4 * spread))
+
+
 def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:
     """Names of all parameters, in the order of omega."""
     dispersion = () if frame.dispersion is None else frame.dispersion.names
@@ -49,9 +69,7 @@ def parameter_names(problem: Problem, frame: ModelFrame) -> list[str]:
 def _at_the_edge(problem: Problem, names: list[str], omega: Array) -> list[str]:
     """Rows whose mean or precision runs away, with the column that drives the precision."""
     parts, found, family = laplace.split(problem, omega), [], problem.family
-    eta, kappa = laplace.fixed_eta(problem, parts), problem.w @ parts.delta
-    low, high = family.eta_range
-    far = int(np.sum((eta < low) | (eta > high)))
+    kappa, far, (low, high) = problem.w @ parts.delta, int(_far(problem, omega).sum()), family.eta_range
     sharp = (kappa < family.kappa_range[0]) | (kappa > family.kappa_range[1])
     if far:
         found.append(f"{far} rows have a linear predictor outside {low:g} to {high:g} on the {family.link} scale:"

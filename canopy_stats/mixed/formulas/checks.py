@@ -33,8 +33,32 @@ def used_columns(data: pd.DataFrame, names: Iterable[str], what: str = "The form
         raise UserError(_unknown(unknown, [str(column) for column in data.columns], what))
     if len(data) == 0:
         raise UserError("The data have no rows.")
-    _check_complete(data[wanted])
-    return data[wanted]
+    for name in wanted:
+        _check_values(data[name])
+    frame = data[wanted].copy(deep=False)
+    for name in wanted:
+        frame[name] = _as_numbers(frame[name])
+    _check_complete(frame)
+    return frame
+
+
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """Python's numbers kept as objects (decimals, columns that once held text) as numbers; anything else as it is."""
+    kind = pd.api.types.infer_dtype(column, skipna=True) if column.dtype == object else ""
+    if kind == "integer" and column.notna().all():
+        return pd.to_numeric(column)
+    return column.astype(float) if kind in ("integer", "floating", "mixed-integer-float", "decimal") else column
+
+
+def _check_values(column: pd.Series) -> None:
+    """Refuse what is neither a number nor a level."""
+    if pd.api.types.is_complex_dtype(column):
+        raise UserError(f"{column.name} holds complex numbers; take a real part of them first.")
+    if column.dtype == object and pd.api.types.infer_dtype(column) == "mixed":
+        strange = next((value for value in column if getattr(value, "__hash__", None) is None), None)
+        if strange is not None:
+            raise UserError(f"{column.name} holds values of type {type(strange).__name__}; one number or one text a"
+                            " row is needed.")
 
 
 def _unknown(unknown: Sequence[str], columns: Sequence[str], what: str) -> str:

@@ -128,8 +128,11 @@ def check_kinds(text: str, data: pd.DataFrame) -> None:
             )
 
 
+DATES = ("date", "datetime", "datetime64", "time", "timedelta", "timedelta64", "period")
+
+
 def _is_date(column: pd.Series) -> bool:
-    return pd.api.types.infer_dtype(column, skipna=True) in ("date", "datetime", "datetime64", "time", "timedelta")
+    return pd.api.types.infer_dtype(column, skipna=True) in DATES
 
 
 def _numbers_as_text(column: pd.Series) -> bool:

@@ -16,7 +16,8 @@ from canopy_stats.mixed.formulas.fixed import FixedPart, fixed_part
 from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.mixed.formulas.grouping import Factor, grouping_factors
 from canopy_stats.mixed.formulas.levels import check_reference, is_categorical, level_codes, sorted_levels
-from canopy_stats.mixed.formulas.parse import Parsed, join_terms, parse, split_terms
+from canopy_stats.mixed.formulas.parse import Parsed, parse, split_terms
+from canopy_stats.mixed.formulas.scan import dots, with_dots
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
@@ -84,17 +85,15 @@ def variables(parsed: Parsed) -> list[str]:
 def expand_dot(
     parsed: Parsed, formula: str, data: pd.DataFrame, other_columns: Sequence[str]
 ) -> tuple[Parsed, str]:
-    """``.`` as a term of the fixed part: every column that the rest of the formula does not use. Formula and text."""
-    terms = split_terms(parsed.fixed)
-    if "." not in [text for _, text in terms]:
+    """``.`` in the fixed part: every column that the rest of the formula does not use. Formula and text."""
+    if not dots(parsed.fixed):
         return parsed, formula
-    rest = replace(parsed, fixed=join_terms([term for term in terms if term[1] != "."]) or "1")
+    rest = replace(parsed, fixed=with_dots(parsed.fixed, "__dot__"))
     left = [str(name) for name in data.columns if name not in (*variables(rest), *other_columns)]
     if not left:
         raise UserError("'.' stands for all other columns, but the data have none that the formula does not use.")
     written = " + ".join(name if re.fullmatch(r"[^\W\d]\w*", name) else f"`{name}`" for name in left)
-    fixed = join_terms([(sign, f"({written})" if text == "." else text) for sign, text in terms])
-    return replace(parsed, fixed=fixed), re.sub(r"(?<![\w.)`])\.(?![\w.(`])", f"({written})", formula, count=1)
+    return replace(parsed, fixed=with_dots(parsed.fixed, f"({written})")), with_dots(formula, f"({written})")
 
 
 def _check_reference_use(

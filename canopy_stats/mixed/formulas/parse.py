@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from canopy_stats.mixed.formulas.scan import call, split_at, translate, unquoted
+from canopy_stats.mixed.formulas.scan import call, dots, in_calls, split_at, translate, unquoted
 from canopy_stats.schema import UserError
 
 
@@ -43,6 +43,7 @@ def parse(formula: str) -> Parsed:
     random = tuple(part for sign, text in terms if _is_random(text) for part in _random_terms(sign, text))
     offsets = tuple(_offset(sign, text) for sign, text in terms if call(text, "offset") is not None)
     _refuse_inner_offsets([fixed, *(term.columns for term in random)])
+    _refuse_inner_dots(fixed, [term.columns for term in random])
     return Parsed(_responses(translate(left)), fixed, random, offsets)
 
 
@@ -54,7 +55,7 @@ def parse_right(text: str, what: str) -> str:
     terms = split_terms(right)
     if any("|" in split_outside(term) for _, term in terms):
         raise UserError(f"The {what} {text!r} has a random term; only fixed terms are possible there.")
-    if "." in [term for _, term in terms]:
+    if dots(right):
         raise UserError(f"The {what} {text!r} has '.'; name its columns instead.")
     _refuse_inner_offsets([right])
     return right
@@ -113,6 +114,14 @@ def _refuse_inner_offsets(texts: list[str]) -> None:
         if re.search(r"(?<![\w.])offset\s*\(", split_outside(text)):
             raise UserError(f"Cannot read offset() in {text!r}; it stands alone in the formula of the mean, as in"
                             " 'y ~ x + offset(log(n)) + (1|group)'.")
+
+
+def _refuse_inner_dots(fixed: str, random: list[str]) -> None:
+    """Refuse ``.`` where it is no term: inside a function's brackets, and in a random term."""
+    places = dots(fixed)
+    if any(inner and place in places for place, _, inner in in_calls(fixed)) or any(dots(text) for text in random):
+        raise UserError("'.' stands for all other columns as terms of the mean; name the columns inside a function or a"
+                        " random term.")
 
 
 def _is_random(text: str) -> bool:

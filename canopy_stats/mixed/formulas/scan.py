@@ -15,6 +15,7 @@ _INSTEAD = {
     "%%": "np.mod(x, 2)", "%/%": "np.floor_divide(x, 2)", "<-": "a column made before the call",
     "ifelse(": "np.where(x > 0, 1, 0)", "relevel(": "reference={'column': 'level'}", "interaction(": "a:b",
     "as.numeric(": "a column made by pandas.to_numeric", "cut(": "a column made by pandas.cut",
+    "ordered(": "an ordered pandas.Categorical", "%*%": "a column made before the call",
     "$": "the column's name alone",
 }
 
@@ -52,20 +53,50 @@ def call(text: str, name: str) -> str | None:
     return text[start + 1 : -1].strip() if ends[0] == len(text) - 1 else None
 
 
+def dots(text: str) -> list[int]:
+    """Places of each ``.`` that stands for columns: outside quotes, and no part of a name or a number."""
+    alone = {found.start() for found in re.finditer(r"(?<![\w.)`])\.(?![\w.(`])", text)}
+    return [place for place, _, _ in unquoted(text) if place in alone]
+
+
+def with_dots(text: str, columns: str) -> str:
+    """The text with ``columns`` in the place of each such dot."""
+    cuts = [-1, *dots(text), len(text)]
+    return columns.join(text[a + 1 : b] for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+
+
 def translate(text: str) -> str:
-    """R's spellings: ``^`` is a power inside a function's brackets, ``as.factor`` is ``factor``; else a UserError."""
+    """R's spellings: ``^`` is a power inside a function's brackets, ``as.factor`` is ``factor``, ``%in%`` is ``:``.
+
+    What has no counterpart is a UserError.
+    """
+    text = _within(text)
     _refuse_other_spellings(text)
-    inside: list[bool] = []
     out: list[str] = []
     start = 0
+    for place, letter, inner in in_calls(text):
+        if letter == "^" and inner:
+            out, start = [*out, text[start:place], "**"], place + 1
+    return _with_aliases("".join([*out, text[start:]]))
+
+
+def in_calls(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Place and letter outside quotes, and whether it stands inside a function's brackets."""
+    inside: list[bool] = []
     for place, letter, _ in unquoted(text):
         if letter in OPENING:
             inside.append(letter != "(" or bool(_called(text[:place])) or any(inside))
         elif letter in CLOSING:
             inside.pop()
-        elif letter == "^" and any(inside):
-            out, start = [*out, text[start:place], "**"], place + 1
-    return _with_aliases("".join([*out, text[start:]]))
+        yield place, letter, any(inside)
+
+
+def _within(text: str) -> str:
+    """R's ``a %in% b``, which is the interaction a:b."""
+    starts = [place for place, letter, _ in unquoted(text) if text.startswith("%in%", place)]
+    for place in reversed(starts):
+        text = f"{text[:place].rstrip()}:{text[place + 4 :].lstrip()}"
+    return text
 
 
 def _called(before: str) -> str | None:

@@ -45,8 +45,7 @@ def _same_rows(a: Fit, b: Fit) -> None:
 def _same_model(a: Fit, b: Fit) -> None:
     if a.family != b.family:
         _refuse(f"they have different families ({a.family} and {b.family})")
-    for name in ("link", "quadrature"):
-        one, other = (getattr(fit.frame.family, name, getattr(fit.frame, name, None)) for fit in (a, b))
+    for name, one, other in (("link", a.frame.family.link, b.frame.family.link), ("quadrature", a.nodes, b.nodes)):
         if one != other:
             _refuse(f"they differ in their {name} ({one} and {other})")
 
