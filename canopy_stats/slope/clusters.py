@@ -4,9 +4,10 @@ Prompts whose reaction to tuning is alike in all families shift all these famili
 intercept for each prompt does not say. A prompt's influence on the slopes is the slopes' Jacobian times the
 coefficients' covariance times the prompt's score; the sum of its products over prompts is the sandwich covariance
 (Liang & Zeger 1986), here with one factor as if the prompt were left out, which takes off the bias of few prompts
-(Kauermann & Carroll 2001): those with rates far from the others pull the slope to themselves. Of that only two numbers are taken, by how much it exceeds the model's variances on average, and
-the mean correlation of two families' slopes within a task: many prompts, cells and pairs of cells show these well even
-where the whole sandwich is too rough to weigh cells by.
+(Kauermann & Carroll 2001): those with rates far from the others pull the slope to themselves. Of that only two numbers
+are taken, by how much it exceeds the model's variances on average, and the mean correlation of two families' slopes
+within a task: many prompts, cells and pairs of cells show these well even where the whole sandwich is too rough to
+weigh cells by.
 """
 
 from __future__ import annotations
