@@ -103,9 +103,23 @@ docs: .venv-docs/.ready
 	OMP_NUM_THREADS=1 .venv-docs/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
+# Every built page in Chromium: console messages, requests, sideways scrolling.
+look: .venv-test/.ready
+	.venv-test/bin/python docs/look.py docs/_build/html
+
+# Wheel and source archive, checked, and the core tried from the wheel in an environment of its own, outside the checkout.
+dist:
+	rm -rf dist .venv-dist && $(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/pip install -q --disable-pip-version-check build twine
+	.venv-dist/bin/python -m build --outdir dist
+	.venv-dist/bin/twine check --strict dist/*
+	.venv-dist/bin/pip install $(PIP_FLAGS) dist/*.whl
+	cd .venv-dist && bin/canopy-stats --version && bin/canopy-stats doctor && bin/python -m canopy_stats --help > /dev/null \
+	  && bin/python -c "import canopy_stats as cs; print(cs.slope_change(cs.load_demo_panel(), model='interaction'))"
+
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check .
 	.venv-test/bin/mypy
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-lowest .venv-vllm .venv-docs docs/_build build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv-demo .venv-test .venv-lowest .venv-vllm .venv-docs .venv-dist docs/_build build dist .pytest_cache .mypy_cache .ruff_cache

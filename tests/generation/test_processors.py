@@ -135,6 +135,7 @@ def test_the_law_is_that_of_generate(engine, values):
         assert not any(ended[:-1]) and (ended[-1] or len(tokens) == 30)
 
 
+@pytest.mark.slow
 def test_the_draw_does_not_depend_on_the_batch(engine):
     asked, policy = tiny.prompts(engine, (3, 12)), law(LAWS[-1])
     reference = tiny.draw(engine, asked, tiny.pairs(2, 6), policy, 12)

@@ -120,6 +120,7 @@ messages = st.lists(st.fixed_dictionaries({"role": st.text() | json_values, "con
                                           optional={"name": json_values, "tool_calls": json_values}), max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text() | json_values | messages | st.lists(st.integers(), max_size=4))
 def test_every_source_is_read_or_refused(item):
@@ -138,6 +139,7 @@ def test_every_source_is_read_or_refused(item):
     assert prompt_hash(again) == sha256(canonical_json(source))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=40) | json_values.map(lambda value: json.dumps(value)))
 def test_every_line_is_read_or_refused(line):

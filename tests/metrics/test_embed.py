@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from canopy_stats.metrics import embed_texts
 from canopy_stats.metrics import hashed as hashed_words
-from canopy_stats.metrics.embed import Embedder, Prompted, embed, resolve, the_kept_embedding
+from canopy_stats.metrics.embed import Encoder, Prompted, embed, resolve, the_kept_embedding
 from canopy_stats.metrics.texts import prepare
 from canopy_stats.schema import UserError
 
@@ -82,7 +82,7 @@ def test_rows_follow_the_rollouts_whatever_their_order():
 
 
 def test_truncated_texts_are_counted_by_the_embedder():
-    picky = Embedder({"name": "x", "version": "1"}, counting, lambda texts: np.array([len(t) > 3 for t in texts]))
+    picky = Encoder({"name": "x", "version": "1"}, counting, lambda texts: np.array([len(t) > 3 for t in texts]))
     assert embed_texts(["abcd", "abc", "abcd "], picky).truncated.tolist() == [True, False, True]
 
 

@@ -39,6 +39,7 @@ def study(make_study, imported):
     return path
 
 
+@pytest.mark.slow
 def test_a_taken_run_is_in_the_panel_beside_a_drawn_one(study, imported):
     file = read_study(study)
     out = file.folder()
@@ -53,6 +54,7 @@ def test_a_taken_run_is_in_the_panel_beside_a_drawn_one(study, imported):
     assert not any("walk-ash-base" in line for line in told)  # it is there: nothing is copied or drawn again
 
 
+@pytest.mark.slow
 def test_a_run_under_another_name_is_refused(study, imported):
     keys = yaml.safe_load(study.read_text())
     keys["families"][0]["name"] = "oak"
@@ -62,6 +64,7 @@ def test_a_run_under_another_name_is_refused(study, imported):
         run_stages(file.study, file.folder(), ["generate"], say=lambda line: None, progress=False)
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_run_is_refused_by_its_key(study, tmp_path):
     keys = yaml.safe_load(study.read_text())
     keys["families"][0]["base"]["runs"] = {"walk": "models/base"}
@@ -70,6 +73,7 @@ def test_a_folder_without_a_run_is_refused_by_its_key(study, tmp_path):
         read_study(study)
 
 
+@pytest.mark.slow
 def test_an_ablation_that_draws_takes_none(study):
     keys = yaml.safe_load(study.read_text())
     keys["ablations"] = [{"name": "hot", "law": {"temperature": 2.0}}, {"name": "again", "embedder": "minilm"}]

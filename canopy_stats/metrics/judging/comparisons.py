@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,9 @@ from canopy_stats.metrics.texts import prepare, with_openings
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from canopy_stats.schema import Prompt
     from canopy_stats.store import Run
 
 Ints = NDArray[np.intp]
@@ -87,21 +90,30 @@ class MeaningJudge(Protocol):
 
 def draw_comparisons(run: Run, m: int, seed: int, think: str) -> list[Comparison]:
     """The comparisons of a run, in prompt order: for each prompt m of its rollouts, chosen by (seed, task, prompt)."""
-    table = run.rollouts(["prompt_id", "rollout", "text"])
+    code, ids = prompt_codes(run.rollouts(["prompt_id"]))
+    _refuse_too_few(m, dict(zip(ids, np.bincount(code).tolist(), strict=True)))
+    prompts, first, comparisons = {p.prompt_id: p for p in run.prompts()}, 0, list[Comparison]()
+    for part in run.parts():  # whole prompts: texts are held of one part alone
+        table = part.rollouts(["prompt_id", "rollout", "text"])
+        comparisons += _of_part(part, table, prompts, (m, seed, think), first)
+        first += table.num_rows
+    return comparisons
+
+
+def _of_part(part: Run, table: pa.Table, prompts: Mapping[str, Prompt], asked: tuple[int, int, str],
+             first: int) -> Iterator[Comparison]:
+    """The comparisons of a part whose rollouts are the run's from row ``first`` on."""
+    m, seed, think = asked
     code, ids = prompt_codes(table)
     groups = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-    _refuse_too_few(m, {i: len(rows) for i, rows in zip(ids, groups, strict=True)})
     raw = table["text"].to_pylist()
-    raw = with_openings(run, raw, table["prompt_id"].to_pylist()) if think == "drop" else raw
-    words, rollout = prepare(raw, think), table["rollout"].to_numpy()
-    prompts = {p.prompt_id: p for p in run.prompts()}
-    comparisons = []
+    raw = with_openings(part, raw, table["prompt_id"].to_pylist()) if think == "drop" else raw
+    words, rollout, task = prepare(raw, think), table["rollout"].to_numpy(), part.config.task
     for prompt_id, rows in zip(ids, groups, strict=True):
         prompt = prompts[prompt_id]
-        own = rows[choose(len(rows), m, seed, run.config.task, prompt.prompt_hash)]
-        comparisons.append(_comparison(f"{run.config.task}/{prompt_id}", run.config.task, in_words(prompt.source), own,
-                                       words, rollout))
-    return comparisons
+        own = rows[choose(len(rows), m, seed, task, prompt.prompt_hash)]
+        made = _comparison(f"{task}/{prompt_id}", task, in_words(prompt.source), own, words, rollout)
+        yield replace(made, rows=made.rows + first)
 
 
 def choose(n: int, m: int, seed: int, task: str, prompt_hash: str) -> Ints:

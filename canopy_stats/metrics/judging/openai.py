@@ -188,8 +188,14 @@ def _positive(value: Any) -> bool:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+        said = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is none
+        said = False
+    if not said:
+        raise UserError("base_url is no address: give one such as https://host/v1 or http://localhost:8000/v1.")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError("base_url must begin with http:// or https:// and name a host, such as https://host/v1.")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UserError("base_url carries more than an address (a user, a password or a query). It is written into "

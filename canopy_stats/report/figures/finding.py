@@ -56,6 +56,8 @@ def _changes(ax: Axes, claims: pd.DataFrame) -> None:
 def _version(row: Mapping[Any, Any]) -> str:
     if row["model"] != "robust":
         return f"{row['model']}: the paper's model"
+    if not np.isfinite(row["estimate"]):
+        return "robust: no answer"
     return f"robust{'' if row['corrected'] else ', uncorrected'}: {row['claim']}"
 
 

@@ -80,4 +80,5 @@ def _interval(row: Mapping[Any, Any] | pd.Series) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    return text.split(". ")[0].rstrip(".") + "." if text else ""
+    """Up to its first bracket: what stands there is in the words below."""
+    return text.split(". ")[0].split(" (")[0].rstrip(".") + "." if text else ""

@@ -90,7 +90,10 @@ def script(out: Path, count: int, options: Sequence[str]) -> str:
         f"#SBATCH --output={out / FOLDER}/%A_%a.log",
         *(f"#SBATCH {option}" for option in given),
         *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
-        f'exec {shlex.quote(sys.executable)} -m canopy_stats.study.worker {jobs} "$SLURM_ARRAY_TASK_ID"', ""])
+        f'exec {shlex.quote(sys.executable)} -c {shlex.quote(_PROGRAM)} {jobs} "$SLURM_ARRAY_TASK_ID"', ""])
+
+
+_PROGRAM = "import sys; from canopy_stats.study.worker import main; sys.exit(main(sys.argv[1:]))"
 
 
 def _usual(options: Sequence[str]) -> list[str]:
@@ -126,7 +129,11 @@ def _submitted(out: Path, jobs: Sequence[Job], text: str) -> str:
 
 def _outside() -> Mapping[str, str]:
     """The environment without what an enclosing job says of itself."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name in _OF_CLUSTER}
+
+
+_OF_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
+"""Variables that say where the cluster is, and nothing of a job."""
 
 
 # --- what became of it ------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ def here(tmp_path_factory):
     return drawn(study(folder), folder / "out", Local())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hands, lose", [(1, 0), (4, 0), (4, 6)])
 def test_one_content_whoever_draws(tmp_path, here, hands, lose):
     crew, said = Shuffled(hands, lose), []
@@ -61,6 +62,7 @@ def test_one_content_whoever_draws(tmp_path, here, hands, lose):
     assert sum("drawn and checked" in line for line in said) == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_desk_goes_on(tmp_path, here):
     """Half the shards are drawn, then nothing is left of the desk; another one begins with what is stored."""
 

@@ -51,6 +51,7 @@ def cluster(variables):
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_four_workers(tmp_path, here, cluster):
     said = []
     assert drawn(study(tmp_path), tmp_path / "out", Ray(workers=4), said) == here
@@ -58,6 +59,7 @@ def test_four_workers(tmp_path, here, cluster):
     assert {"  walk-fake-base: ", "  walk-fake-instruct: "} <= {line.split(": ")[0] + ": " for line in said}
 
 
+@pytest.mark.slow
 def test_a_killed_worker(tmp_path, here, cluster):
     said, marker = [], tmp_path / "died"
     assert drawn(study(tmp_path, Dying(marker=str(marker))), tmp_path / "out", Ray(workers=2), said) == here
@@ -69,6 +71,7 @@ def program(*arguments: object) -> list[str]:
     return [sys.executable, str(HERE / "markov_study.py"), *map(str, arguments)]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_started_again(tmp_path, here):
     out = tmp_path / "out"
     first = subprocess.Popen(program(tmp_path, out, "ray", 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -77,11 +77,13 @@ def test_an_array_draws_the_study(tmp_path, cluster, capsys, monkeypatch):
     """Submitted, told, drawn by the script's own jobs in another order, and gone on with; the content is as ever."""
     file = small(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "3")  # an interactive job, from which this one is submitted
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
     assert main(["run", str(file.path), "--executor", "slurm"]) == 0
     assert "Submitted Slurm array 17 of 2 jobs" in capsys.readouterr().out
     script = tmp_path / "out/slurm/draw.sbatch"
     assert (cluster / "asked").read_text().split() == ["--parsable", str(script)]
-    assert "SLURM_JOB_ID" not in (cluster / "variables").read_text()
+    variables = (cluster / "variables").read_text()
+    assert "SLURM_JOB_ID" not in variables and "SLURM_CONF=/etc/slurm.conf" in variables
 
     (cluster / "states").write_text("RUNNING\nPENDING\n")
     assert f"Slurm array 17: 1 pending, 1 running; what each said is in {tmp_path}/out/slurm." in status(
