@@ -56,6 +56,11 @@ def test_no_color_is_obeyed(seen, monkeypatch):
     assert not COLOUR.search(text) and "WRONG" in text
 
 
+def test_a_table_that_is_too_wide_keeps_its_headings_whole(seen):
+    wide = pd.DataFrame({f"a heading of column {i}": [i] for i in range(8)})
+    assert seen(printing.show, wide) == console(wide) + "\n"
+
+
 def test_a_file_gets_plain_text(capsys):
     printing.show(TABLE.iloc[:1])
     printing.marked("(at most 4)  ok")

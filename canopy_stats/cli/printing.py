@@ -48,7 +48,7 @@ def ruled(table: pd.DataFrame) -> None:
     from rich import box
     from rich.table import Table
 
-    from canopy_stats.report.printed import headed, notes_of, to_the_left
+    from canopy_stats.report.printed import console, headed, notes_of, to_the_left
 
     text = headed(table)
     grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
@@ -56,7 +56,11 @@ def ruled(table: pd.DataFrame) -> None:
         grid.add_column(_cell(str(heading)), justify="left" if left else "right", overflow="fold")
     for row in text.itertuples(index=False, name=None):
         grid.add_row(*map(_cell, row))
-    terminal().print(grid)
+    out = terminal()
+    if out.measure(grid, options=out.options.update(max_width=10_000)).maximum > out.width:
+        tell(console(table))  # broken headings are worse than long lines
+        return
+    out.print(grid)
     for line in notes_of(table):
         tell(line)
 
