@@ -66,6 +66,10 @@ ablations:
 """
 
 
+IN_RUNS = ("check", "embed", "judge")
+"""Stages that keep tables in the folders of runs."""
+
+
 @dataclass
 class Outcome:
     """Kills by the stage that they hit, and the content of each study that was let through."""
@@ -199,12 +203,15 @@ def differing(whole: Path, out: Path) -> list[str]:
 def killed(work: Work, out: Path, aim: str | None, seconds: dict[str, float], rng: random.Random) -> str:
     """Start the study and kill it in a stage, or at a random moment; names the stage that was hit.
 
-    A stage that is already done takes no time when the study is resumed: its results are thrown away before.
+    A stage that is already done takes no time when the study is resumed: its results are thrown away before. With the
+    runs goes what they keep of later stages.
     """
     if aim is not None:
         (out / "stages" / f"{aim}.json").unlink(missing_ok=True)
     if aim == "generate":
         shutil.rmtree(out / "runs", ignore_errors=True)
+        for stamp in (one for kind in IN_RUNS for one in (out / "stages").glob(f"{kind}*.json")):
+            stamp.unlink()
     child = start(work, out)
     if aim is None:
         child.wait_for("\0", limit=rng.uniform(0, sum(seconds.values())))

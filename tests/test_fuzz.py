@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,11 +18,19 @@ def test_strange_inputs_are_refused_in_words(monkeypatch):
     monkeypatch.delitem(sys.modules, "fuzz", raising=False)
     from fuzz import TARGETS, fuzz
 
-    counts = fuzz(200, shares=dict.fromkeys(TARGETS, 1))
+    counts = fuzz(20 * len(TARGETS), shares=dict.fromkeys(TARGETS, 1))
     assert {name: count["failed"] for name, count in counts.items() if count["failed"]} == {}
     past = {name: count["accepted"] + count["refused_later"] for name, count in counts.items()}
     assert all(count["refused"] + past[name] == 20 for name, count in counts.items())
-    assert min(past.values()) >= 6  # three in ten get past the parser
+    assert min(past.values()) >= 5  # of twenty; that three in ten get past each parser is what the long run shows
+
+
+@pytest.mark.skipif(not (ANALYSIS / "fuzz.py").is_file(), reason="a checkout carries the program")
+def test_the_long_run_had_no_other_error_and_got_past_the_parsers():
+    kept = json.loads((ANALYSIS / "results" / "fuzz.json").read_text())["counts"]
+    assert sum(count["inputs"] for count in kept.values()) >= 20_000
+    assert not any(count["failed"] for count in kept.values())
+    assert min((c["accepted"] + c["refused_later"]) / c["inputs"] for c in kept.values()) >= 0.3
 
 
 def test_what_an_endpoint_and_a_verdict_file_may_hold(tmp_path):

@@ -170,7 +170,7 @@ def test_residual_figure_draws_a_row_a_model_with_its_tests_and_quartiles():
     figure = figures.residual_diagnostics(pd.concat([rows.assign(model="one"), rows.assign(model="two")]),
                                           {"one": tests})
     assert len(figure.axes) == 6
-    assert figure.axes[0].texts[0].get_text() == "uniformity: p < 0.01" and not figure.axes[3].texts
+    assert figure.axes[0].texts[0].get_text() == "uniformity: p ≤ 0.01" and not figure.axes[3].texts
     points = figure.axes[0].lines[1]
     assert points.get_ydata() == pytest.approx(np.sort(rows["residual"]))
     quartiles = [line for line in figure.axes[2].lines if len(line.get_xdata()) == 10]
