@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import digamma, expit, logit, polygamma
 
 from canopy_stats.mixed import Fit
+from canopy_stats.mixed.families.family import Derivatives
 from canopy_stats.mixed.inference.laplace_df import laplace_df
 
 Array = np.ndarray
@@ -48,26 +48,8 @@ def uncertified(fit: Fit) -> tuple[str, ...]:
     return () if fit.converged else (f"The fit is not certified: {fit.certificate}",)
 
 
-def scores(fit: Fit) -> Array:
-    """Derivative (n,) of each row's log-density in its linear predictor, at the estimates and the conditional modes,
-    of a beta or ordered beta fit."""
-    phi = np.exp(fit.dispersion.matrix @ fit.delta) if fit.dispersion is not None else np.ones(fit.nobs)
-    eta = fit.predict(scale="link")
-    y, cutpoints = np.asarray(fit.design.y, dtype=float), fit.thresholds.to_numpy(dtype=float)
-    inside = (y > 0) & (y < 1)
-    mu, safe = expit(eta), np.where(inside, y, 0.5)
-    beta = phi * mu * (1 - mu) * (logit(safe) - digamma(mu * phi) + digamma((1 - mu) * phi))
-    if not len(cutpoints):
-        return np.asarray(beta)
-    # Ordered beta: P(0) = expit(c0 - eta), P(1) = expit(eta - c1), what is left is beta.
-    none, one = expit(cutpoints[0] - eta), expit(eta - cutpoints[1])
-    between = (none * (1 - none) - one * (1 - one)) / np.maximum(1 - none - one, 1e-300)
-    return np.asarray(np.where(inside, beta + between, np.where(y <= 0, none - 1, 1 - one)))
-
-
-def weights(fit: Fit) -> Array:
-    """Information (n,) of each row on its linear predictor, expected by the beta part of the model."""
-    phi = np.exp(fit.dispersion.matrix @ fit.delta) if fit.dispersion is not None else np.ones(fit.nobs)
-    mu = expit(fit.predict(scale="link"))
-    found = (phi * mu * (1 - mu))**2 * (polygamma(1, mu * phi) + polygamma(1, (1 - mu) * phi))
-    return np.asarray(found)
+def row_derivatives(fit: Fit) -> Derivatives:
+    """Of each row's log-density in its linear predictor, at the estimates and the conditional modes: first derivative
+    ``d1`` (n,) and expected information ``fisher`` (n,)."""
+    frame = fit.frame
+    return frame.family.bind(frame.y, fit.others())(fit.predict(scale="link"), 2)

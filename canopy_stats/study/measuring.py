@@ -84,10 +84,15 @@ def embed(part: Part) -> list[Path]:
 def judge_key(part: Part) -> Key | None:
     spec = _judge(part.study)
     own = Embedder(model=spec["embedder"]) if "embedder" in spec else part.study.embedder
-    people = part.study.judge.people if part.study.judge is not None else None
+    people = _people(part.study)
     corrected = {"people": files.file_sha256(Path(people))} if people else {}
     return _with_contents(part, judge={**spec, "embedder": _identity(own)}, **corrected,
                           code=code_hash("metrics/judge", "metrics/judging", "metrics/rse"))
+
+
+def _people(study: Study) -> str | None:
+    """The file of people's verdicts, where there is one."""
+    return study.judge.people if study.judge is not None else None
 
 
 def _judge(study: Study) -> dict[str, Any]:
@@ -105,7 +110,7 @@ def judge(part: Part) -> list[Path]:
     rows = [judge_run(run, spec).assign(run=name, model_name=run.config.family, model_variant=run.config.variant)
             for name, run in runs.items()]
     judged, made = pd.concat(rows), []
-    people = part.study.judge.people if part.study.judge is not None else None
+    people = _people(part.study)
     if people is not None:
         from canopy_stats.metrics.people import correct_judge
 

@@ -38,16 +38,21 @@ def opened(planned: PlannedRun, folder: Path) -> Run:
 
 
 def take(planned: PlannedRun, folder: Path, out: Path) -> Run:
-    """Copy a run's folder into the study's, whole or not at all; one with that content is left as it is."""
+    """Copy a run's folder into the study's, whole or not at all; one with that content is left as it is.
+
+    UserError where something else lies there: rollouts are dear, and what no stamp names is not ours to delete.
+    """
     from canopy_stats.store import open_run
 
     wanted = opened(planned, folder)
     if (out / "manifest.json").is_file() and open_run(out).content_hash == wanted.content_hash:
         return open_run(out)
+    if out.exists():
+        raise UserError(f"{out} holds something else than the run in {folder}, and nothing was changed. Move it away, "
+                        "or choose another --out.")
     files.make_folder(out.parent)
     half = out.with_name(f".{out.name}.taken")
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(wanted.path, half)
-    shutil.rmtree(out, ignore_errors=True)
     os.replace(half, out)
     return open_run(out)

@@ -146,7 +146,7 @@ def test_parts_of_hand_made_cells():
     """Two cells of two tasks, prompts without influence: base, tuned and difference have the model's covariance."""
     root = np.random.default_rng(0).normal(size=(4, 6))
     cells = CellSlopes(pd.DataFrame({"task": ["a", "b"]}), np.array([1.0, 2.0, 5.0, 9.0]), root @ root.T,
-                       Influence(np.zeros((3, 4)), np.zeros((3, 4)), np.array(["a", "b"])))
+                       Influence(np.zeros((3, 4)), np.array(["a", "b"])))
     cells = cells.plus(np.array([0.1, 0.2, 0.3, 0.4]))
     c = root @ root.T + np.diag([0.01, 0.04, 0.09, 0.16])
     for which, values, expected in (("base", [1, 2], c[:2, :2]), ("tuned", [5, 9], c[2:, 2:]), (

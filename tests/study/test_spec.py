@@ -35,6 +35,18 @@ def test_a_study_survives_as_json(tmp_path):
     assert Job.from_json(job.to_json()) == job
 
 
+def test_an_ablation_leaves_out_what_is_of_the_studys_own_rollouts(tmp_path):
+    """People judged pairs of the study's rollouts; a judge's verdicts are of all of a prompt's."""
+    (tmp_path / "people.csv").write_text("")
+    judge = {"kind": "embedding", "threshold": 0.5, "people": "people.csv"}
+    study = read_study(write_study(
+        tmp_path, judge=judge, extra=["vendi_2", "distinct_2"],
+        ablations=[{"name": "hot", "law": {"temperature": 2.0}}, {"name": "best", "reward": {"model": "org/r"}}])).study
+    hot, best = (study.ablated(ablation) for ablation in study.every_ablation)
+    assert hot.judge.people is None and hot.asked_extra == ["vendi_2", "distinct_2"]
+    assert best.judge.people == study.judge.people and best.asked_extra == ["vendi_2"]
+
+
 def test_an_ablation_changes_what_it_names_and_nothing_else(tmp_path):
     study = everything(tmp_path)
     plain, ablated = (study.ablated(ablation) for ablation in study.every_ablation)

@@ -1,6 +1,7 @@
 """A study over runs that are there already, such as imported ones, and over others that it draws itself."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ import canopy_stats as cs
 from canopy_stats.schema import UserError
 from canopy_stats.study import read_study, run_study
 from canopy_stats.study.pipeline import run_stages
+from canopy_stats.study.taken import take
 
 LAW = cs.SamplingPolicy(max_new_tokens=6)
 
@@ -52,6 +54,18 @@ def test_a_taken_run_is_in_the_panel_beside_a_drawn_one(study, imported):
     told = []
     run_stages(file.study, out, ["generate"], say=told.append, progress=False)
     assert not any("walk-ash-base" in line for line in told)  # it is there: nothing is copied or drawn again
+
+
+@pytest.mark.slow
+def test_what_lies_in_its_place_stays(study, imported):
+    """Rollouts that no stamp names, as where somebody lost stages/."""
+    file = read_study(study)
+    place = file.folder() / "runs" / "walk-ash-base"
+    shutil.copytree(imported.path.parent / "own", place)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="holds something else than the run in .*nothing was changed"):
+        take(file.study.runs["walk-ash-base"], imported.path, place)
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.slow
