@@ -1,5 +1,6 @@
 """Power: the pilot's law is learnt, new panels follow it, and what is said of them agrees with counting."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -67,7 +68,12 @@ def test_what_tuning_does_to_a_tasks_level_is_found_where_it_is_and_not_where_it
     assert max(np.abs(estimate_pilot(panel).reactions).max() for panel in panels) < 0.1
     moved = panels[0]["task"].map(dict(zip(sorted(panels[0]["task"].unique()), (-0.6, 0.6, -0.6, 0.6), strict=True)))
     eta = logit(panels[0]["D"]) + moved * (panels[0]["model_variant"] != "base")
-    assert estimate_pilot(panels[0].assign(D=expit(eta))).reactions == pytest.approx([-0.6, 0.6, -0.6, 0.6], abs=0.15)
+    law = estimate_pilot(panels[0].assign(D=expit(eta)))
+    assert law.reactions == pytest.approx([-0.6, 0.6, -0.6, 0.6], abs=0.15)
+    drawn, without = (draw_truth(one, StudySize(5, 5, 3), 0.1, np.random.default_rng(0)) for one in (
+        law, replace(law, reactions=np.zeros(4))))
+    expected = law.reactions[drawn.index["task"]] * drawn.index["variant"]
+    np.testing.assert_allclose(drawn.eta - without.eta, expected, atol=1e-12)
 
 
 @pytest.mark.slow
