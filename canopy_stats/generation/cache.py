@@ -27,6 +27,30 @@ class PrefilledPrompt:
     length: int
 
 
+class PromptCache(Cache):
+    """One prompt before every row of a single forward pass.
+
+    What the pass adds is not kept: a layer's keys and values of all rows live for as long as that layer needs them.
+    """
+
+    def __init__(self, prompt: PrefilledPrompt, rows: int):
+        super().__init__(layers=[])
+        self.prompt, self.rows = prompt, rows
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
+               **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (rows, heads, P + T, D) of the prompt and of (rows, heads, T, D) new tokens."""
+        keys, values = (torch.cat([old.expand(self.rows, -1, -1, -1), new], dim=2) for old, new in zip(
+            self.prompt.layers[layer_idx], (key_states, value_states), strict=True))
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.prompt.length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.prompt.length + query_length, 0
+
+
 class SlotCache(Cache):
     """Keys and values of up to ``slots`` rows; the first ``active`` rows take part in the next forward pass.
 

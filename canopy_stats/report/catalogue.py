@@ -25,9 +25,10 @@ LINEAR, BETA, ROBUST = ("main", "interaction", "quadratic"), ("paper_beta", "pap
 """The slope models by kind."""
 
 Needs = Literal["panel", "runs", "checks", "findings", "ablations", "agreement"]
-_HOW = {"panel": "a panel", "runs": "rollouts, which a panel alone does not have", "checks": "the check of the runs",
+HOW = {"panel": "a panel", "runs": "rollouts, which a panel alone does not have", "checks": "the check of the runs",
         "findings": "the check of the runs", "ablations": "panels of ablations",
         "agreement": "people's verdicts (key judge.people of a study file)"}
+"""What each of them is called in a reason; of a finished study such a reason says that nobody asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Entry:
     def lacks(self, source: Source) -> str:
         """What the source does not have, in words; empty when it has everything."""
         needed = getattr(source, self.needs)
-        return "" if needed is not None and len(needed) else _HOW[self.needs]
+        return "" if needed is not None and len(needed) else HOW[self.needs]
 
 
 def _with_notes(shown: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CELL = ("task", "model_name", "model_variant")
 """What names one run in a table: task, family, variant."""
+NO_CELLS = "The robust model has no slopes by family and task here"
 MEASURES = ("GenPPL", "BF", "CE", "cov_NR", "cov_NR_paper", "rho_pearson", "rho_spearman", "rho_kendall", "D",
             "VS", "N_bar", "R_bar", "truncation_rate")
 
@@ -141,7 +142,7 @@ def cells(source: Source) -> pd.DataFrame:
     for variant in source.variants:
         change = source.change("robust", variant)
         if change.cells is None:
-            raise UserError(f"The robust model has no slopes by family and task here: {change.verdict}")
+            raise UserError(f"{NO_CELLS}: {change.verdict}")
         parts.append(change.cells.assign(tuned_variant=variant) if len(source.variants) > 1 else change.cells)
     return pd.concat(parts, ignore_index=True)
 

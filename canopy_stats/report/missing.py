@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
+from canopy_stats.report.catalogue import HOW
 from canopy_stats.report.folder import Folder
+from canopy_stats.report.frames import NO_CELLS
 
 CAPPED = 0.5
 """Share of the rollouts ended by the length cap from which it explains why models with a length cannot be fitted."""
-NOT_ASKED = ("needs the columns RSE", "needs the check of the runs", "needs rollouts,", "needs panels of ablations",
-             "needs scoring again", "needs the study's check of prompts")
+NOT_ASKED = ("needs the columns RSE", "needs scoring again", "needs the study's check of prompts",
+             *(f"needs {how}" for needs, how in HOW.items() if needs != "panel"))
 """Reasons of what was never asked for."""
+ANSWERED = (NO_CELLS,)
+"""Reasons that are an answer: what the robust slope says of a panel that it cannot tell of."""
 _OF = {"fit": "the slope model", "tables": "the table", "figures": "the figure"}
 
 
@@ -29,7 +33,8 @@ def _left_out(folder: Folder, kind: str) -> dict[str, str]:
         found = {f"{e['model']} ({e['variant']})": str(e["failed"]) for e in folder.entries if "failed" in e}
     else:
         found = _read(folder, kind)
-    return {name: " ".join(why.split()) for name, why in found.items() if not any(part in why for part in NOT_ASKED)}
+    told = {name: " ".join(why.split()) for name, why in found.items()}
+    return {name: why for name, why in told.items() if not any(part in why for part in (*NOT_ASKED, *ANSWERED))}
 
 
 def _read(folder: Folder, kind: str) -> dict[str, str]:

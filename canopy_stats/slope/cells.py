@@ -110,8 +110,8 @@ def cell_slopes(fit: Fit, rows: pd.DataFrame, centre: float, scale: float) -> tu
     code = rows.groupby(["task", "model_name"], observed=True).ngroup().to_numpy()
     average = np.equal.outer(np.arange(len(names)), code) / names["rows"].to_numpy()[:, None]
     designs = _designs(fit, rows, centre, scale)
-    names = names.astype({"task": str, "model_name": str})
-    link, response = (_averaged(fit, names, average, designs, on_response) for on_response in (False, True))
+    names, prompts = names.astype({"task": str, "model_name": str}), influence(fit)
+    link, response = (_averaged(fit, names, average, designs, prompts, on_response) for on_response in (False, True))
     return link, response
 
 
@@ -125,14 +125,15 @@ def _designs(fit: Fit, rows: pd.DataFrame, centre: float, scale: float) -> list[
 
 
 def _averaged(fit: Fit, names: pd.DataFrame, average: Array, designs: list[tuple[Array, Array]],
-              response: bool) -> CellSlopes:
-    """Cell averages of the rows' derivatives, with their covariance by the delta method."""
+              prompts: Array, response: bool) -> CellSlopes:
+    """Cell averages of the rows' derivatives, with their covariance by the delta method; ``prompts`` (P, p) are the
+    prompts' influences on the coefficients."""
     cutpoints = fit.thresholds.to_numpy(dtype=float)
     parts = [_derivative(x, dx, fit.beta, cutpoints, response) for x, dx in designs]
     jacobian = np.vstack([average @ gradient for _, gradient in parts])
     values = np.concatenate([average @ value for value, _ in parts])
     return CellSlopes(names, values, jacobian @ covariance(fit) @ jacobian.T,
-                      influence(fit, jacobian, names["task"].to_numpy()))
+                      Influence(prompts @ jacobian.T, names["task"].to_numpy()))
 
 
 def _as_variant(rows: pd.DataFrame, tun: float, centre: float, scale: float, move: float) -> pd.DataFrame:

@@ -62,8 +62,8 @@ class Influence:
         return pairs
 
 
-def influence(fit: Fit, jacobian: Array, task: Array) -> Influence:
-    """Of each prompt on quantities with this Jacobian (2K, p) in the mean's coefficients.
+def influence(fit: Fit) -> Array:
+    """Of each prompt on the mean's coefficients (P, p).
 
     At the conditional modes a row's derivative is the working model's Phi^-1 e, residuals over their covariance.
     """
@@ -73,7 +73,7 @@ def influence(fit: Fit, jacobian: Array, task: Array) -> Influence:
                             templates(frame.factors, fit.theta), prompts)
     adjusted = adjust(working, [working.covariance(rows) @ found.d1[rows] for rows in prompts], "CR2")
     scores = np.linalg.solve(adjusted.back.T, adjusted.scores.T).T
-    return Influence(scores @ covariance(fit) @ jacobian.T, task)
+    return np.asarray(scores @ covariance(fit))
 
 
 def _mean_correlation(matrix: Array, pairs: Array) -> float:

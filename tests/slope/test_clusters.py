@@ -71,7 +71,7 @@ def test_prompts_show_the_clustered_errors_of_the_fit():
     by a tenth and in no direction; without CR2's correction they would be a sixth smaller."""
     fit = fitted(LAW.but(reaction_slope_sd=0.4)).fit
     p = len(fit.beta)
-    shown = influence(fit, np.eye(p), np.zeros(p)).of_prompts
+    shown = influence(fit)
     clustered, plain = (np.diag(fit.robust("prompt_uid", kind=kind).cov_params())[:p] for kind in ("CR2", "CR0"))
     ratio = np.sqrt((shown**2).sum(axis=0) / clustered)
     assert np.median(ratio) == pytest.approx(1, abs=0.06) and np.abs(ratio - 1).max() < 0.2
