@@ -114,6 +114,7 @@ def test_the_joint_model_is_what_it_says(panel, joint):
     assert fit.family == "beta" and "ns(log_R, 8)" in formula and "ns(log_R, 2):ns(log_N, 2)" in formula
     assert {f"cell[{t} / {f}]:{x}" for t in panel["task"].unique() for f in panel["model_name"].unique()
             for x in ("x", "x_tun", "tun")} <= set(fit.params.index)
+    assert "x_own" not in formula  # every cell's variants share lengths
     terms = set(fit.params_dispersion.index)
     assert {"tun", "task[T.task1]", "tun:task[T.task1]", "model_name[T.family1]", "x", "x_tun"} <= terms
     one = fit_cells(data[(data["task"] == "task0")])
