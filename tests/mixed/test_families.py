@@ -314,6 +314,7 @@ def test_thresholds_of_categories_start_at_the_observed_shares(link):
     eta = np.full(100, 0.7)
     table = family.probabilities(eta, others(100, cut=family.cuts.start(y, eta)))
     np.testing.assert_allclose(table[0], [0.2, 0.5, 0.3])
+    np.testing.assert_array_equal(family.start(y, np.ones(100)), np.zeros(100))  # the thresholds say where it is
     assert family.cuts.names == ("low|mid", "mid|high") and family.labels == ("low", "mid", "high")
     assert family.cuts.parameters == ("threshold low|mid", "log gap before mid|high")
     assert get_family("cumulative", link).for_response(y).labels == ("1", "2", "4")
