@@ -2,10 +2,10 @@
 
     python analysis/bench_import.py --model MODEL.gguf                 # 32 rollouts of 64 tokens, both ways in turn
     python analysis/bench_import.py --model MODEL.gguf --device cuda
-    python analysis/bench_import.py --gigabytes 2                      # a JSONL of this size, read and staged
+    python analysis/bench_import.py --gigabytes 2                      # a JSONL of this size to a stored run
 
 Prints tokens/s of both ways and their ratio, for prompts of several lengths, and the largest difference of any term; or
-seconds and the peak of memory above the imports.
+seconds and the peak of memory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import resource
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import numpy as np
 from canopy_stats.schema import ModelSource, SamplingPolicy
 
 ROLLOUTS, LENGTH, ROUNDS = 32, 64, 3
+LOGGED = 200
+"""Tokens of a completion of the long log."""
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -56,31 +59,37 @@ def compare(model: str, device: str, prompt_length: int, rollouts: int) -> str:
 
 
 def stream(gigabytes: float) -> str:
-    """One line: seconds and peak memory of reading and staging a log of this size."""
-    from canopy_stats.doors.sources import records
-    from canopy_stats.doors.staging import Staged
-    from canopy_stats.doors.validate import Validator
-    from canopy_stats.doors.words import Words
+    """One line: seconds and peak memory of importing a log of this size without its model, to a stored run."""
+    from canopy_stats.doors.importing import import_rollouts
 
+    warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.jsonl"
-        row = json.dumps({"token_ids": list(range(1000, 2000)), "logprobs": [-1.25] * 1000, "text": "word " * 1000})
-        count = int(gigabytes * 1e9 / (len(row) + 30))
-        with path.open("w") as file:
-            for i in range(count):
-                file.write(f'{{"prompt": "prompt {i % 1000}", {row[1:]}\n')
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        staged, validator = Staged(Path(folder)), Validator(Words(None, (), 50_000), None, False)
-        seconds, _ = timed(lambda: stage(staged, validator, records(path)))
-        staged.close()
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        size = path.stat().st_size / 1e9
-        return f"{size:.2f} GB, {count} completions: {seconds:.0f} s, {peak:.0f} MB above {before // 1024} MB"
+        count = write_log(path, gigabytes)
+        before = peak()
+        seconds, run = timed(lambda: import_rollouts(path, Path(folder) / "run", family="f", variant="v", task="t",
+                                                     vocabulary=50_000, progress=False))
+        size, rows = path.stat().st_size / 1e9, len(run.rollouts(["rollout"]))
+        assert rows == count
+        return (f"{size:.2f} GB, {rows} completions of {LOGGED} tokens: {seconds:.0f} s, peak {peak():.0f} MB in all, "
+                f"{before:.0f} MB before")
 
 
-def stage(staged: Any, validator: Any, logged: Any) -> None:
-    for one in logged:
-        staged.add(one, validator.completion(one))
+def peak() -> float:
+    """The process's peak of memory so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def write_log(path: Path, gigabytes: float) -> int:
+    """A log as a server with 20 likeliest tokens writes it, 1,000 prompts in turn; how many completions it holds."""
+    likeliest = [round(-1.25 - 0.35 * k, 6) for k in range(20)]
+    row = json.dumps({"token_ids": list(range(1000, 1000 + LOGGED)), "text": "word " * LOGGED, "finish_reason": "stop",
+                      "logprobs": likeliest[:1] * LOGGED, "top_logprobs": [likeliest] * LOGGED})
+    count = int(gigabytes * 1e9 / (len(row) + 30)) + 1
+    with path.open("w") as file:
+        for i in range(count):
+            file.write(f'{{"prompt": "prompt {i % 1000}", {row[1:]}\n')
+    return count
 
 
 def main() -> None:

@@ -51,10 +51,15 @@ def write(size: Size, out: Path) -> list[float]:
         for shard in writer.missing:
             drawn = list(numbers(shard, size, rng))
             began = time.perf_counter()
-            writer.write_shard(shard, drawn, lambda ids: "x" * len(ids), batch_size=32)
+            writer.write_shard(shard, drawn, in_words, batch_size=32)
             seconds.append(time.perf_counter() - began)
         writer.finish(None)
     return seconds
+
+
+def in_words(ids: Sequence[int]) -> str:
+    """A text of up to 12 words, unlike most others."""
+    return " ".join(f"w{i % 500}" for i in ids[:12])
 
 
 def numbers(shard: ShardPlan, size: Size, rng: np.random.Generator) -> list[Rollout]:
@@ -109,10 +114,22 @@ def correlated(out: Path) -> None:
     rho(open_run(out), n_boot=0)
 
 
+def embedded(out: Path) -> None:
+    from canopy_stats import embed
+
+    embed(open_run(out), "tfidf")
+
+
+def measured_with_texts(out: Path) -> None:
+    from canopy_stats import measure
+
+    measure(open_run(out), embedder="tfidf")
+
+
 STEPS: dict[str, Callable[[Path], None]] = {
     "open, first time": first_open, "open, again": first_open, "check's martingales": martingales,
     "32 rollouts of a check": sampled, "measure, no embedder": measured, "cap curve": capped,
-    "rho without bootstrap": correlated}
+    "rho without bootstrap": correlated, "embed, tfidf": embedded, "measure, embedded": measured_with_texts}
 
 
 def apart(step: Callable[[Path], None], out: Path) -> tuple[float, float, float]:

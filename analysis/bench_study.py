@@ -2,13 +2,17 @@
 
 A cell is a run: a checkpoint of a family on a task. ``--drawn N`` stores the first N of them (a few rollouts of
 numbers each, without a model), so that status has files to compare. Prints seconds of plan and status, first and
-again: by the clock, and those in which the processor worked for it.
+again: by the clock, and those in which the processor worked for it. ``--against TREE`` has another checkout of the
+package look at the same folder, three times in turn with this one, and prints the ratio of the processor's seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +30,7 @@ from canopy_stats.study.prompts import choose_prompts
 from canopy_stats.study.rollouts import begin, finish
 from canopy_stats.study.worker import prompts_of
 
+ROOT = Path(__file__).parents[1]
 ROLLOUTS, LENGTH = 4, 10
 
 
@@ -34,10 +39,13 @@ def study(folder: Path, families: int, tasks: int, prompts: int) -> Study:
     paths = {f"task{i}": str(folder / f"task{i}.jsonl") for i in range(tasks)}
     for name, path in paths.items():
         lines = [json.dumps({"id": f"p{i}", "prompt": f"{name} {i}"}) + "\n" for i in range(prompts)]
-        Path(path).write_text("".join(lines))
+        if not Path(path).exists():
+            Path(path).write_text("".join(lines))
     pairs = []
     for i in range(families):
         for arm in ("base", "tuned"):
+            if (folder / f"model{i}-{arm}").exists():
+                continue
             (folder / f"model{i}-{arm}").mkdir()
             (folder / f"model{i}-{arm}" / "config.json").write_text(json.dumps({"number": i, "arm": arm}))
         pairs.append(ModelFamily(name=f"family{i}", base=Checkpoint(model=str(folder / f"model{i}-base")),
@@ -74,27 +82,58 @@ def numbers(prompt: int, rollout: int, rng: np.random.Generator) -> Rollout:
                    dict(zip(STEP_TERMS, terms, strict=True)))
 
 
-def timed(what: str, work: Callable[[], object]) -> None:
+def timed(what: str, work: Callable[[], object]) -> float:
+    """The processor's seconds of the second time."""
     for again in ("first", "again"):
         began, busy = time.perf_counter(), time.process_time()
         work()
         took, worked = time.perf_counter() - began, time.process_time() - busy
-        print(f"{what:<8} {again}: {took:7.1f} s, of which {worked:.1f} s at work", flush=True)
+        print(f"{what:<8} {again}: {took:7.1f} s, of which {worked:.2f} s at work", flush=True)
+    return worked
+
+
+def look(asked: Study, out: Path) -> dict[str, float]:
+    return {"plan": timed("plan", lambda: plans.told(asked, out)),
+            "status": timed("status", lambda: status(asked, out))}
+
+
+def compare(trees: Sequence[Path], options: argparse.Namespace, folder: Path, rounds: int = 3) -> None:
+    """Both trees look at one folder in turn, each in a process of its own."""
+    own = [sys.executable, __file__, *(f"--{name}={getattr(options, name)}" for name in SIZES), f"--at={folder}"]
+    found: dict[Path, list[dict[str, float]]] = {tree: [] for tree in trees}
+    for tree in [*trees] * rounds:
+        done = subprocess.run(own, env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True,
+                              check=True)
+        found[tree].append(json.loads(done.stdout.splitlines()[-1]))
+    for what in ("plan", "status"):
+        other, here = ([one[what] for one in found[tree]] for tree in trees)
+        print(f"{what}: {statistics.median(other):.2f} s there, {statistics.median(here):.2f} s here: "
+              f"{statistics.median(other) / statistics.median(here):.1f} times")
+
+
+SIZES = {"families": 50, "tasks": 100, "prompts": 20, "drawn": 0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("families", 50), ("tasks", 100), ("prompts", 20), ("drawn", 0)):
+    for name, default in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout")
+    parser.add_argument("--at", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.at:
+        print(json.dumps(look(study(options.at, options.families, options.tasks, options.prompts), options.at / "out")))
+        return 0
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         asked, out = study(folder, options.families, options.tasks, options.prompts), folder / "out"
         for name in list(asked.runs)[:options.drawn]:
             draw(asked, out, name)
         print(f"{len(asked.runs):,} runs, {options.drawn:,} of them drawn")
-        timed("plan", lambda: plans.told(asked, out))
-        timed("status", lambda: status(asked, out))
+        if options.against:
+            compare([options.against, ROOT], options, folder)
+        else:
+            look(asked, out)
     return 0
 
 

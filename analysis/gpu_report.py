@@ -9,6 +9,9 @@ For each model and each number of rollouts:
   engine under three laws, and `generate(output_scores=True)` with its scores stacked;
 - the most memory that each holds above the model (on a GPU);
 - flips: tokens that differ when the same rollouts are drawn at another batch size;
+- the engine's own choices, each in turn with and without, its flips counted: results read a step late (and how often a
+  step still made the host wait), slots that one shard leaves filled by the next one's rollouts, the step compiled in
+  slots of fixed sizes; and the memory of slots that grow with the longest row against slots of the whole length;
 - terms: stored entropies and log-probabilities against the same law in double precision, on the model's own logits by
   one plain forward pass; and what 16 bits cost: that law against the one of the weights in float32.
 
@@ -28,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,18 +40,22 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 import transformers
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
+from canopy_stats.generation.cache import SlotCache
+from canopy_stats.generation.decoding import SlotDecoder
 from canopy_stats.generation.loading import Loaded
 from canopy_stats.generation.plain import plain_logits
 from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.reference import dtype_drift, fits_in_memory, load_reference
 from canopy_stats.generation.templates import ChatFormat
-from canopy_stats.generation.torch_engine import TorchEngine, out_of_memory
+from canopy_stats.generation.torch_engine import TorchEngine, out_of_memory, with_compiled_step
+from canopy_stats.generation.torch_options import TorchOptions
 from canopy_stats.schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy
 
 COMMON = {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}, "bos_token_id": 0, "eos_token_id": 1}
@@ -209,7 +217,7 @@ def _ratio(others: list[float], own: list[float]) -> float | None:
     return statistics.median(both) if both else None
 
 
-def _seconds(call: Callable[[], int], engine: TorchEngine) -> float:
+def _seconds(call: Callable[[], Any], engine: TorchEngine) -> float:
     _wait(engine)
     began = time.perf_counter()
     call()
@@ -284,6 +292,120 @@ def drift(engine: TorchEngine, steps: int) -> dict[str, Any] | None:
             "largest_logprob_difference": found.logprob}
 
 
+# --- the engine's own choices -----------------------------------------------------------------------------------------
+
+
+def in_turn(ways: dict[str, Callable[[], list[Rollout]]], engine: TorchEngine, rounds: int) -> dict[str, Any]:
+    """The second of two ways against the first, round by round, after one of each that is not counted: how many times
+    as fast, and what its rollouts differ in."""
+    drawn = {way: draw() for way, draw in ways.items()}
+    clock: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, draw in ways.items():
+            clock[way].append(_seconds(draw, engine))
+    one, other = ways
+    ratios = sorted(a / b for a, b in zip(clock[one], clock[other], strict=True))
+    return {"against": one, "with": other, "times_as_fast": statistics.median(ratios), "least": ratios[0],
+            "most": ratios[-1], "rollouts": len(drawn[one]), **_flips(drawn[one], drawn[other])}
+
+
+def _flips(stored: Sequence[Rollout], again: Sequence[Rollout]) -> dict[str, Any]:
+    first, second = (sorted(drawn, key=lambda r: r.rollout) for drawn in (stored, again))
+    found = _compared(first, second, batch=0)
+    return {name: value for name, value in found.items() if name != "batch"}
+
+
+@contextmanager
+def some_ends(engine: TorchEngine) -> Iterator[None]:
+    """Every 24th id ends a rollout: lengths are very unequal, like those of texts."""
+    engine.end_ids = tuple(range(0, engine.model.config.vocab_size, 24))
+    try:
+        yield
+    finally:
+        engine.end_ids = ()
+
+
+def late(engine: TorchEngine, rows: int, steps: int, rounds: int) -> dict[str, Any]:
+    """Results read with the step that made them, and one step late."""
+    policy, before = SamplingPolicy(max_new_tokens=steps), engine.lag
+
+    def drawn(lag: int) -> list[Rollout]:
+        engine.lag = lag
+        return draw(engine, policy, range(rows), rows)
+
+    try:
+        found = in_turn({"at once": partial(drawn, 0), "a step late": partial(drawn, 1)}, engine, rounds)
+        return {**found, **_waits(partial(drawn, 1))}
+    finally:
+        engine.lag = before
+
+
+def _waits(call: Callable[[], Any]) -> dict[str, Any]:
+    """How often torch says that an operation made the host wait, and the first that did; nothing without a GPU."""
+    if not torch.cuda.is_available():
+        return {}
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            call()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [f"{Path(w.filename).name}:{w.lineno}" for w in said if "synchroniz" in str(w.message)]
+    return {"waits": len(waits), "where": ", ".join(sorted(set(waits))[:5])}
+
+
+def mixed(engine: TorchEngine, rows: int, steps: int, rounds: int) -> dict[str, Any]:
+    """Four shards of unequal rollouts one after the other, and with slots filled across them."""
+    policy = SamplingPolicy(max_new_tokens=4 * steps)
+    shards = [([prompt(engine)], [(0, row) for row in range(i * rows, (i + 1) * rows)]) for i in range(4)]
+
+    def apart() -> list[Rollout]:
+        return [r for shard in shards for r in engine.sample(*shard, policy, KEY, rows)]
+
+    def together() -> list[Rollout]:
+        return [r for _, whole in engine.sample_shards(shards, policy, KEY, rows) for r in whole]
+
+    with some_ends(engine):
+        return in_turn({"shard by shard": apart, "shards mixed": together}, engine, rounds)
+
+
+def compiled(engine: TorchEngine, rows: int, steps: int, rounds: int, how: str) -> dict[str, Any]:
+    """The decode step as it is, and compiled in slots of fixed sizes."""
+    policy, plain = SamplingPolicy(max_new_tokens=steps), engine.decoder
+    fixed = with_compiled_step(plain, TorchOptions(compile=how))
+
+    def drawn(decoder: Any) -> list[Rollout]:
+        engine.__dict__["decoder"] = decoder
+        return draw(engine, policy, range(rows), rows)
+
+    try:
+        began = time.perf_counter()
+        drawn(fixed)
+        seconds = time.perf_counter() - began
+        found = in_turn({"as it is": partial(drawn, plain), how: partial(drawn, fixed)}, engine, rounds)
+        return {**found, "compile_seconds": seconds}
+    finally:
+        engine.__dict__["decoder"] = plain
+
+
+def grown(engine: TorchEngine, rows: int, steps: int) -> dict[str, Any]:
+    """What the slots of unequal rollouts take under a cap of the whole context, against slots of that length."""
+    cap = engine.model.config.max_position_embeddings - PROMPT_TOKENS
+    made: list[Any] = []
+
+    def noted(decoder: SlotDecoder, slots: int, columns: int) -> Any:
+        made.append(SlotCache(slots, columns, decoder.model.device))
+        return made[-1]
+
+    with some_ends(engine), mock.patch.object(SlotDecoder, "batch", noted):
+        drawn = draw(engine, SamplingPolicy(max_new_tokens=cap), range(rows), rows)
+    token = engine.decoder.cache_bytes()[1] * rows / 2**20
+    return {"rollouts": rows, "longest": PROMPT_TOKENS + max(len(r.token_ids) for r in drawn),
+            "columns": made[0].room, "mb": made[0].room * token, "columns_of_the_whole": cap + PROMPT_TOKENS - 1,
+            "mb_of_the_whole": (cap + PROMPT_TOKENS - 1) * token}
+
+
 # --- vllm -------------------------------------------------------------------------------------------------------------
 
 def with_vllm(engine: TorchEngine, sizes: Sequence[int], options: argparse.Namespace, report: Report,
@@ -347,7 +469,11 @@ def measure(name: str, options: argparse.Namespace, report: Report) -> None:
         with report.part(f"{name}, {rows} rollouts, speed", 10 if name != "tiny" else 0) as allowed:
             if allowed:
                 found["speed"] += speeds(engine, rows, options.steps, options.rounds, report, name)
+    rows = min(options.rows)
     quick: dict[str, Callable[[], Any]] = {
+        "late": partial(late, engine, rows, options.steps, options.rounds),
+        "mixed": partial(mixed, engine, rows, options.steps, options.rounds),
+        "grown": partial(grown, engine, max(options.rows), options.steps),
         "flips": partial(flips, engine, max(options.rows), options.steps),
         "terms": partial(terms, engine, options.steps), "drift": partial(drift, engine, options.steps)}
     for part, take in quick.items():
@@ -355,6 +481,9 @@ def measure(name: str, options: argparse.Namespace, report: Report) -> None:
             if allowed:
                 found[part] = take()
         _release()
+    with report.part(f"{name}, compiled", 120 if name != "tiny" else 0) as allowed:
+        if allowed:
+            found["compiled"] = compiled(engine, rows, options.steps, options.rounds, options.compile)
     _with_vllm(name, engine, options, report)
 
 
@@ -374,6 +503,9 @@ def page(found: dict[str, Any]) -> str:
     for name, model in found["models"].items():
         parts.append(f"<h2>{html.escape(name)}: {model['parameters']:,} parameters, {html.escape(model['dtype'])}</h2>")
         parts += ["<h3>Speed and memory</h3>", _table(model["speed"]), "<h3>Flips</h3>", _table(model["flips"])]
+        choices = [model[part] for part in ("late", "mixed", "compiled") if part in model]
+        parts += ["<h3>With and without</h3>", *(_table([choice]) for choice in choices)]
+        parts += ["<h3>Slots that grow</h3>", _table([model["grown"]] if "grown" in model else [])]
         by_law = [{"law": law, **values} for law, values in model.get("terms", {}).items()]
         parts += ["<h3>Terms against double precision</h3>", _table(by_law)]
         parts += ["<h3>16 bits against float32</h3>", _table([model["drift"]] if model.get("drift") else [])]
@@ -408,6 +540,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", type=int, default=[32, 128, 256], help="rollouts at once")
     parser.add_argument("--steps", type=int, default=64, help="tokens of each rollout")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", default="reduce-overhead" if torch.cuda.is_available() else "eager",
+                        help="a mode of torch.compile; on a CPU the step is only traced")
     parser.add_argument("--minutes", type=float, default=9.5, help="what does not fit is left out and listed")
     options = parser.parse_args(argv)
     options.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

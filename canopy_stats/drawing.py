@@ -57,11 +57,9 @@ def load_engine_by_name(name: str, source: ModelSource, variant: str,
     if name != "torch":
         raise UserError(f"There is no engine {name!r}. Use 'torch' or 'vllm', or pass an object with the Engine "
                         "methods.")
-    if options:
-        raise UserError(f"engine_options ({', '.join(options)}) are for engine='vllm'; leave them out.")
     from canopy_stats.generation.torch_engine import load_engine
 
-    return load_engine(source, variant=variant)
+    return load_engine(source, variant=variant, options=options)
 
 
 def encoded_prompts(prompts: Any, engine: Engine) -> list[Prompt]:

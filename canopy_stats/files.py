@@ -199,6 +199,8 @@ def inside(root: Path, name: str) -> Path:
 
 def differences(before: Any, now: Any) -> list[str]:
     """The entries in which two values of JSON differ, such as ``law.top_k``, in order."""
+    if before == now:
+        return []
     old, new = flat(before), flat(now)
     return [entry for entry in sorted(old.keys() | new.keys()) if old.get(entry) != new.get(entry)]
 

@@ -6,6 +6,7 @@ fresh session and a whole one beside large models; the tests compare with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def _holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-_BY_METHOD = {
+_BY_METHOD: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "holm": _holm,
     "bonferroni": lambda p: np.minimum(len(p) * p, 1.0),
     "fdr_bh": lambda p: stats.false_discovery_control(p, method="bh"),

@@ -13,7 +13,8 @@ import pandas as pd
 
 from canopy_stats import files
 from canopy_stats.metrics import measure
-from canopy_stats.metrics.embed import EmbedderLike, the_kept_embedding
+from canopy_stats.metrics.embed import the_kept_embedding
+from canopy_stats.metrics.embedding.embedders import EmbedderLike
 from canopy_stats.metrics.measures import STANDARD_ERRORS
 from canopy_stats.mixed.formulas.frames import as_pandas
 from canopy_stats.panel_rows import check_rows
@@ -103,7 +104,7 @@ def _rows(run: Run, embedder: EmbedderLike | None, think: str,
           rollouts: Callable[[Run], SelectionLike] | None, entropy: str, more: dict[str, Any]) -> pd.DataFrame:
     kept = the_kept_embedding(run) if embedder is None else None
     chosen = None if rollouts is None else rollouts(run)
-    measured = measure(run, embedder=embedder or kept, think=think, rollouts=chosen, **more)
+    measured = measure(run, embedder=kept if embedder is None else embedder, think=think, rollouts=chosen, **more)
     if entropy == INTERVAL and run.config.terms == EXACT:
         measured = measured.assign(**{c.name: measured[c.name.rpartition("_")[0]] for c in BOUND_COLUMNS})
     own = [*names(PANELS_OF[run.config.terms]), *STANDARD_ERRORS]

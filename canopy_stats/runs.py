@@ -93,7 +93,8 @@ def generate(
     engine : "torch", "vllm" or an Engine
         What draws. vLLM draws the same tokens at a higher rate (docs/engines.md); it needs the extra ``vllm``.
     engine_options : mapping, optional
-        For vLLM's EngineArgs, such as ``{"tensor_parallel_size": 2}``. They decide no law.
+        For vLLM's EngineArgs, such as ``{"tensor_parallel_size": 2}``; for torch ``mix_shards`` and ``compile``
+        (docs/engines.md). They decide no law.
     chat : bool or "rendered-text", optional
         Whether the chat template is applied; None means for every variant but ``base``.
     template_kwargs : mapping, optional

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -53,16 +54,22 @@ def commands() -> str:
 
 
 def study_file() -> str:
-    """Every key with what it may hold, its default and its meaning."""
+    """Every key with what it may hold, its default, its meaning and an example."""
     lines = ["# The study file", "", "YAML. `canopy-stats init` writes one with comments; `analysis/studies` holds the "
              "demo's and the paper's. Unknown keys are refused, and the nearest known one is named. Paths are relative "
              "to the file.", ""]
     for title, record in RECORDS.items():
         lines += [f"## {title if title == 'The file' else f'`{title}`'}", "", _first_sentence(record), "",
-                  "| key | holds | default | meaning |", "|---|---|---|---|"]
-        lines += [_row(name, field, record) for name, field in record.model_fields.items()]
+                  "| key | holds | default | meaning | example |", "|---|---|---|---|---|"]
+        lines += [_row(name, field, example) for (name, field), example in
+                  zip(record.model_fields.items(), examples()[title], strict=True)]
         lines.append("")
     return "\n".join(lines)
+
+
+def examples() -> dict[str, list[str]]:
+    """A line of a study file for each key of each record, in the record's order."""
+    return dict(yaml.safe_load((Path(__file__).parent / "study-examples.yaml").read_text()))
 
 
 def _first_sentence(record: type[BaseModel]) -> str:
@@ -70,9 +77,10 @@ def _first_sentence(record: type[BaseModel]) -> str:
     return re.sub(r":\w+:`([^`]*)`", r"`\1`", text.replace("``", "`"))
 
 
-def _row(name: str, field: FieldInfo, record: type[BaseModel]) -> str:
+def _row(name: str, field: FieldInfo, example: str) -> str:
     meaning = field.description or policy_meanings().get(name, "")
-    return " | ".join(["| " + f"`{name}`", holds(field.annotation), _default(field), meaning]).replace("\n", " ") + " |"
+    shown = [f"`{name}`", holds(field.annotation), _default(field), meaning, f"`{example}`"]
+    return f"| {' | '.join(shown)} |".replace("\n", " ")
 
 
 def policy_meanings() -> dict[str, str]:
@@ -116,11 +124,13 @@ def _default(field: FieldInfo) -> str:
 
 def columns() -> str:
     """Every stored column, from the one place that declares it."""
-    lines = ["# Columns", "", "Every column of a run's two tables and of a panel. Formulas: "
+    lines = ["# Columns", "", "Every column of a panel, of a run's two tables, and of its prompts. Formulas: "
              "[what every number means](../definitions.md).", ""]
     tables = {"Panel": (schema.PANEL_COLUMNS, "One row for each task, prompt, family and variant (`cs.panel`)."),
               "Rollouts": (schema.ROLLOUT_COLUMNS, "One row a rollout (`run.rollouts()`)."),
-              "Steps": (schema.STEP_COLUMNS, "One row a token (`run.steps()`).")}
+              "Steps": (schema.STEP_COLUMNS, "One row a token (`run.steps()`)."),
+              "Prompts": (schema.PROMPT_COLUMNS, "One row a prompt, in the data sets that `export` and `run.to_hf` "
+                          "write; `run.prompts()` gives the same as records.")}
     for title, (found, meaning) in tables.items():
         lines += [f"## {title}", "", meaning, "", "| column | type | unit | meaning |", "|---|---|---|---|"]
         lines += [f"| `{c.name}` | {c.dtype} | {c.unit} | {_escaped(c.meaning)} |" for c in found] + [""]

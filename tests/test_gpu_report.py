@@ -58,6 +58,20 @@ def test_terms_agree_with_double_precision_and_drift_is_seen(found):
 
 
 @pytest.mark.slow
+def test_the_engines_own_choices_change_no_token(found):
+    model = found[0]["models"]["tiny"]
+    for part, rollouts in (("late", 2), ("mixed", 8), ("compiled", 2)):
+        choice = model[part]
+        assert choice["flips"] == 0 and choice["rollouts"] == rollouts and choice["tokens"] > rollouts
+        assert choice["least"] <= choice["times_as_fast"] <= choice["most"]
+        assert choice["largest_entropy_difference"] < 0.1  # bfloat16, in batches of other sizes
+    assert model["compiled"]["with"] == "eager" and "waits" not in model["late"]
+    grown = model["grown"]
+    assert grown["longest"] - 1 <= grown["columns"] < grown["columns_of_the_whole"]
+    assert grown["mb"] < grown["mb_of_the_whole"]
+
+
+@pytest.mark.slow
 def test_the_page_shows_what_the_data_hold_and_what_is_missing(found):
     data, page = found
     assert data["skipped"] == ["tiny, vllm: not installed"] and "tiny, vllm: not installed" in page

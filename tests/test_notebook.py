@@ -1,6 +1,7 @@
 """Results print in words and show themselves in a notebook."""
 
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -73,3 +74,18 @@ def test_a_bootstrap_prints_its_intervals():
     boot = cs.bootstrap(fit, 20, seed=1)
     low = boot.conf_int().loc["x", "conf_low"]
     assert f"{low:.4g}" in str(boot) and "20 replicates" in str(boot) and "<table" in boot._repr_html_()
+
+
+def test_a_figure_is_a_picture_without_pyplot():
+    """IPython's own formatter takes PNG from it; the size that it is shown at is the figure's in inches."""
+    data = pd.DataFrame({"y": [1.0, 2, 4, 3, 5, 7, 6, 8, 9, 12], "x": range(10), "g": list("aabbccddee")})
+    figure = cs.lmm("y ~ x + (1|g)", data).plot()
+    png, said = figure._repr_png_()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n") and said["width"] == round(96 * figure.get_figwidth())
+    assert int.from_bytes(png[16:20]) == pytest.approx(1.5 * said["width"], abs=2)
+
+
+def test_every_figure_of_the_package_is_such_a_picture():
+    """Nothing makes a bare one, which a notebook would print as a line of text."""
+    files = Path(cs.__file__).parent.rglob("*.py")
+    assert not [path for path in files if re.search(r"\bFigure\(", path.read_text())]

@@ -35,9 +35,9 @@ def _embed(options: argparse.Namespace) -> int:
     for run in open_runs(options.runs):
         made = embed(run, options.embedder, think=options.think)
         rows.append({"path": str(run.path), "run": label_of(run), "embedder": made.label,
-                     "texts": made.vectors.shape[0], "dimensions": made.vectors.shape[1],
+                     "texts": len(made), "dimensions": made.dimensions,
                      "truncated": int(made.truncated.sum()), "empty": int(made.empty.sum())})
-        tell(f"{run.path}: {made.vectors.shape[0]:,} texts embedded in {made.vectors.shape[1]} dimensions by "
+        tell(f"{run.path}: {len(made):,} texts embedded in {made.dimensions} dimensions by "
               f"{made.label}; {int(made.truncated.sum())} longer than it reads, {int(made.empty.sum())} empty")
     options.answer = pd.DataFrame(rows)
     return OK

@@ -94,7 +94,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     add("--engine", choices=["torch", "vllm"], default="torch",
         help="what draws: transformers (default), or vLLM with the same tokens at a higher rate (docs/engines.md)")
     add("--engine-options", type=json_object, metavar="JSON",
-        help="""for vLLM's EngineArgs, such as '{"tensor_parallel_size": 2}'""")
+        help="""for vLLM's EngineArgs, such as '{"tensor_parallel_size": 2}'; of torch '{"mix_shards": true}'""")
     add("--drift-tokens", type=whole_number(0), default=512, metavar="T",
         help="tokens drawn again at other batch sizes in the end, to measure flips; 0 skips it (default 512)")
     add("--strict", action="store_true",

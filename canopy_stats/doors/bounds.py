@@ -29,10 +29,15 @@ def entropy_bounds(known: Floats, largest_other: float, vocabulary: int, *, roun
     tokens as likely as allowed, and one with the rest. Both are distributions, so both bounds are attained.
     ``rounding`` widens the missing mass to both sides.
     """
-    m, others = 1.0 - float(known.sum()), vocabulary - len(known)
-    own = float(_plogp(known).sum())
-    least, most = max(m - rounding, 0.0), max(m + rounding, 0.0)
-    return own + _concentrated(least, largest_other), own + _spread(most, others)
+    low, high = _bounds(known[None], np.array([largest_other]), np.array([vocabulary - len(known)]), rounding)
+    return float(low[0]), float(high[0])
+
+
+def _bounds(known: Floats, largest: Floats, others: NDArray[np.intp], rounding: float) -> tuple[Floats, Floats]:
+    """Of N steps: ``known`` (N, k), where 0 stands for nothing, ``largest`` and ``others`` (N,)."""
+    m, own = 1.0 - known.sum(axis=1), _plogp(known).sum(axis=1)
+    least, most = np.maximum(m - rounding, 0.0), np.maximum(m + rounding, 0.0)
+    return own + _concentrated(least, largest), own + _spread(most, others)
 
 
 def _plogp(p: Floats) -> Floats:
@@ -40,18 +45,18 @@ def _plogp(p: Floats) -> Floats:
     return -p * np.log(np.where(p > 0, p, 1.0))
 
 
-def _concentrated(mass: float, largest: float) -> float:
-    """The terms of a mass on as few tokens as ``largest`` allows."""
-    if mass <= 0 or largest <= 0:
-        return 0.0
-    full = np.floor(mass / largest * (1 + 1e-12))
-    rest = max(mass - full * largest, 0.0)
-    return float(full * _plogp(np.array(largest)) + _plogp(np.array(rest)))
+def _concentrated(mass: Floats, largest: Floats) -> Floats:
+    """The terms (N,) of masses on as few tokens as ``largest`` allows."""
+    there = (mass > 0) & (largest > 0)
+    full = np.floor(np.where(there, mass, 0.0) / np.where(there, largest, 1.0) * (1 + 1e-12))
+    rest = np.maximum(mass - full * largest, 0.0)
+    return np.where(there, full * _plogp(largest) + _plogp(rest), 0.0)
 
 
-def _spread(mass: float, tokens: int) -> float:
-    """The terms of a mass that so many tokens share evenly."""
-    return float(mass * np.log(tokens / mass)) if mass > 0 and tokens > 0 else 0.0
+def _spread(mass: Floats, tokens: NDArray[np.intp]) -> Floats:
+    """The terms (N,) of masses that so many tokens share evenly."""
+    there = (mass > 0) & (tokens > 0)
+    return np.where(there, mass * np.log(np.where(there, tokens, 1) / np.where(there, mass, 1.0)), 0.0)
 
 
 def step_bounds(drawn: Sequence[float], tops: Sequence[Sequence[float]] | None, vocabulary: int,
@@ -61,25 +66,42 @@ def step_bounds(drawn: Sequence[float], tops: Sequence[Sequence[float]] | None, 
     Servers that list the k likeliest tokens add the drawn one where it is none of them: in a row that is longer than
     the shortest, a drawn token at its end is known, and bounds no other.
     """
-    rows = tops if tops is not None else [[]] * len(drawn)
-    shortest = min(map(len, rows), default=0)
-    found = [_one(own, top, len(top) > shortest, vocabulary, f"{where}, token {i}")
-             for i, (own, top) in enumerate(zip(drawn, rows, strict=True))]
-    low, high = np.array(found, dtype=np.float64).reshape(-1, 2).T
+    own = np.asarray(drawn, dtype=np.float64)
+    ordered, counts = _ordered(tops if tops is not None else [[]] * len(own))
+    beside = (counts > counts.min(initial=len(ordered.T))) & (own <= _lowest(ordered, counts) + _SAME)
+    ordered[np.flatnonzero(beside), ordered.shape[1] - counts[beside]] = -np.inf
+    counts -= beside
+    lowest = _lowest(ordered, counts)
+    apart = (counts == 0) | (own < lowest - _SAME)
+    known = np.exp(np.column_stack([ordered, np.where(apart, own, -np.inf)]))
+    _refuse(known, counts + apart, vocabulary, where)
+    low, high = _bounds(known, np.where(counts > 0, np.exp(lowest), 1.0), vocabulary - counts - apart, ROUNDING)
     return low.astype(np.float32), high.astype(np.float32)
 
 
-def _one(drawn: float, top: Sequence[float], longer: bool, vocabulary: int, where: str) -> tuple[float, float]:
-    """Bounds of one step."""
-    ordered = sorted(top)
-    if longer and drawn <= ordered[0] + _SAME:
-        ordered = ordered[1:]
-    listed = [*ordered, drawn] if not ordered or drawn < ordered[0] - _SAME else ordered
-    known = np.exp(np.array(listed, dtype=np.float64))
-    if len(known) > vocabulary:
-        raise UserError(f"{where}: {len(known)} log-probabilities for a vocabulary of {vocabulary}; correct "
-                        "vocabulary=.")
-    if known.sum() > 1 + _OVER:
-        raise UserError(f"{where}: the logged probabilities add up to {known.sum():.4g}, so they are no natural "
-                        "logarithms of the probabilities of different tokens. Look at what was logged.")
-    return entropy_bounds(known, float(np.exp(ordered[0])) if ordered else 1.0, vocabulary, rounding=ROUNDING)
+def _ordered(rows: Sequence[Sequence[float]]) -> tuple[Floats, NDArray[np.intp]]:
+    """Rows (N, K) from the least likely on, minus infinity before the shorter ones' values; and their lengths (N,)."""
+    counts = np.array([len(row) for row in rows], dtype=np.intp)
+    table = np.full((len(rows), counts.max(initial=0)), -np.inf)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    table.sort(axis=1)
+    return table, counts
+
+
+def _lowest(ordered: Floats, counts: NDArray[np.intp]) -> Floats:
+    """The least likely of each row's tokens (N,); 0 in a row without any."""
+    padded = np.column_stack([ordered, np.zeros(len(ordered))])
+    lowest: Floats = padded[np.arange(len(ordered)), ordered.shape[1] - counts]
+    return lowest
+
+
+def _refuse(known: Floats, listed: NDArray[np.intp], vocabulary: int, where: str) -> None:
+    """UserError for the first step whose probabilities are too many, or add up to more than one."""
+    total = known.sum(axis=1)
+    for i in np.flatnonzero((listed > vocabulary) | (total > 1 + _OVER))[:1]:
+        if listed[i] > vocabulary:
+            raise UserError(f"{where}, token {i}: {listed[i]} log-probabilities for a vocabulary of {vocabulary}; "
+                            "correct vocabulary=.")
+        raise UserError(f"{where}, token {i}: the logged probabilities add up to {total[i]:.4g}, so they are no "
+                        "natural logarithms of the probabilities of different tokens. Look at what was logged.")

@@ -27,6 +27,30 @@ class PrefilledPrompt:
     length: int
 
 
+class PromptCache(Cache):
+    """One prompt before every row of a single forward pass.
+
+    What the pass adds is not kept: a layer's keys and values of all rows live for as long as that layer needs them.
+    """
+
+    def __init__(self, prompt: PrefilledPrompt, rows: int):
+        super().__init__(layers=[])
+        self.prompt, self.rows = prompt, rows
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
+               **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (rows, heads, P + T, D) of the prompt and of (rows, heads, T, D) new tokens."""
+        keys, values = (torch.cat([old.expand(self.rows, -1, -1, -1), new], dim=2) for old, new in zip(
+            self.prompt.layers[layer_idx], (key_states, value_states), strict=True))
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.prompt.length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.prompt.length + query_length, 0
+
+
 class SlotCache(Cache):
     """Keys and values of up to ``slots`` rows; the first ``active`` rows take part in the next forward pass.
 
@@ -45,6 +69,16 @@ class SlotCache(Cache):
         self._rows = torch.arange(slots, device=device)
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
+
+    @property
+    def taking_part(self) -> int:
+        """How many rows, from the first on, the next forward pass has."""
+        return self.active
+
+    @property
+    def room(self) -> int:
+        """Columns that there are in memory."""
+        return self._keys[0].shape[2] if self._keys else 0
 
     def load(self, slot: int, prompt: PrefilledPrompt) -> None:
         """Put a prompt into a slot; what the slot held before is overwritten or masked."""
@@ -78,11 +112,12 @@ class SlotCache(Cache):
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
                **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Write (active, heads, 1, D) keys and values at each row's own column; see the class."""
-        rows, columns = self._rows[: self.active], self.lengths[: self.active]
+        taking = self.taking_part
+        rows, columns = self._rows[:taking], self.lengths[:taking]
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         keys[rows, :, columns] = key_states[:, :, 0]
         values[rows, :, columns] = value_states[:, :, 0]
-        return keys[: self.active, :, : self.width], values[: self.active, :, : self.width]
+        return keys[:taking, :, : self.width], values[:taking, :, : self.width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.width - 1
@@ -91,20 +126,24 @@ class SlotCache(Cache):
         return self.width, 0
 
     def _set_length(self, slot: int, length: int) -> None:
-        self.lengths[slot] = length
+        self.lengths[slot].fill_(length)
         self.longest[slot] = length
 
     def _allocate(self, like: torch.Tensor) -> torch.Tensor:
         _, heads, _, size = like.shape
         return like.new_zeros(self.slots, heads, 0, size)
 
+    def _room_for(self, columns: int) -> int:
+        """How many columns to make where so many are needed and there are fewer."""
+        least, share = _GROWTH.get(self.lengths.device.type, _GROWTH["cuda"])
+        return max(columns, min(self.columns, columns + max(least, self.room // share)))
+
     def _reserve(self, columns: int) -> None:
         """Grow every buffer to hold at least ``columns``, one layer at a time so that little is held twice."""
-        have = self._keys[0].shape[2] if self._keys else 0
+        have = self.room
         if columns <= have:
             return
-        least, share = _GROWTH.get(self.lengths.device.type, _GROWTH["cuda"])
-        room = max(columns, min(self.columns, columns + max(least, have // share)))
+        room = self._room_for(columns)
         for buffers in (self._keys, self._values):
             for layer, old in enumerate(buffers):
                 # Zeros, not garbage: a masked NaN would still poison the attention's sum of values.
@@ -115,12 +154,12 @@ class SlotCache(Cache):
 
 def row_masks(cache: SlotCache, windows: dict[str, int | None],
               additive: torch.dtype | None) -> dict[str, torch.Tensor]:
-    """Masks (active, 1, 1, width) of the next forward pass, one per kind of layer.
+    """Masks (rows, 1, 1, width) of the next forward pass, one per kind of layer.
 
     ``windows`` maps the layer kinds to their sliding window (None: everything before). Boolean, or with ``additive``
     a tensor of that dtype with 0 where visible and the lowest finite number elsewhere (for eager attention).
     """
-    last = cache.lengths[: cache.active, None]
+    last = cache.lengths[: cache.taking_part, None]
     columns = torch.arange(cache.width, device=last.device)[None, :]
     visible = columns <= last
     masks = {}

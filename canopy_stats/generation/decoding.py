@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from ..schema import UserError
 from .cache import PrefilledPrompt, SlotCache, row_masks
+from .transfer import to_device
 
 
 class DecodingRows(Protocol):
@@ -81,7 +82,7 @@ class SlotDecoder:
     def prefill(self, token_ids: Sequence[int]) -> PrefilledPrompt:
         """One forward pass over the prompt alone, with every layer's keys and values kept in full."""
         cache = DynamicCache()
-        ids = torch.tensor([token_ids], device=self.model.device)
+        ids = to_device(token_ids, self.model.device)[None]
         logits = last_logits(self.model, input_ids=ids, past_key_values=cache, use_cache=True)
         return PrefilledPrompt([(layer.keys, layer.values) for layer in cache.layers], logits, len(token_ids))
 
@@ -97,11 +98,16 @@ class SlotDecoder:
     def step(self, slots: SlotCache, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (active, V) after feeding one token (active,) to every active row."""
         slots.prepare()
+        logits = self.forward(slots, tokens)
+        slots.advance()
+        return logits
+
+    def forward(self, slots: SlotCache, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits (rows, V) after one token for every row that takes part; writes its keys and values."""
         masks: Any = row_masks(slots, self.windows, self._additive)
-        positions = slots.lengths[: slots.active, None].clone()
+        positions = slots.lengths[: slots.taking_part, None].clone()
         out = self.model(input_ids=tokens[:, None], attention_mask=masks.get("", masks), position_ids=positions,
                          past_key_values=slots, use_cache=True)
-        slots.advance()
         logits: torch.Tensor = out.logits[:, -1]
         return logits
 

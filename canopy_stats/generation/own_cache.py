@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .rows import Axes, batch_axes, select_rows, tensor_bytes
+from .transfer import to_device
 
 _CACHES = ("past_key_values", "cache_params", "state", "mems")
 """What models call the cache that they return."""
@@ -67,10 +68,10 @@ class EqualRows:
     def rows(self) -> torch.Tensor:
         """The cache's rows of the active slots."""
         assert self.ids is not None
-        return torch.tensor(self._row[: self.active], device=self.ids.device)
+        return to_device(self._row[: self.active], self.ids.device)
 
     def _take(self, ids: torch.Tensor, cache: Any, rows: list[int]) -> None:
-        chosen = torch.tensor(rows, device=ids.device)
+        chosen = to_device(rows, ids.device)
         self.ids, self.cache = ids[chosen], select_rows(cache, self.axes, chosen)
         self._row = list(range(len(rows)))
 

@@ -14,6 +14,10 @@ import numpy as np
 import torch
 
 from ..schema import SamplingPolicy
+from .transfer import to_device
+
+_COLUMNS = 128
+"""Of a table of texts, to begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,8 @@ def process(logits: torch.Tensor, policy: SamplingPolicy, end_ids: torch.Tensor,
 
 @lru_cache(maxsize=8)
 def _ids(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Kept on the device: copying them there at every step would wait for it."""
-    return torch.tensor(values, dtype=torch.long, device=device)
+    """Kept on the device, not copied there at every step."""
+    return to_device(values, device)
 
 
 def padded(rows: Sequence[np.ndarray], device: torch.device) -> torch.Tensor | None:
@@ -71,31 +75,46 @@ def padded(rows: Sequence[np.ndarray], device: torch.device) -> torch.Tensor | N
 class TokenTable:
     """The tokens of every slot's text (slots, columns): what a repetition penalty looks at.
 
-    A row's unused columns repeat its first token, which changes nothing.
+    A row's unused columns repeat its first token, which changes nothing. Columns are added as the longest row needs
+    them.
     """
 
-    def __init__(self, slots: int, columns: int, device: torch.device):
-        self._ids = torch.zeros(slots, columns, dtype=torch.long, device=device)
+    def __init__(self, slots: int, device: torch.device):
+        self._ids = torch.zeros(slots, _COLUMNS, dtype=torch.long, device=device)
         self._longest = [0] * slots
+        self._lengths = torch.zeros(slots, dtype=torch.long, device=device)  # the same, for the device's own use
+        self._rows = torch.arange(slots, device=device)
 
     def load(self, slot: int, prompt_ids: Sequence[int]) -> None:
         """Begin a row with a prompt."""
-        self._ids[slot] = prompt_ids[0]
-        self._ids[slot, : len(prompt_ids)] = torch.tensor(prompt_ids, device=self._ids.device)
-        self._longest[slot] = len(prompt_ids)
+        self._reserve(len(prompt_ids))
+        self._ids[slot].fill_(prompt_ids[0])
+        self._ids[slot, : len(prompt_ids)] = to_device(prompt_ids, self._ids.device)
+        self._set_length(slot, len(prompt_ids))
 
     def append(self, tokens: torch.Tensor) -> None:
         """One token (B,) for each of the first B rows."""
         rows = len(tokens)
-        columns = torch.tensor(self._longest[:rows], device=tokens.device)
-        self._ids[torch.arange(rows, device=tokens.device), columns] = tokens
+        self._reserve(max(self._longest[:rows]) + 1)
+        self._ids[self._rows[:rows], self._lengths[:rows]] = tokens
+        self._lengths[:rows] += 1
         self._longest[:rows] = [n + 1 for n in self._longest[:rows]]
 
     def move(self, source: int, target: int) -> None:
         """Copy one row over another."""
         self._ids[target] = self._ids[source]
-        self._longest[target] = self._longest[source]
+        self._set_length(target, self._longest[source])
 
     def first(self, rows: int) -> torch.Tensor:
         """The first rows, up to the longest of them."""
         return self._ids[:rows, : max(self._longest[:rows])]
+
+    def _set_length(self, slot: int, length: int) -> None:
+        self._lengths[slot].fill_(length)
+        self._longest[slot] = length
+
+    def _reserve(self, columns: int) -> None:
+        have = self._ids.shape[1]
+        if columns > have:
+            more = self._ids[:, :1].expand(-1, max(columns - have, have))
+            self._ids = torch.cat([self._ids, more], dim=1)

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
 from ..schema import SamplingPolicy
-from .cache import PrefilledPrompt
+from .cache import PrefilledPrompt, PromptCache
 from .decoding import SlotDecoder, text_config
 from .plain import Ids, plain_logits, score, terms_of_logits
 from .terms import Workspace, step_terms
@@ -24,7 +23,7 @@ from .trial import close
 
 _TOKENS = {"cpu": 2048, "cuda": 32768}
 """Tokens of one forward pass, at most."""
-_LOGIT_BYTES = {"cpu": 320 << 20, "cuda": 4 << 30}
+_LOGIT_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 """Float32 logits of one forward pass, at most."""
 
 Text = tuple[Ids, Ids]
@@ -42,6 +41,7 @@ class Teacher:
         room = _LOGIT_BYTES.get(kind, _LOGIT_BYTES["cuda"]) // (4 * vocabulary)
         self.tokens = max(1, min(_TOKENS.get(kind, _TOKENS["cuda"]), room))
         self._space = Workspace(vocabulary, self.model.device)
+        self._prompt: tuple[list[int], PrefilledPrompt] | None = None
         self.shares = self.shares and self._holds()
         self.together = engine.decoder.one_shot and (self.shares or self._holds())
 
@@ -64,7 +64,7 @@ class Teacher:
         prompt = [i % vocabulary for i in (3, 8, 5, 13)]
         rows: list[Text] = [(prompt, [i % vocabulary for i in own]) for own in ((7, 2, 9, 4, 11), (6, 1))]
         try:
-            ours = self._logits(rows)
+            ours = torch.cat(self._logits(rows), dim=1)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -73,22 +73,34 @@ class Teacher:
                                                                                                   strict=True))
 
     @torch.inference_mode()
-    def _logits(self, texts: Sequence[Text]) -> torch.Tensor:
-        """Next-token logits (B, T, V) before each token of rows padded to T."""
+    def _logits(self, texts: Sequence[Text]) -> list[torch.Tensor]:
+        """Next-token logits before each token of rows padded to T, as blocks (B, t, V) that follow each other."""
         if self.shares:
-            return _after(self.engine.decoder, texts)
-        return _whole(self.model, texts)
+            return _after(self.model, self._prefilled(texts[0][0]), texts)
+        return [_whole(self.model, texts)]
+
+    def _prefilled(self, prompt: Ids) -> PrefilledPrompt:
+        """One pass over a prompt; the last one is kept, since a prompt's batches follow each other."""
+        ids = [int(i) for i in prompt]
+        if self._prompt is None or self._prompt[0] != ids:
+            self._prompt = ids, self.engine.decoder.prefill(ids)
+        return self._prompt[1]
 
     @torch.inference_mode()
-    def _scored(self, texts: Sequence[Text], logits: torch.Tensor) -> list[np.ndarray]:
+    def _scored(self, texts: Sequence[Text], blocks: Sequence[torch.Tensor]) -> list[np.ndarray]:
         if self.policy.processes or self.endings.strings:
-            return [terms_of_logits(logits[i, : len(ids)], prompt, ids, self.endings, self.policy)
-                    for i, (prompt, ids) in enumerate(texts)]
-        tokens = _padded([ids for _, ids in texts], logits.device)
+            return [terms_of_logits(torch.cat([b[i] for b in blocks])[: len(ids)], prompt, ids, self.endings,
+                                    self.policy) for i, (prompt, ids) in enumerate(texts)]
+        tokens = _padded([ids for _, ids in texts], blocks[0].device)
+        parts = torch.split(tokens, [b.shape[1] for b in blocks], dim=1)
+        found = np.concatenate([self._terms(b, part) for b, part in zip(blocks, parts, strict=True)], axis=1)
+        return [found[i, : len(ids)] for i, (_, ids) in enumerate(texts)]
+
+    def _terms(self, logits: torch.Tensor, tokens: torch.Tensor) -> np.ndarray:
+        """Terms (B, t, len(STEP_TERMS)) of tokens (B, t) from the logits (B, t, V) before each."""
         ends = torch.tensor(self.endings.ids, dtype=torch.long, device=logits.device)
         flat = step_terms(logits.flatten(0, 1), self.policy, ends, tokens=tokens.flatten(), space=self._space)[1]
-        found = flat.view(*logits.shape[:2], -1).cpu().numpy()
-        return [found[i, : len(ids)] for i, (_, ids) in enumerate(texts)]
+        return flat.view(*tokens.shape, -1).cpu().numpy()
 
 
 def batches(texts: Sequence[Text], rows: int, tokens: int, *, by_prompt: bool) -> Iterator[list[int]]:
@@ -133,22 +145,13 @@ def _whole(model: Any, texts: Sequence[Text]) -> torch.Tensor:
     return moved
 
 
-def _after(decoder: SlotDecoder, texts: Sequence[Text]) -> torch.Tensor:
+def _after(model: Any, prompt: PrefilledPrompt, texts: Sequence[Text]) -> list[torch.Tensor]:
     """Rollouts of one prompt after one pass over it, whose keys and values every row sees."""
-    prompt = decoder.prefill([int(i) for i in texts[0][0]])
     first = prompt.logits[None].expand(len(texts), -1, -1)
     fed = _padded([own[:-1] for _, own in texts], prompt.logits.device)
     if not fed.shape[1]:
-        return first
+        return [first]
     positions = torch.arange(prompt.length, prompt.length + fed.shape[1], device=fed.device)
-    out = decoder.model(input_ids=fed, past_key_values=_copies(prompt, len(texts)), use_cache=True,
-                        position_ids=positions.expand(len(texts), -1))
-    return torch.cat([first, out.logits], dim=1)
-
-
-def _copies(prompt: PrefilledPrompt, rows: int) -> DynamicCache:
-    cache = DynamicCache()
-    for layer, (keys, values) in enumerate(prompt.layers):
-        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
-    return cache
-
+    out = model(input_ids=fed, past_key_values=PromptCache(prompt, len(texts)), use_cache=True,
+                position_ids=positions.expand(len(texts), -1))
+    return [first, out.logits]

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from ..schema import ModelSource, Prompt, Rollout, RunKey, SamplingPolicy, UserError
-from .decoding import Decoder
+from .decoding import Decoder, SlotDecoder
+from .fixed_slots import FixedSlotDecoder
 from .front import Front, chat_format
+from .line import Line, Pending, PromptPairs, asked_of
 from .loading import Loaded, load
-from .sampler import ShardSampler
+from .sampler import Sampler
 from .templates import ChatFormat
+from .torch_options import TorchOptions
 from .trial import choose_decoder
 
 _CPU_BATCH = 32
 _GPU_BATCH = 256
+_ANY = 1 << 30
+"""Tokens of a row, where the model's context is not known."""
 
 
-def load_engine(source: ModelSource, *, variant: str = "") -> TorchEngine:
+def load_engine(source: ModelSource, *, variant: str = "", options: Mapping[str, Any] | None = None) -> TorchEngine:
     """A ready engine. ``chat`` None means the chat template for variants other than ``base``; a model without a
-    tokenizer takes token ids and has no template. For the rest see :func:`.loading.load`."""
+    tokenizer takes token ids and has no template. ``options`` are those of :class:`.TorchOptions`. For the rest see
+    :func:`.loading.load`."""
+    wanted = TorchOptions.of(options or {})
     loaded = load(source)
-    return TorchEngine(loaded, chat_format(source, variant, loaded.tokenizer))
+    return TorchEngine(loaded, chat_format(source, variant, loaded.tokenizer), wanted)
 
 
 class TorchEngine(Front):
@@ -34,52 +42,88 @@ class TorchEngine(Front):
 
     name = "torch"
 
-    def __init__(self, loaded: Loaded, style: ChatFormat):
+    def __init__(self, loaded: Loaded, style: ChatFormat, options: TorchOptions | None = None):
         super().__init__(loaded.model, loaded.tokenizer, style)
-        self.model = loaded.model
+        self.model, self.options = loaded.model, options or TorchOptions()
         self._provenance, self._cautions = loaded.provenance, loaded.cautions
         self.batch_size_used: int | None = None
         """Batch size of the latest shard; smaller than asked for when memory ran out."""
+        self.lag = int(self.model.device.type == "cuda")
+        """How many steps late results are read; see :mod:`.sampler`."""
+
+    @property
+    def mixes_shards(self) -> bool:
+        """Whether several shards are drawn at a time: where it is asked for, and on a GPU unless it is not."""
+        asked = self.options.mix_shards
+        return bool(self.model.device.type == "cuda") if asked is None else asked
 
     @property
     def batch_decides_bits(self) -> bool:
-        """Whether equal batches give equal bits and others do not: on a CPU. On a GPU no batch promises bits."""
-        return bool(self.model.device.type == "cpu")
+        """Whether equal batches give equal bits and others do not: on a CPU, where each shard is drawn by itself. On a
+        GPU no batch promises bits."""
+        return bool(self.model.device.type == "cpu") and not self.mixes_shards
 
     @cached_property
     def decoder(self) -> Decoder:
         """How rows are decoded; found out on first use (a few forward passes over short rows)."""
-        return choose_decoder(self.model)
+        found = choose_decoder(self.model)
+        return found if self.options.compile is None else with_compiled_step(found, self.options)
 
     def describe(self) -> dict[str, Any]:
         """Provenance; see :class:`canopy_stats.schema.Engine`."""
-        return {**self._provenance, "cache": self.decoder.cache, **self.described(), **self.remarkable(self._cautions)}
+        mixed = {"mixes_shards": True} if self.mixes_shards else {}
+        return {**self._provenance, "cache": self.decoder.cache, **mixed, **self.described(),
+                **self.remarkable(self._cautions)}
 
     def sample(self, prompts: Sequence[Prompt], rollouts: Sequence[tuple[int, int]], policy: SamplingPolicy,
                key: RunKey, batch_size: int) -> Iterator[Rollout]:
-        """Draw one shard's (prompt index, rollout index) pairs; see :class:`canopy_stats.schema.Engine`.
+        """Draw one shard's (prompt index, rollout index) pairs; see :class:`canopy_stats.schema.Engine`."""
+        asked = {p: prompts[p] for p, _ in rollouts}
+        for index in sorted(asked):
+            self.check_length(asked[index], policy)
+        longest = max((len(prompt.token_ids) for prompt in asked.values()), default=0)
+        # The last token of a rollout is drawn and never fed.
+        columns = longest + policy.max_new_tokens - 1
+        line = Line(asked_of(0, (prompts, rollouts), key))
+        for _, rollout in self._drawn(line, policy, batch_size, columns):
+            yield rollout
 
-        When memory runs out, the batch is halved and the unfinished rollouts start again from their own keys.
-        """
-        for index in sorted({p for p, _ in rollouts}):
-            self.check_length(prompts[index], policy)
-        remaining, size = list(rollouts), batch_size
-        while remaining:
+    def sample_shards(self, shards: Iterable[PromptPairs], policy: SamplingPolicy, key: RunKey,
+                      batch_size: int) -> Iterator[tuple[int, list[Rollout]]]:
+        """Draw several shards; (place of the shard, its rollouts) once it is whole. A slot that one shard's rollouts
+        leave free is taken by the next one's, so that nothing waits for a shard's longest."""
+        wanted, found = Counter[int](), dict[int, list[Rollout]]()
+
+        def asked() -> Iterator[Pending]:
+            for number, shard in enumerate(shards):
+                wanted[number] = len(shard[1])
+                for one in asked_of(number, shard, key):
+                    self.check_length(one.prompt, policy)
+                    yield one
+
+        for one, rollout in self._drawn(Line(asked()), policy, batch_size, self.context or _ANY):
+            found.setdefault(one.shard, []).append(rollout)
+            if len(found[one.shard]) == wanted[one.shard]:
+                yield one.shard, found.pop(one.shard)
+
+    def _drawn(self, line: Line, policy: SamplingPolicy, batch_size: int,
+               columns: int) -> Iterator[tuple[Pending, Rollout]]:
+        """A line's rollouts as they end. When memory runs out, the batch is halved and the unfinished ones start again
+        from their own keys."""
+        size = batch_size
+        while line.look(1):
             self.batch_size_used = size
-            sampler = ShardSampler(self.decoder, prompts, remaining, policy, key, size, self.endings(policy),
-                                   self.model.device)
-            done = set()
+            sampler = Sampler(self.decoder, line, policy, self.endings(policy), self.model.device, size=size,
+                              columns=columns, lag=self.lag)
             try:
-                for rollout in sampler.run():
-                    done.add((rollout.prompt_index, rollout.rollout))
-                    yield rollout
+                yield from sampler.run()
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-                size = _halved(min(size, len(remaining)))
+                size = _halved(sampler.size)
             del sampler
-            remaining = [pair for pair in remaining if pair not in done]
-            if remaining:
+            line.restart()
+            if line.look(1):
                 _free_memory()
 
     def suggest_batch_size(self, prompts: Sequence[Prompt], policy: SamplingPolicy) -> int:
@@ -94,6 +138,16 @@ class TorchEngine(Front):
         fits = int(0.5 * (_total_memory(device) - self.model.get_memory_footprint()) / row)
         most = self.decoder.most_rows or (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH)
         return min(most, 1 << max(fits, 1).bit_length() - 1)
+
+
+def with_compiled_step(decoder: Decoder, options: TorchOptions) -> Decoder:
+    """The same decoder with a compiled step; UserError for a model that cannot be decoded in fixed slots."""
+    if not isinstance(decoder, SlotDecoder):
+        raise UserError(f"compile is {options.compile!r}, but this model is decoded through {decoder.cache}, which "
+                        "cannot be compiled; leave compile out.")
+    fixed = FixedSlotDecoder(decoder.model)
+    fixed.compile(**options.how_to_compile())
+    return fixed
 
 
 def out_of_memory(error: BaseException) -> bool:

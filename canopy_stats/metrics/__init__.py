@@ -9,7 +9,8 @@ from __future__ import annotations
 from canopy_stats.metrics.cap import cap_curve
 from canopy_stats.metrics.control import ControlledMeans, adjust
 from canopy_stats.metrics.diversity import diversity_metrics
-from canopy_stats.metrics.embed import Embeddings, embed_texts
+from canopy_stats.metrics.embed import embed_texts
+from canopy_stats.metrics.embedding.vectors import Embeddings
 from canopy_stats.metrics.measures import measure
 from canopy_stats.metrics.paired import paired_bootstrap
 from canopy_stats.metrics.pooling import pool, three_level

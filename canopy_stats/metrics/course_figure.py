@@ -20,12 +20,12 @@ COLUMNS = 3
 
 def course_figure(means: pd.DataFrame, bands: pd.DataFrame, measures: Sequence[str], at: float | None) -> Figure:
     """Means over prompts (points), fitted courses (lines) with their bands; ``at`` is where slopes are compared."""
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     across = min(COLUMNS, len(measures))
     down = -(-len(measures) // across)
     with styled():
-        figure = Figure(figsize=(PAGE * across / COLUMNS, 2.2 * down), layout="constrained")
+        figure = NotebookFigure(figsize=(PAGE * across / COLUMNS, 2.2 * down), layout="constrained")
         panels = np.atleast_1d(figure.subplots(down, across, squeeze=False)).ravel()
         for axes, measure in zip(panels, measures, strict=False):
             _panel(axes, means, bands[bands["measure"] == measure], measure, at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ class Material:
     reward: Any = None
 
 
-def extra_columns(run: Run, asked: Sequence[AskedMeasure], prompts: Sequence[tuple[Floats, Floats | None]],
+def extra_columns(run: Run, asked: Sequence[AskedMeasure], prompts: Iterable[tuple[Floats, Floats | None]],
                   material: Material) -> pd.DataFrame:
     """A row for each prompt, in order; ``prompts`` has each one's lengths (M,) and unit embeddings (M, d)."""
     reads = any("judge" in one.kind.needs for one in asked)

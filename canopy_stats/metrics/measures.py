@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from canopy_stats.metrics import control, jackknife
 from canopy_stats.metrics.bounded import bounded_metrics
+from canopy_stats.metrics.cut_texts import Decode, cut_texts
 from canopy_stats.metrics.diversity import dispersion, log_vendi, unit_rows
-from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, embed_texts, stored_decoder
+from canopy_stats.metrics.embed import embed, embed_texts
+from canopy_stats.metrics.embedding.embedders import EmbedderLike
+from canopy_stats.metrics.embedding.vectors import Embeddings
 from canopy_stats.metrics.extra import asked_for
 from canopy_stats.metrics.extra_of_run import JudgeOrSpec, Material, extra_columns
 from canopy_stats.metrics.rollouts import RolloutTerms, StepTerms, prompt_codes, stored_terms
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from canopy_stats.store import Run
 
 Floats = NDArray[np.float64]
-Decode = Callable[[Sequence[int]], str]
 
 _PANEL_NAMES = {"mean_length": "N_bar", "mean_rate": "R_bar"}
 _ADJUSTED = ("CE", "N", "R")  # the order of the values given to control.adjust
@@ -74,13 +76,13 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
     if asked and embeddings is None and embedder is not None:
         raise UserError("The texts are cut by cap=: give reembed=True, so that measures on request have embeddings.")
     if chosen is not None:
-        terms, embeddings = terms.take(chosen.kept), _taken(embeddings, chosen.kept)
+        terms, embeddings = terms.take(chosen.kept), embeddings.take(chosen.kept) if embeddings is not None else None
     with _one_blas_thread():
         rows = [_prompt_row(terms, rows, embeddings) for rows in terms.groups()]
         controlled = _controlled(terms) if exact else {}
         more = extra_columns(run, asked, _for_extra(terms, embeddings), Material(judge, reward)) if asked else None
     frame = pd.DataFrame(rows).rename(columns=_PANEL_NAMES).assign(**controlled, **_provenance(run, cap))
-    frame["embedder"] = embeddings.label if embeddings else None
+    frame["embedder"] = embeddings.label if embeddings is not None else None
     if chosen is not None:
         frame[list(_CONTROLLED)] = np.nan
         frame["law"] += f", {chosen.label}"
@@ -89,10 +91,14 @@ def measure(run: Run, *, embedder: EmbedderLike | Embeddings | None = None, cap:
     return frame if more is None else pd.concat([frame, more], axis=1)
 
 
-def _for_extra(terms: RolloutTerms, embeddings: Embeddings | None) -> list[tuple[Floats, Floats | None]]:
-    """Each prompt's lengths and unit embeddings."""
-    return [(terms.length[rows], unit_rows(embeddings.vectors[rows]) if embeddings and len(rows) > 1 else None)
-            for rows in terms.groups()]
+def _for_extra(terms: RolloutTerms, embeddings: Embeddings | None) -> Iterator[tuple[Floats, Floats | None]]:
+    """Each prompt's lengths and unit embeddings, one prompt in memory at a time."""
+    for rows in terms.groups():
+        yield terms.length[rows], _unit_of(embeddings, rows)
+
+
+def _unit_of(embeddings: Embeddings | None, rows: NDArray[np.intp]) -> Floats | None:
+    return unit_rows(embeddings.of(rows)) if embeddings is not None and len(rows) > 1 else None
 
 
 def _one_blas_thread() -> AbstractContextManager[Any]:
@@ -127,16 +133,15 @@ def _look_at_single_rollouts(terms: RolloutTerms, run: Run) -> None:
 
 def _prompt_row(terms: RolloutTerms, rows: NDArray[np.intp], embeddings: Embeddings | None) -> dict[str, float]:
     """Section by section, one prompt's raw metrics and their jackknife uncertainty."""
-    length, several = terms.length[rows], len(rows) > 1
-    unit = unit_rows(embeddings.vectors[rows]) if embeddings and several else None
+    length, unit = terms.length[rows], _unit_of(embeddings, rows)
     return {
         **_entropy(terms, rows),
         **_diversity(unit),
         **jackknife.uncertainty(length, terms.rate[rows], unit),
         "truncation_rate": float(1 - terms.stopped[rows].mean()),
         "M": len(rows),
-        "embed_truncated_share": float(embeddings.truncated[rows].mean()) if embeddings else np.nan,
-        "empty_share": float(embeddings.empty[rows].mean()) if embeddings else np.nan,
+        "embed_truncated_share": float(embeddings.truncated[rows].mean()) if embeddings is not None else np.nan,
+        "empty_share": float(embeddings.empty[rows].mean()) if embeddings is not None else np.nan,
     }
 
 
@@ -207,26 +212,9 @@ def _embeddings(run: Run, embedder: EmbedderLike | Embeddings | None, cap: int |
     return embed_texts(cut, embedder, think=think)
 
 
-def _taken(embeddings: Embeddings | None, kept: NDArray[np.bool_]) -> Embeddings | None:
-    if embeddings is None:
-        return None
-    return replace(embeddings, vectors=embeddings.vectors[kept], truncated=embeddings.truncated[kept],
-                   empty=embeddings.empty[kept])
-
-
 def _aligned(embeddings: Embeddings, run: Run) -> Embeddings:
     rollouts = run.rollouts(["rollout"]).num_rows
-    if len(embeddings.vectors) != rollouts:
-        raise UserError(f"There are embeddings of {len(embeddings.vectors)} texts for a run of {rollouts} rollouts: "
+    if len(embeddings) != rollouts:
+        raise UserError(f"There are embeddings of {len(embeddings)} texts for a run of {rollouts} rollouts: "
                         "give the embeddings of this run.")
     return embeddings
-
-
-def cut_texts(run: Run, cap: int, decode: Decode | None = None) -> list[str]:
-    """Each rollout's text (R,) cut after ``cap`` tokens; only those that are longer are decoded again."""
-    table = run.rollouts(["length", "token_ids", "text"])
-    longer = table["length"].to_numpy() > cap
-    if longer.any() and decode is None:
-        decode = stored_decoder(run)
-    ids, whole = table["token_ids"], table["text"].to_pylist()
-    return [decode(ids[i].as_py()[:cap]) if decode and longer[i] else whole[i] for i in range(len(whole))]

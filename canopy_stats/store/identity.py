@@ -14,8 +14,8 @@ from typing import Any
 from canopy_stats import files
 from canopy_stats.schema import SamplingPolicy
 
-SURROUNDINGS = ("device", "device_name", "threads", "cpu_capability", "attention", "versions", "cache", "tokenizer",
-                "tokenizer_sha256", "vllm")
+SURROUNDINGS = ("device", "device_name", "threads", "cpu_capability", "attention", "versions", "cache", "mixes_shards",
+                "tokenizer", "tokenizer_sha256", "vllm")
 """What an engine says of itself that does not decide the law."""
 _REMARKS = ("cautions", "opens_thought", "channels")
 """What it says of the prompts that it has seen."""

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from canopy_stats.store.reading import Run
 
 
+def name_of(kind: str, key: Mapping[str, Any]) -> str:
+    """The kind and 12 hexadecimal digits that stand for the key."""
+    return f"{kind}-" + hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """The place of one table in a run's folder; several of a kind lie there side by side.
@@ -32,8 +37,8 @@ class Kept:
 
     @property
     def name(self) -> str:
-        """The kind and 12 hexadecimal digits that stand for the key."""
-        return f"{self.kind}-" + hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:12]
+        """The table's name in the folder."""
+        return name_of(self.kind, self.key)
 
     def read(self) -> pa.Table | None:
         """The table; None where it is not there, damaged, or made by something else."""

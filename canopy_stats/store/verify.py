@@ -21,7 +21,7 @@ from canopy_stats.store.plan import Shard, vouched
 from canopy_stats.store.shard_files import DECLARED, fresh_content
 
 KEPT = ".verified.json"
-_TOO_FRESH = 100_000_000
+TOO_FRESH = 100_000_000
 """Nanoseconds within which a second change of a file could leave its times as they are."""
 
 Seen = dict[str, list[Any]]
@@ -52,7 +52,7 @@ def _intact(path: Path, shard: Shard, prompts: Mapping[str, Prompt], first: bool
         same = all(files.file_sha256(path / names[kind]) == vouched(shard, kind)["sha256"] for kind in DECLARED)
         if not same or fresh_content(path, shard, prompts, first=first) != shard["content"]:
             return False
-    now.update({names[k]: m for k, m in marks.items() if m is not None and max(m[1:3]) < began - _TOO_FRESH})
+    now.update({names[k]: m for k, m in marks.items() if m is not None and max(m[1:3]) < began - TOO_FRESH})
     return True
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from canopy_stats.report.folder import MAIN, Folder
 from canopy_stats.schema import UserError
 from canopy_stats.study import rollouts
+from canopy_stats.study.rollouts import RunState
 from canopy_stats.study.spec import Study
 
 if TYPE_CHECKING:
@@ -42,14 +43,27 @@ class Part:
         return Folder(self.out).panel_path(self.name)
 
     @cached_property
-    def runs(self) -> dict[str, Run] | None:
-        """The part's runs by name; None as long as they are not all drawn from this study."""
-        return self.lender.runs if self.lender is not None else rollouts.finished(self.study, self.home)
+    def states(self) -> dict[str, RunState]:
+        """How far each run is, by name."""
+        return self.lender.states if self.lender is not None else rollouts.run_states(self.study, self.home)
 
     @cached_property
     def contents(self) -> dict[str, str] | None:
-        """Content hash of each run."""
-        return {name: run.content_hash for name, run in self.runs.items()} if self.runs is not None else None
+        """Content hash of each run; None as long as they are not all drawn from this study."""
+        if self.lender is not None:
+            return self.lender.contents
+        return rollouts.finished(self.study, self.home, self.states)
+
+    @cached_property
+    def runs(self) -> dict[str, Run] | None:
+        """The part's runs by name, opened; None as long as they are not all drawn from this study."""
+        from canopy_stats.store import open_run
+
+        if self.lender is not None:
+            return self.lender.runs
+        if self.contents is None:
+            return None
+        return {name: open_run(self.home / "runs" / name, allow_partial=True) for name in self.contents}
 
     def opened(self) -> Mapping[str, Run]:
         """The runs; UserError as long as they are not all there."""
@@ -59,7 +73,7 @@ class Part:
 
     def redrawn(self) -> None:
         """Look at the runs again: some were drawn."""
-        for name in ("runs", "contents"):
+        for name in ("states", "runs", "contents"):
             self.__dict__.pop(name, None)
 
     def stamp(self, kind: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, model_validator
 
-from canopy_stats.metrics.embed import BUILT_IN, Prompted
+from canopy_stats.metrics.embedding.embedders import BUILT_IN, Prompted
 from canopy_stats.metrics.judge import from_spec
 from canopy_stats.schema import SamplingPolicy
 from canopy_stats.study.values import (

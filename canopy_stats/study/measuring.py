@@ -46,12 +46,12 @@ def check(part: Part) -> list[Path]:
 
 def embed_key(part: Part) -> Key | None:
     return _with_contents(part, embedder=_identity(part.study.embedder), think=part.study.think,
-                          code=code_hash("metrics/embed", "metrics/hashed", "metrics/texts"))
+                          code=code_hash("metrics/embed", "metrics/embedding", "metrics/hashed", "metrics/texts"))
 
 
 def _identity(embedder: Embedder) -> dict[str, Any]:
     """What decides an embedder: its settings, with the content of the model where it is on the disk."""
-    from canopy_stats.metrics.embed import BUILT_IN, resolve
+    from canopy_stats.metrics.embedding.embedders import BUILT_IN, resolve
 
     settings = {"model": embedder.model, **embedder.settings}
     if embedder.model not in BUILT_IN and not files.place(embedder.model).is_dir():
@@ -72,8 +72,8 @@ def embed(part: Part) -> list[Path]:
     rows = []
     for name, run in part.opened().items():
         made = embed_run(run, part.study.embedder.asked, think=part.study.think)
-        rows.append({"run": name, "embedder": made.label, "texts": len(made.vectors),
-                     "dimensions": made.vectors.shape[1], "longer than read": int(made.truncated.sum()),
+        rows.append({"run": name, "embedder": made.label, "texts": len(made),
+                     "dimensions": made.dimensions, "longer than read": int(made.truncated.sum()),
                      "empty": int(made.empty.sum())})
     return [_write_csv(pd.DataFrame(rows), part.table("embeddings"))]
 

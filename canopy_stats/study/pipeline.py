@@ -78,7 +78,7 @@ def run_stages(study: Study, out: str | Path, wanted: Sequence[str], *, redraw: 
 
 
 _FOLDERS = (".", "prompts", "stages", "panels", "fits", "tables", "figures", "embeddings", "judged",
-            "runs/*/tables")
+            "runs/*/tables", "runs/*/tables/*")
 
 
 def _tidy(parts: Sequence[Part]) -> None:
@@ -95,7 +95,7 @@ def _tidy(parts: Sequence[Part]) -> None:
 def generate(parts: Sequence[Part], executor: Executor, redraw: bool, say: Say, progress: bool) -> None:
     """Every run of the study, and of the ablations that need their own; stale ones are looked for before any."""
     own = [part for part in parts if part.lender is None]
-    states = {part.name: [rollouts.run_state(part.study, part.home, name) for name in part.study.runs] for part in own}
+    states = {part.name: list(part.states.values()) for part in own}
     for part in own:
         stale = [s for s in states[part.name] if s.state == "stale"]
         for line in rollouts.set_aside(part.study, part.home, stale, redraw):
@@ -165,8 +165,7 @@ def runs_status(parts: Sequence[Part]) -> pd.DataFrame:
     """A row for each run: part, run, state (done, partial, stale, missing), rollouts, wanted, tokens, why."""
     import pandas as pd
 
-    states = [(part.name, rollouts.run_state(part.study, part.home, name))
-              for part in parts if part.lender is None for name in part.study.runs]
+    states = [(part.name, state) for part in parts if part.lender is None for state in part.states.values()]
     return pd.DataFrame([{"part": part, "run": s.name, "state": s.state, "rollouts": s.rollouts, "wanted": s.wanted,
                           "tokens": s.tokens, "why": s.why} for part, s in states])
 

@@ -13,7 +13,6 @@ from canopy_stats.progress import duration
 from canopy_stats.report.folder import MAIN
 from canopy_stats.report.printed import console
 from canopy_stats.schema import UserError
-from canopy_stats.study import rollouts
 from canopy_stats.study.ablations import Part, parts_of
 from canopy_stats.study.prompts import chosen
 from canopy_stats.study.ready import ready
@@ -63,7 +62,7 @@ def plan(study: Study, out: Path, assumed: Assumptions | None = None) -> pd.Data
 
 
 def _rows(part: Part, assumed: Assumptions) -> list[dict[str, Any]]:
-    states = {name: rollouts.run_state(part.study, part.home, name) for name in part.study.runs}
+    states = part.states
     known = _known_lengths(part.study, states)
     # Of each checkpoint once: its folder is looked through.
     speeds = {(f.name, arm.variant): assumed.tokens_per_second or guessed_speed(arm)

@@ -66,7 +66,7 @@ def read_result(main: Part, seconds: dict[str, float] | None = None) -> StudyRes
 
 NOT_RESULTS = (f"{STALE}/", f"{SLURM}/")
 """Folders of a study that hold none of its results."""
-RUN_FILES = ("shards.jsonl", ".verified.json")
+RUN_FILES = ("shards.jsonl", ".verified.json", ".glance.json")
 """Files of a run whose values its content hash covers, or which only say what was looked at."""
 
 

@@ -8,7 +8,7 @@ dear: they are never drawn over unless that is asked for, and never deleted.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from canopy_stats.study.prompts import Chosen, chosen
 from canopy_stats.study.spec import Checkpoint, Study
 
 if TYPE_CHECKING:
-    from canopy_stats.store import Run
+    from canopy_stats.store import Glance, Run
 
 Standing = Literal["done", "partial", "stale", "missing"]
 StageKey = dict[str, Any]
@@ -31,7 +31,8 @@ _WHERE = ("code", "engine", "device", "batch_size")
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """How far one run is: ``rollouts`` and ``tokens`` stored of ``wanted`` rollouts, and what changed if stale."""
+    """How far one run is: ``rollouts`` and ``tokens`` stored of ``wanted`` rollouts, what changed if stale, and its
+    content hash if done."""
 
     name: str
     state: Standing
@@ -39,18 +40,22 @@ class RunState:
     tokens: int
     wanted: int
     why: str = ""
+    content: str = ""
 
 
-def asked(study: Study, name: str) -> StageKey | None:
-    """Everything in a study that decides a run; None where the model is a loaded object, which the engine hashes."""
+def asked(study: Study, name: str, identity: Callable[[Checkpoint], StageKey] | None = None) -> StageKey | None:
+    """Everything in a study that decides a run; None where the model is a loaded object, which the engine hashes.
+
+    ``identity`` is what says what a checkpoint is, where that is known already.
+    """
     run = study.runs[name]
     if (folder := taken.source_of(run)) is not None:
         found = taken.opened(run, folder)
         return {"taken": found.content_hash, "rollouts": found.config.n_rollouts}
     if not isinstance(run.checkpoint.model, str):
         return None
-    prompts = _prompts(study, run.task)
-    return {"task": run.task, "family": run.family, **_identity(run.checkpoint), "prompts": prompts.sha256,
+    prompts, checkpoint = _prompts(study, run.task), (identity or _identity)(run.checkpoint)
+    return {"task": run.task, "family": run.family, **checkpoint, "prompts": prompts.sha256,
             "law": study.policy.to_dict(), "rollouts": study.rollouts, "seed": study.seed, "engine": study.engine,
             "batch_size": study.batch_size, "device": study.device}
 
@@ -66,6 +71,18 @@ def _identity(checkpoint: Checkpoint) -> StageKey:
     later = {"template_kwargs"} if not checkpoint.template_kwargs else set()  # stamps of before know no such key
     later |= {"runs"}  # where other tasks come from decides nothing here
     return {**checkpoint.model_dump(exclude=later), **found}
+
+
+def _looked_at_once() -> Callable[[Checkpoint], StageKey]:
+    """What checkpoints are; the files of each are looked at once, for all of its tasks."""
+    known: dict[int, StageKey] = {}
+
+    def identity(checkpoint: Checkpoint) -> StageKey:
+        if id(checkpoint) not in known:
+            known[id(checkpoint)] = _identity(checkpoint)
+        return known[id(checkpoint)]
+
+    return identity
 
 
 # --- stamps of runs ---------------------------------------------------------------------------------------------
@@ -104,36 +121,47 @@ def _stamp(name: str) -> str:
 # --- what is there ----------------------------------------------------------------------------------------------
 
 
-def run_state(study: Study, out: Path, name: str) -> RunState:
-    """How far a run is; every file of it is compared with its hash."""
+def run_states(study: Study, out: Path) -> dict[str, RunState]:
+    """How far every run is, by name; each file is compared with its hash once for each change of it."""
+    identity = _looked_at_once()
+    return {name: _run_state(study, out, name, identity) for name in study.runs}
+
+
+def _run_state(study: Study, out: Path, name: str, identity: Callable[[Checkpoint], StageKey]) -> RunState:
     run = study.runs[name]
     prompts = _prompts(study, run.task)
     folder = taken.source_of(run)
     wanted = sum(s["n_rollouts"] for s in taken.opened(run, folder).shards) if folder else (
         prompts.count * study.rollouts)
-    found = stored(out, name)
+    found = _seen(out, name)
     if found is None:
         return RunState(name, "missing", 0, 0, wanted)
-    rollouts, tokens = (sum(s[what] for s in found.shards) for what in ("n_rollouts", "n_tokens"))
-    state, why = _judged(asked(study, name), stamps.stamped(out, _stamp(name)), found, prompts.lines)
-    return RunState(name, state, rollouts, tokens, wanted, why)
-
-
-def _judged(key: StageKey | None, stamp: Mapping[str, Any] | None, run: Run, prompts: bytes) -> tuple[Standing, str]:
+    key, stamp = asked(study, name, identity), stamps.stamped(out, _stamp(name))
     if key is not None and stamp is not None and (changed := _changed(stamp, key)):
-        return _asked_otherwise(changed, key, run, prompts)
-    if run.damaged:
-        return "partial", f"{len(run.damaged)} shards are damaged"
-    if not run.complete or run.manifest["finished"] is None:
+        state, why = _asked_otherwise(changed, key, out / "runs" / name, prompts.lines)
+    else:
+        state, why = _standing(found, stamp)
+    return RunState(name, state, found.rollouts, found.tokens, wanted, why,
+                    found.content_hash if state == "done" else "")
+
+
+def _standing(found: Glance, stamp: Mapping[str, Any] | None) -> tuple[Standing, str]:
+    """How far a run is that was begun for what is asked."""
+    if found.damaged:
+        return "partial", f"{found.damaged} shards are damaged"
+    if not (found.complete and found.finished):
         return "partial", ""
-    if stamp is None or stamp.get("content") != run.content_hash:
+    if stamp is None or stamp.get("content") != found.content_hash:
         return "partial", "complete, but not yet compared with the study"
     return "done", ""
 
 
-def _asked_otherwise(changed: Sequence[str], key: StageKey, run: Run, prompts: bytes) -> tuple[Standing, str]:
+def _asked_otherwise(changed: Sequence[str], key: StageKey, path: Path, prompts: bytes) -> tuple[Standing, str]:
     """A run that was begun for something else: stale, or partial where what is drawn stays and more is added."""
-    lost = growth.lost(run, key["rollouts"], prompts) if growth.GROWING.issuperset(changed) else []
+    from canopy_stats.store import open_run
+
+    lost = growth.lost(open_run(path, allow_partial=True), key["rollouts"], prompts) if growth.GROWING.issuperset(
+        changed) else []
     if lost or not growth.GROWING.issuperset(changed):
         told = f" ({lost[0]}{'; ...' if len(lost) > 1 else ''})" if lost else ""
         return "stale", f"changed: {', '.join(changed)}{told}"
@@ -148,40 +176,42 @@ def _changed(stamp: Mapping[str, Any], key: StageKey) -> list[str]:
     return stamps.differing(before, now)
 
 
-def stored(out: Path, name: str) -> Run | None:
-    """A run as far as it is there; None where there is none that can be read."""
-    from canopy_stats.store import open_run
+def _seen(out: Path, name: str) -> Glance | None:
+    """What a run holds as far as it is there; None where there is none that can be read."""
+    from canopy_stats.store import glance
 
     if not (out / "runs" / name / "manifest.json").is_file():
         return None
     try:
-        return open_run(out / "runs" / name, allow_partial=True)
+        return glance(out / "runs" / name)
     except UserError:
         return None
 
 
-def finished(study: Study, out: Path) -> dict[str, Run] | None:
-    """Every run of a study, opened; None as long as one is missing, unfinished or stale."""
-    runs = {}
-    for name in study.runs:
-        run = stored(out, name)
-        if run is None:
+def finished(study: Study, out: Path, states: Mapping[str, RunState]) -> dict[str, str] | None:
+    """The content hash of every run of a study; None as long as one is missing, unfinished or stale. ``states`` are
+    what :func:`run_states` gives."""
+    contents = {}
+    for name, state in states.items():
+        loaded = not isinstance(study.runs[name].checkpoint.model, str)
+        content = _content_of_a_loaded_model(study, out, name) if loaded else state.content
+        if not content:
             return None
-        if not _is_done(study, out, name, run):
-            return None
-        runs[name] = run
-    return runs
+        contents[name] = content
+    return contents
 
 
-def _is_done(study: Study, out: Path, name: str, run: Run) -> bool:
-    planned = study.runs[name]
-    key, prompts = asked(study, name), _prompts(study, planned.task).lines
-    if key is not None:
-        return _judged(key, stamps.stamped(out, _stamp(name)), run, prompts)[0] == "done"
-    # A loaded model has no stamp; what else was asked stands in the run.
+def _content_of_a_loaded_model(study: Study, out: Path, name: str) -> str:
+    """It has no stamp; what else was asked stands in the run. Empty where that is not done."""
+    from canopy_stats.store import open_run
+
+    found = _seen(out, name)
+    if found is None or not (found.complete and found.finished):
+        return ""
+    run = open_run(out / "runs" / name, allow_partial=True)
     drawn = (run.config.policy, run.config.seed) == (study.policy, study.seed)
-    return run.complete and run.manifest["finished"] is not None and drawn and growth.alike(
-        run, study.rollouts, prompts)
+    alike = growth.alike(run, study.rollouts, _prompts(study, study.runs[name].task).lines)
+    return run.content_hash if drawn and alike else ""
 
 
 # --- runs that were asked for otherwise -------------------------------------------------------------------------

@@ -224,7 +224,7 @@ class Study(Record):
     engine: Annotated[Any, BeforeValidator(engine_or_object)] = "torch"
     """`torch` or `vllm`; in Python also an object of your own"""
     engine_options: dict[str, Any] = Field(default_factory=dict)
-    """of the engine, such as `tensor_parallel` of vLLM"""
+    """of the engine, such as `tensor_parallel_size` of vLLM"""
     batch_size: Annotated[Any, BeforeValidator(whole_or_auto)] = "auto"
     """rows at a time; `auto` fits the memory"""
     device: Annotated[str, AfterValidator(device_name)] = "auto"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from canopy_stats.metrics.embed import BUILT_IN
+from canopy_stats.metrics.embedding.embedders import BUILT_IN
 
 LONGEST_NAME, LONGEST_RUN = 100, 180
 """Bytes of a name, and of a run's folder name: file systems allow 255, and we add a little before and behind."""

@@ -4,13 +4,16 @@ import ast
 import re
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, Field, create_model
 
 import canopy_stats as cs
 from canopy_stats import schema
 from canopy_stats.cli import parser
+from canopy_stats.study.values import Record
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -56,10 +59,20 @@ def test_every_study_key_has_a_meaning(pages):
     assert "| `n_rollouts`" not in pages.study_file() and "| `rollouts` | whole number | `100` |" in pages.study_file()
 
 
+def test_every_study_key_has_an_example_that_the_record_takes(pages):
+    """Each key by itself: some of a record exclude each other."""
+    for title, record in pages.RECORDS.items():
+        given = [yaml.safe_load(line) for line in pages.examples()[title]]
+        assert [list(one) for one in given] == [[name] for name in record.model_fields], title
+        kinds = {name: (Annotated[field.annotation, *field.metadata, Field()], ...)
+                 for name, field in record.model_fields.items()}
+        create_model("Keys", __base__=Record, **kinds)(**{k: v for one in given for k, v in one.items()})
+
+
 def test_every_command_and_column_is_on_its_page(pages):
     commands, columns = pages.commands(), pages.columns()
     assert all(f"\n## {name}\n" in commands for name in parser.COMMANDS)
-    every = (*schema.PANEL_COLUMNS, *schema.ROLLOUT_COLUMNS, *schema.STEP_COLUMNS)
+    every = (*schema.PANEL_COLUMNS, *schema.ROLLOUT_COLUMNS, *schema.STEP_COLUMNS, *schema.PROMPT_COLUMNS)
     assert all(f"| `{c.name}` |" in columns for c in every)
 
 

@@ -78,6 +78,19 @@ def test_a_drawn_token_that_was_rounded_otherwise_counts_once():
     assert np.ravel(found) == pytest.approx([entropy(law), entropy(law)], abs=1e-4)
 
 
+def test_steps_with_unequal_lists_are_each_bounded_by_their_own():
+    """From none to all of a law's tokens, the drawn one among them or not."""
+    laws = [law_of(s, 30, 0.4) for s in range(31)]
+    tops = [np.log(law[:k]).tolist() for k, law in enumerate(laws)]
+    drawn = [float(np.log(law[0])) for law in laws]
+    low, high = step_bounds(drawn, tops, 30, "here")
+    for k, law in enumerate(laws):
+        expected = entropy_bounds(law[: max(k, 1)], float(law[k - 1]) if k else 1.0, 30)
+        if k != 1:  # there the drawn token is the list, as a server writes one that it adds
+            assert (low[k], high[k]) == pytest.approx(expected, abs=2e-4), k
+        assert low[k] - 1e-6 <= entropy(law) <= high[k] + 1e-6
+
+
 @pytest.mark.parametrize(("drawn", "tops", "vocabulary", "message"), [
     ([-0.1], [[-0.1, -0.2, -0.3]], 100, "add up to 2.46"), ([-3.0], [[-1.5, -2.0, -3.0]], 2, "for a vocabulary of 2")])
 def test_logs_that_are_no_law_are_refused(drawn, tops, vocabulary, message):

@@ -10,7 +10,7 @@ from canopy_stats.generation.decoding import SlotDecoder
 from canopy_stats.generation.own_cache import OwnCacheDecoder
 from canopy_stats.generation.plain import plain_logits
 from canopy_stats.generation.plain_law import law_terms
-from canopy_stats.generation.sampler import ShardSampler
+from canopy_stats.generation.sampler import Sampler
 from canopy_stats.generation.torch_engine import TorchEngine, load_engine
 from canopy_stats.generation.trial import slots_agree
 from canopy_stats.schema import LENGTH, STEP_TERMS, STOP, ModelSource, Prompt, RunKey, SamplingPolicy, UserError
@@ -207,7 +207,7 @@ def test_out_of_memory_with_one_rollout_says_what_to_do(engines, monkeypatch):
 
 
 def test_other_errors_pass_through(engines, monkeypatch):
-    monkeypatch.setattr(ShardSampler, "_record", lambda *a: (_ for _ in ()).throw(RuntimeError("something else")))
+    monkeypatch.setattr(Sampler, "_record", lambda *a: (_ for _ in ()).throw(RuntimeError("something else")))
     with pytest.raises(RuntimeError, match="something else"):
         tiny.draw(engines["llama"], tiny.prompts(engines["llama"], (3,)), tiny.pairs(1, 1), LAWS[0], 1)
 

@@ -59,8 +59,11 @@ def test_processed_logits_are_those_of_transformers(dtype):
     assert late[:, 5:7].isfinite().all() and not got[:, 5:7].isfinite().any()
 
 
-def test_a_table_of_texts_follows_its_rows():
-    table = TokenTable(3, 9, torch.device("cpu"))
+@pytest.mark.parametrize("columns", [1, 128])
+def test_a_table_of_texts_follows_its_rows(columns, monkeypatch):
+    """Also where columns are added on the way."""
+    monkeypatch.setattr("canopy_stats.generation.processors._COLUMNS", columns)
+    table = TokenTable(3, torch.device("cpu"))
     table.load(0, [4, 5])
     table.load(1, [6, 7, 8])
     table.append(torch.tensor([1, 2]))

@@ -54,8 +54,17 @@ def test_terms_are_those_of_single_passes_in_numpy(engine, law, shares):
             np.testing.assert_allclose(column[~expected.near], expected.steps[name][~expected.near], atol=2e-5)
 
 
+def test_a_prompt_is_read_once_for_all_its_batches(engine, monkeypatch):
+    teacher, read = Teacher(engine, SamplingPolicy(), 2), []
+    prefill = engine.decoder.prefill
+    monkeypatch.setattr(engine.decoder, "prefill", lambda ids: read.append(list(ids)) or prefill(ids))
+    texts = some_texts()
+    assert len(dict(teacher.terms(texts))) == len(texts)
+    assert sorted(read) == sorted(list(p) for p in {tuple(p) for p, _ in texts})
+
+
 def test_a_model_whose_batches_differ_is_scored_row_by_row(engine, monkeypatch):
-    monkeypatch.setattr(Teacher, "_logits", lambda self, texts: torch.zeros(len(texts), 5, 27))
+    monkeypatch.setattr(Teacher, "_logits", lambda self, texts: [torch.zeros(len(texts), 5, 27)])
     teacher = Teacher(engine, SamplingPolicy(), 8)
     assert not teacher.together and len(dict(teacher.terms(some_texts()))) == len(some_texts())
 

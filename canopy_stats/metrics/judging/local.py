@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from canopy_stats.metrics.diversity import unit_rows
-from canopy_stats.metrics.embed import EmbedderLike, Embeddings, embed, the_kept_embedding
+from canopy_stats.metrics.embed import embed, the_kept_embedding
+from canopy_stats.metrics.embedding.embedders import EmbedderLike
+from canopy_stats.metrics.embedding.vectors import Embeddings
 from canopy_stats.metrics.judging.comparisons import DIFFERENT, MISSING, SAME, Comparison, JudgeContext, Verdicts
 from canopy_stats.schema import UserError
 
@@ -40,8 +42,8 @@ class EmbeddingJudge:
         return {"kind": "embedding", "threshold": float(self.threshold), "embedding": dict(made.provenance)}
 
     def compare(self, comparisons: Sequence[Comparison], context: JudgeContext) -> list[Verdicts]:
-        vectors = np.asarray(self._embeddings(context))
-        return [_near(vectors[comparison.rows], self.threshold) for comparison in comparisons]
+        made = self._embeddings(context)
+        return [_near(made.of(comparison.rows), self.threshold) for comparison in comparisons]
 
     def _embeddings(self, context: JudgeContext) -> Embeddings:
         made = (embed(context.run, self.embedder, think=context.think) if self.embedder is not None
@@ -52,8 +54,8 @@ class EmbeddingJudge:
         if made.provenance.get("think", context.think) != context.think:
             raise UserError(f"The embeddings were made with think={made.provenance['think']!r}, the judge reads texts "
                             f"with think={context.think!r}: ask for the same in both.")
-        if len(made.vectors) != (rollouts := context.run.rollouts(["rollout"]).num_rows):
-            raise UserError(f"There are embeddings of {len(made.vectors)} texts for a run of {rollouts} rollouts: give "
+        if len(made) != (rollouts := context.run.rollouts(["rollout"]).num_rows):
+            raise UserError(f"There are embeddings of {len(made)} texts for a run of {rollouts} rollouts: give "
                             "the embeddings of this run.")
         return made
 

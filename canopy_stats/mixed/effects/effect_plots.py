@@ -35,7 +35,7 @@ def plot_effects(fit: Fit, x: str, by: str | None = None, *, scale: Scale = "res
     Means are those of ``means``, with 95% intervals: other factors averaged with equal weights, other numbers at their
     means, random effects at zero (``marginal=True``, for factors: averaged over).
     """
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     data = fit.design.data
     if x not in data.columns:
@@ -46,7 +46,7 @@ def plot_effects(fit: Fit, x: str, by: str | None = None, *, scale: Scale = "res
     with styled(), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotEstimableWarning)
         table = _along(fit, x, by, scale) if number else means(fit, x, by=by, scale=scale, marginal=marginal)
-        figure = Figure(figsize=(PAGE * 0.6, 2.8), layout="constrained")
+        figure = NotebookFigure(figsize=(PAGE * 0.6, 2.8), layout="constrained")
         axes = figure.subplots()
         (_curves if number else _points)(axes, table, x, by)
         axes.set(xlabel=x, ylabel=f"{fit.design.response} ({scale} scale)")

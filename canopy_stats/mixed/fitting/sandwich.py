@@ -123,7 +123,10 @@ def adjust(working: Working, residuals: Sequence[Array], kind: str) -> ClusterAd
 
 def _one(phi: Array, x: Array, solved: Array, bread: Array, e: Array, kind: str) -> tuple[Array, Array, Array]:
     """Adjusted score (p,), U_j and Q_j (p, p) of one cluster; ``solved`` is Phi_j^-1 X_j."""
-    left = {"CR2": _unbiased, "CR3": _jackknifed}.get(kind, lambda *_: solved)(phi, x, bread, solved)
+    if kind == "CR2":
+        left = _unbiased(phi, x, bread, solved)
+    else:
+        left = _jackknifed(phi, x, bread) if kind == "CR3" else solved
     return left.T @ e, x.T @ left, left.T @ phi @ left
 
 
@@ -136,7 +139,7 @@ def _unbiased(phi: Array, x: Array, bread: Array, solved: Array) -> Array:
     return np.asarray(half @ (half.T @ solved))
 
 
-def _jackknifed(phi: Array, x: Array, bread: Array, _: Array) -> Array:
+def _jackknifed(phi: Array, x: Array, bread: Array) -> Array:
     """A_j' Phi_j^-1 X_j = (Phi_j - X_j M X_j')^-1 X_j of CR3, without such directions."""
     root = linalg.cholesky(phi, lower=True)
     white = linalg.solve_triangular(root, x, lower=True)

@@ -135,10 +135,10 @@ def _bent(ranks: Array, x: Array, most: int = 10, least: int = 20) -> Array:
 
 def plot(result: QuantileResiduals) -> Figure:
     """Quantile plot and residuals against the ranks of fitted means, with the quartiles of ten bins."""
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     with styled():
-        figure = Figure(figsize=(PAGE, 3.1), layout="constrained")
+        figure = NotebookFigure(figsize=(PAGE, 3.1), layout="constrained")
         left, right = figure.subplots(1, 2)
         n = len(result.residuals)
         left.plot((np.arange(n) + 0.5) / n, np.sort(result.residuals), ".", color=BLUE, markersize=2)

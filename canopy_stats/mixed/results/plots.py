@@ -23,7 +23,7 @@ MOST_LABELS = 40
 
 def plot_coefficients(table: pd.DataFrame, intercept: bool = False) -> Figure:
     """Coefficients with 95% intervals from ``Fit.tidy()``, one panel a component; aliased ones are left out."""
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     used = table[table["estimate"].notna() & (intercept | (table["term"] != "Intercept"))]
     parts = list(used.groupby("component", sort=False))
@@ -31,7 +31,7 @@ def plot_coefficients(table: pd.DataFrame, intercept: bool = False) -> Figure:
         raise UserError("There is no coefficient to draw besides the intercept; ask for intercept=True.")
     with styled():
         sizes = [len(part) for _, part in parts]
-        figure = Figure(figsize=(PAGE * 0.75, 0.7 * len(parts) + LINE * sum(sizes) + 0.3), layout="constrained")
+        figure = NotebookFigure(figsize=(PAGE * 0.75, 0.7 * len(parts) + LINE * sum(sizes) + 0.3), layout="constrained")
         panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=sizes)[:, 0]
         for axes, (component, part) in zip(panels, parts, strict=True):
             _intervals(axes, list(part["term"]), *(part[n].to_numpy() for n in ("estimate", "conf_low", "conf_high")))
@@ -43,7 +43,7 @@ def plot_coefficients(table: pd.DataFrame, intercept: bool = False) -> Figure:
 
 def plot_ranef(modes: Mapping[str, pd.DataFrame], spreads: Mapping[str, pd.DataFrame], group: str | None) -> Figure:
     """Random effects of one grouping variable in order of size, with 95% intervals; one panel a term."""
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     name = group or next(iter(modes), None)
     if name not in modes or name is None:
@@ -53,7 +53,7 @@ def plot_ranef(modes: Mapping[str, pd.DataFrame], spreads: Mapping[str, pd.DataF
     labels = [str(level) for level in values.index[order]]
     with styled():
         height = 0.9 + LINE * min(len(labels), MOST_LABELS)
-        figure = Figure(figsize=(min(PAGE, COLUMN * values.shape[1]), height), layout="constrained")
+        figure = NotebookFigure(figsize=(min(PAGE, COLUMN * values.shape[1]), height), layout="constrained")
         panels = figure.subplots(1, values.shape[1], squeeze=False, sharey=True)[0]
         for axes, term in zip(panels, values.columns, strict=True):
             middle, half = values[term].to_numpy()[order], errors[term].to_numpy()[order]
@@ -75,14 +75,14 @@ def _intervals(axes: Axes, labels: list[str], middle: np.ndarray, low: np.ndarra
 
 def plot_influence(table: pd.DataFrame) -> Figure:
     """Cook's distances of levels from ``Fit.influence``, the largest first; the line is 4 over their number."""
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     known = table[table["cooks_distance"].notna()].sort_values("cooks_distance", ascending=False)
     used = known.head(MOST_LABELS)
     if used.empty:
         raise UserError("No level could be left out, so there is nothing to draw.")
     with styled():
-        figure = Figure(figsize=(COLUMN, 0.9 + LINE * len(used)), layout="constrained")
+        figure = NotebookFigure(figsize=(COLUMN, 0.9 + LINE * len(used)), layout="constrained")
         axes = figure.subplots()
         distance = used["cooks_distance"].to_numpy()
         _intervals(axes, list(used["level"]), distance, np.zeros(len(used)), distance)

@@ -30,11 +30,12 @@ def finding_forest(claims: pd.DataFrame, rho: pd.Series | None = None) -> Figure
     empty. ``rho`` has estimate, conf_low, conf_high, predict_low, predict_high of Fisher's z, or is None.
     """
     need(claims, ["model", "claim", "corrected", "estimate", "conf_low", "conf_high"])
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     rows = len(claims)
     with styled():
-        figure = Figure(figsize=(PAGE, 1.0 + 0.24 * rows + (0.75 if rho is not None else 0)), layout="constrained")
+        height = 1.0 + 0.24 * rows + (0.75 if rho is not None else 0)
+        figure = NotebookFigure(figsize=(PAGE, height), layout="constrained")
         heights = [rows, 1.6] if rho is not None else [rows]
         axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         _changes(axes[0], claims)
@@ -83,13 +84,13 @@ def cell_forest(cells: pd.DataFrame) -> Figure:
     """
     need(cells, ["model_name", "task", "base_slope", "base_std_error", "tuned_slope", "tuned_std_error", "estimate",
                  "std_error"])
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     if cells.empty:
         raise UserError("There are no families and tasks to draw.")
     ordered = cells.sort_values(["task", "model_name"], kind="stable").reset_index(drop=True)
     with styled():
-        figure = Figure(figsize=(PAGE, 1.0 + 0.3 * len(ordered)), layout="constrained")
+        figure = NotebookFigure(figsize=(PAGE, 1.0 + 0.3 * len(ordered)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
         for place, row in enumerate(ordered.to_dict("records")):
             _draw(left, place - 0.13, row["base_slope"], row["base_std_error"], "base")

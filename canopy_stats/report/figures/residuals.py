@@ -32,11 +32,11 @@ def residual_diagnostics(residuals: pd.DataFrame, tests: Mapping[str, pd.DataFra
     of up to ten bins; under the model they lie on the dashed ones, and whether they do is tested.
     """
     need(residuals, ["model", "residual", "fitted", "R_bar", "model_variant"])
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     models = list(dict.fromkeys(residuals["model"]))
     with styled():
-        figure = Figure(figsize=(PAGE, 0.75 + 1.95 * len(models)), layout="constrained")
+        figure = NotebookFigure(figsize=(PAGE, 0.75 + 1.95 * len(models)), layout="constrained")
         grid = figure.subplots(len(models), 3, squeeze=False)
         for row, model in zip(grid, models, strict=True):
             _draw_row(row, of(residuals, "model", model), tests.get(model), model)

@@ -27,10 +27,10 @@ def slope_forest(slopes: pd.DataFrame, *, level: float = 0.95, scale: str = "D p
     row without tuned slope and difference has one slope for both variants.
     """
     need(slopes, ["model", *(f"{which}{end}" for which in SLOPES for end in ("", "_low", "_high"))])
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     with styled():
-        figure = Figure(figsize=(5.2, 0.9 + 0.62 * len(slopes)), layout="constrained")
+        figure = NotebookFigure(figsize=(5.2, 0.9 + 0.62 * len(slopes)), layout="constrained")
         ax = figure.subplots()
         for row, (_, entry) in enumerate(slopes.iterrows()):
             _draw_slopes(ax, entry, row)

@@ -42,13 +42,13 @@ def specification_figure(table: pd.DataFrame, *, level: float = 0.95, title: str
                         " of specification_curve().")
     if table.empty:
         raise UserError("This figure has no specifications to draw.")
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     ordered = _ordered(table, level)
     rows = _choice_rows(ordered)
     below = _HEIGHT * (len(rows) + GAP * len({row.choice for row in rows}))
     with styled():
-        figure = Figure(figsize=(PAGE, 3.1 + below), layout="constrained")
+        figure = NotebookFigure(figsize=(PAGE, 3.1 + below), layout="constrained")
         above, *matrix = figure.subplots(2 if rows else 1, 1, sharex=True, squeeze=False,
                                          height_ratios=[2.1, below] if rows else None)[:, 0]
         _draw_estimates(above, ordered)

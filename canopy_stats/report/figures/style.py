@@ -99,11 +99,12 @@ def facets(values: Sequence[str], *, height: float = 2.1, columns: int = 4, rows
 
     It is as wide as a page, or as a column when the grid has one column, unless ``width`` says otherwise.
     """
-    from matplotlib.figure import Figure
+    from canopy_stats.picture import NotebookFigure
 
     wide = min(columns, len(values))
     deep = ceil(len(values) / wide)
-    figure = Figure(figsize=(width or (PAGE if wide > 1 else COLUMN), 0.55 + height * deep), layout="constrained")
+    across = width or (PAGE if wide > 1 else COLUMN)
+    figure = NotebookFigure(figsize=(across, 0.55 + height * deep), layout="constrained")
     grid = figure.subplots(deep * rows_each, wide, squeeze=False, sharey=sharey,
                            height_ratios=list(ratios) * deep)
     cells = {v: [grid[(i // wide) * rows_each + k][i % wide] for k in range(rows_each)] for i, v in enumerate(values)}

@@ -1,0 +1,46 @@
+"""What the device knows of the rollout in each slot, so that a step asks the host for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .terms import Draws
+from .transfer import to_device
+
+_STEP, _TOKEN = 2, 3
+"""Columns; the two before them are the key."""
+
+
+class SlotTable:
+    """Of each slot the rollout's key, how many tokens it has drawn, and the latest of them; the first ``active`` rows
+    take part."""
+
+    def __init__(self, slots: int, device: torch.device):
+        self.active = 0
+        self._numbers = torch.zeros(slots, 4, dtype=torch.long, device=device)
+
+    def load(self, key: tuple[int, int]) -> None:
+        """Begin a rollout in the slot behind the active ones."""
+        self._numbers[self.active].copy_(to_device([*key, 0, 0], self._numbers.device))
+        self.active += 1
+
+    def draws(self) -> Draws:
+        """What decides the next tokens; valid until :meth:`advance`."""
+        return Draws(self._numbers[: self.active, :_STEP], self._numbers[: self.active, _STEP])
+
+    def tokens(self) -> torch.Tensor:
+        """The latest token (active,) of every active slot."""
+        return self._numbers[: self.active, _TOKEN].clone()
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        """Count a token (active,) for every active slot."""
+        self._numbers[: self.active, _STEP] += 1
+        self._numbers[: self.active, _TOKEN] = tokens
+
+    def keep(self, order: Sequence[int]) -> None:
+        """Let the slot ``order[i]`` become slot i, for every i; the others leave."""
+        self.active = len(order)
+        if order:
+            self._numbers[: self.active] = self._numbers[to_device(order, self._numbers.device)]
