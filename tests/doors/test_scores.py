@@ -45,10 +45,13 @@ def test_a_folder_of_samples(tmp_path):
 def test_samples_without_a_score_stand_beside_the_frame(tmp_path):
     path = lines(tmp_path / "samples_t.jsonl", sample(0), sample(1, acc=None), sample(2, acc=float("nan")),
                  sample(3, metrics=[], acc="x"))
+    with path.open("a") as file:
+        file.write(json.dumps(sample("\x1b[31m", acc=10**400)) + "\n")
     found = cs.read_lm_eval(path)
     assert found["item"].tolist() == ["0"]
     assert [(e["item"], e["reason"]) for e in found.attrs["errors"]] == [
-        ("1", "acc is no number"), ("2", "acc is no number"), ("3", "names no metric")]
+        ("1", "acc is no number"), ("2", "acc is no number"), ("3", "names no metric"),
+        ("\\x1b[31m", "acc is no number")]
 
 
 @pytest.mark.parametrize(("text", "says"), [
@@ -57,6 +60,7 @@ def test_samples_without_a_score_stand_beside_the_frame(tmp_path):
     ("[1]\n", "line 1 has no doc_id"),
     ("[" * 100_000, "line 1 is not JSON"),
     ("", "give no score"),
+    ('{"doc_id": true, "metrics": ["acc"], "acc": 1}', "must be texts or numbers"),
     ('{"doc_id": 0, "metrics": ["acc"], "acc": 1}\n' * 2, "item 0 of t stands twice"),
 ])
 def test_logs_that_are_none(tmp_path, text, says):
@@ -69,7 +73,9 @@ def test_logs_that_are_none(tmp_path, text, says):
 
 @pytest.mark.parametrize("read", [cs.read_lm_eval, cs.read_inspect])
 def test_paths_that_are_none(tmp_path, read):
-    for given, says in ((tmp_path / "none.eval", "There is no log"), (tmp_path, "holds no"), ([], "No log was named")):
+    for given, says in ((tmp_path / "none.eval", "There is no log"), (tmp_path, "holds no"), ([], "No log was named"),
+                        (None, "A log is None; it must be a file or a folder"), ([7], "A log is 7"),
+                        ("", "A log is ''")):
         with pytest.raises(UserError, match=says):
             read(given)
     lines(tmp_path / "samples_x.jsonl", sample(0))
