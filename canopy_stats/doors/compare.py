@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from canopy_stats.doors.arguments import check_level
 from canopy_stats.mixed import Fit, glmm, lmm, means
 from canopy_stats.mixed.formulas.frames import as_pandas
+from canopy_stats.multiplicity import METHODS, adjusted_p
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
@@ -200,11 +200,9 @@ def _modelled(fit: Fit, pairs: list[tuple[str, str]]) -> pd.DataFrame:
 
 
 def _adjusted(p: pd.Series, adjust: str) -> np.ndarray:
-    if adjust == "none":
-        return p.to_numpy()
-    if adjust not in ("holm", "bonferroni", "fdr_bh"):
+    if adjust not in METHODS:
         raise UserError(f"adjust is {adjust!r}; choose 'holm', 'bonferroni', 'fdr_bh' or 'none'.")
-    return np.asarray(multipletests(p.to_numpy(), method=adjust)[1])
+    return adjusted_p(p, adjust)
 
 
 # --- words ------------------------------------------------------------------------------------------------------

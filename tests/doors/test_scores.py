@@ -1,9 +1,6 @@
 """Scores out of other people's logs: what inspect_ai and lm-evaluation-harness write, read to what they report."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -85,35 +82,6 @@ def test_paths_that_are_none(tmp_path, read):
     if read is cs.read_lm_eval:
         with pytest.raises(UserError, match="there are acc"):
             read(tmp_path, metric="f1")
-
-
-@pytest.mark.slow
-def test_what_lm_eval_itself_writes(tmp_path):
-    """The mean of our scores is the accuracy that the harness prints, on one of the project's small models."""
-    pytest.importorskip("lm_eval")
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"q": f"{i} is", "a": i % 2}) + "\n" for i in range(6)))
-    (tmp_path / "even.yaml").write_text(f"""
-task: even
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {tmp_path}/d.jsonl}}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{{{q}}}}"
-doc_to_choice: ["even", "odd"]
-doc_to_target: "{{{{a}}}}"
-metric_list: [{{metric: acc}}]
-""")
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={BIRCH}",
-         "--include_path", ".", "--tasks", "even", "--device", "cpu", "--output_path", "out", "--log_samples"],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **offline})
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
-    found = cs.read_lm_eval(tmp_path / "out")
-    assert len(found) == 6 and set(found["task"]) == {"even"} and not found.attrs["errors"]
-    assert found["score"].mean() == pytest.approx(results["results"]["even"]["acc,none"])
-    assert set(found["model"]) == {results["model_name"]}
 
 
 # --- inspect_ai --------------------------------------------------------------------------------------------------
