@@ -107,15 +107,17 @@ docs: .venv-docs/.ready
 look: .venv-test/.ready
 	.venv-test/bin/python docs/look.py docs/_build/html
 
-# Wheel and source archive, checked, and the core tried from the wheel in an environment of its own, outside the checkout.
+# Wheel and source archive, checked; then the wheel in environments of its own, outside the checkout: the core and its
+# tests on every Python from 3.11 on that is here, and with all extras on the first of them.
+PYTHONS ?= $(sort $(foreach minor,11 12 13 14,$(shell python3.$(minor) -c 'import sys; print(sys.executable)' 2>/dev/null)) \
+  $(wildcard $(HOME)/.pyenv/versions/3.1[1-9].*/bin/python3.1[1-9]))
 dist:
 	rm -rf dist .venv-dist && $(PYTHON) -m venv .venv-dist
 	.venv-dist/bin/pip install -q --disable-pip-version-check build twine
 	.venv-dist/bin/python -m build --outdir dist
 	.venv-dist/bin/twine check --strict dist/*
-	.venv-dist/bin/pip install $(PIP_FLAGS) dist/*.whl
-	cd .venv-dist && bin/canopy-stats --version && bin/canopy-stats doctor && bin/python -m canopy_stats --help > /dev/null \
-	  && bin/python -c "import canopy_stats as cs; print(cs.slope_change(cs.load_demo_panel(), model='interaction'))"
+	EXTRAS=1 .ci/from_wheel $(firstword $(PYTHONS)) $(LOWEST)
+	set -e; for python in $(wordlist 2,9,$(PYTHONS)); do .ci/from_wheel $$python $(LOWEST); done
 
 lint: .venv-test/.ready
 	.venv-test/bin/ruff check .
