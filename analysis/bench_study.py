@@ -1,9 +1,10 @@
 """Plan and status of a study of many cells: `python analysis/bench_study.py --families 50 --tasks 100` (10,000 runs).
 
 A cell is a run: a checkpoint of a family on a task. ``--drawn N`` stores the first N of them (a few rollouts of
-numbers each, without a model), so that status has files to compare. Prints seconds of plan and status, first and
-again: by the clock, and those in which the processor worked for it. ``--against TREE`` has another checkout of the
-package look at the same folder, three times in turn with this one, and prints the ratio of the processor's seconds.
+numbers, without a model, which all of them hold), so that status has files to compare. Prints seconds of plan and
+status, first and again: by the clock, and those in which the processor worked for it. ``--against TREE`` has another
+checkout of the package look at the same folder, ``--rounds`` times in turn with this one, and prints the ratio of the
+processor's seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from canopy_stats.schema import STEP_TERMS, STOP, Prompt, Rollout, RunConfig
-from canopy_stats.store import RunWriter, prompts_hash
+from canopy_stats.store import Run, RunWriter, prompts_hash
 from canopy_stats.study import Checkpoint, Embedder, Law, ModelFamily, Study
 from canopy_stats.study import plan as plans
 from canopy_stats.study.pipeline import status
@@ -37,8 +39,8 @@ ROLLOUTS, LENGTH = 4, 10
 def study(folder: Path, families: int, tasks: int, prompts: int) -> Study:
     """Models are empty folders: nothing of them is loaded, and what names them by content reads them all the same."""
     paths = {f"task{i}": str(folder / f"task{i}.jsonl") for i in range(tasks)}
-    for name, path in paths.items():
-        lines = [json.dumps({"id": f"p{i}", "prompt": f"{name} {i}"}) + "\n" for i in range(prompts)]
+    lines = [json.dumps({"id": f"p{i}", "prompt": f"Prompt {i}"}) + "\n" for i in range(prompts)]
+    for path in paths.values():
         if not Path(path).exists():
             Path(path).write_text("".join(lines))
     pairs = []
@@ -54,7 +56,17 @@ def study(folder: Path, families: int, tasks: int, prompts: int) -> Study:
                  embedders=[Embedder(model="tfidf")])
 
 
-def draw(asked: Study, out: Path, name: str) -> None:
+def draw(asked: Study, out: Path, names: Sequence[str]) -> None:
+    """Store runs of numbers: one that is drawn, and copies of it under the other names."""
+    for i, name in enumerate(names):
+        if i == 0:
+            run = draw_one(asked, out, name)
+            continue
+        shutil.copytree(run.path, out / "runs" / name)
+        finish(out, name, begin(asked, out, name, prompts_of(out, asked.runs[names[0]].task)), run)
+
+
+def draw_one(asked: Study, out: Path, name: str) -> Run:
     """Store one run of numbers."""
     from canopy_stats.generation.prompt_file import prompt_hash, read_prompts
 
@@ -73,6 +85,7 @@ def draw(asked: Study, out: Path, name: str) -> None:
         writer.finish(None)
         run = writer.run()
     finish(out, name, key, run)
+    return run
 
 
 def numbers(prompt: int, rollout: int, rng: np.random.Generator) -> Rollout:
@@ -97,11 +110,11 @@ def look(asked: Study, out: Path) -> dict[str, float]:
             "status": timed("status", lambda: status(asked, out))}
 
 
-def compare(trees: Sequence[Path], options: argparse.Namespace, folder: Path, rounds: int = 3) -> None:
+def compare(trees: Sequence[Path], options: argparse.Namespace, folder: Path) -> None:
     """Both trees look at one folder in turn, each in a process of its own."""
     own = [sys.executable, __file__, *(f"--{name}={getattr(options, name)}" for name in SIZES), f"--at={folder}"]
     found: dict[Path, list[dict[str, float]]] = {tree: [] for tree in trees}
-    for tree in [*trees] * rounds:
+    for tree in [*trees] * options.rounds:
         done = subprocess.run(own, env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True,
                               check=True)
         found[tree].append(json.loads(done.stdout.splitlines()[-1]))
@@ -119,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, default in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--at", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.at:
@@ -127,8 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         asked, out = study(folder, options.families, options.tasks, options.prompts), folder / "out"
-        for name in list(asked.runs)[:options.drawn]:
-            draw(asked, out, name)
+        draw(asked, out, list(asked.runs)[:options.drawn])
         print(f"{len(asked.runs):,} runs, {options.drawn:,} of them drawn")
         if options.against:
             compare([options.against, ROOT], options, folder)

@@ -3,7 +3,7 @@
     python analysis/mutants.py [--only metrics/tree ...] [--survivors] [--sample 50] [--seed 20261125] [--out FILE]
 
 mutmut plants the defects, in a copy of the committed tree, and runs the tests that mirror the module. Results are
-written after every 25 mutants: a run that was interrupted goes on with the untried ones, and passes over modules whose
+written after every 50 mutants: a run that was interrupted goes on with the untried ones, and passes over modules whose
 text is the stored one. ``--survivors`` tries the stored survivors again, with the tests as they are now.
 
 Survivors stand in analysis/results/mutants.json with what was changed and the reason why each may live (an equivalent
@@ -49,8 +49,15 @@ MIRRORS = {
     "metrics/rho": ["metrics/test_rho.py"],
     "metrics/origin": ["metrics/test_rho_origin.py"],
 }
-PIECE = 25
+PIECE = 50
 """Mutants that are tried before their results are written: each piece costs a run of the unchanged tests."""
+UNSHRUNK = """
+from hypothesis import Phase, settings
+
+settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate], database=None)
+settings.load_profile("unshrunk")
+"""
+"""Put at the end of the copy's conftest: a defect that an example shows need not be shown by the smallest one."""
 LIVES = {0, 33}
 """Exit codes of mutmut: all tests passed, or none reaches the place."""
 DIES = {1, 3, 36, 24, -24, 152, 255, -9, -11}
@@ -64,6 +71,8 @@ def copy_of_the_tree(folder: Path, module: str) -> None:
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
     tests = [f"tests/{path}" for path in MIRRORS[module]]
+    with (folder / "tests" / "conftest.py").open("a") as file:
+        file.write(UNSHRUNK)
     with (folder / "pyproject.toml").open("a") as file:
         file.write(f'\n[tool.mutmut]\nsource_paths = ["canopy_stats"]\nonly_mutate = ["canopy_stats/{module}.py"]\n'
                    f'pytest_add_cli_args_test_selection = {json.dumps(tests)}\n'

@@ -16,4 +16,4 @@ class NotebookFigure(Figure):
         """PNG at 1.5 times the size that it is shown at, for screens of any density."""
         file = BytesIO()
         self.savefig(file, format="png", dpi=_DPI)
-        return file.getvalue(), {"width": round(96 * self.get_figwidth()), "height": round(96 * self.get_figheight())}
+        return file.getvalue(), {"width": round(96 * self.get_figwidth())}

@@ -42,6 +42,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["llms.txt", "demo-report-page.html"]
 html_show_sourcelink = False
 html_theme_options = {"show_prev_next": True, "navigation_depth": 2, "secondary_sidebar_items": ["page-toc"],
+                      "collapse_navigation": True,  # its buttons have no name for a screen reader
                       "navbar_align": "left", "header_links_before_dropdown": 6}
 html_math_renderer = "mathml"  # browsers draw it themselves: no script, no network
 

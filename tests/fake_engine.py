@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -54,21 +55,36 @@ class FakeEngine:
         rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
         state, tokens, terms = prompt.token_ids[-1], [], []
         while len(tokens) < policy.max_new_tokens and (not tokens or tokens[-1] != END):
-            law = _row(state, policy.temperature)
-            state = int(rng.choice(len(TABLE), p=_row(state, self.drawn_at or policy.temperature)))
-            entropy, logprob = -np.sum(law[law > 0] * np.log(law[law > 0])), np.log(law[state])
+            before = state
+            state = int(_cumulated(state, self.drawn_at or policy.temperature).searchsorted(rng.random(), "right"))
             tokens.append(state)
-            variance = np.sum(law[law > 0] * (np.log(law[law > 0]) + entropy) ** 2)
-            terms.append((entropy, variance, logprob, law[END], 1.0, entropy, logprob, law[END]))
+            terms.append(_terms(before, state, policy.temperature))
         steps = dict(zip(STEP_TERMS, np.array(terms, dtype=np.float32).T, strict=True))
         reason = STOP if tokens[-1] == END else LENGTH
         return Rollout(prompt_index, rollout, np.array(tokens, dtype=np.int32), reason, steps)
 
 
+@cache
 def _row(state, temperature):
     with np.errstate(divide="ignore"):
         law = np.exp(np.log(TABLE[state]) / temperature)
     return law / law.sum()
+
+
+@cache
+def _cumulated(state, temperature):
+    cumulated = _row(state, temperature).cumsum()
+    return cumulated / cumulated[-1]
+
+
+@cache
+def _terms(before, state, temperature):
+    law = _row(before, temperature)
+    entropy = -np.sum(law[law > 0] * np.log(law[law > 0]))
+    variance = np.sum(law[law > 0] * (np.log(law[law > 0]) + entropy) ** 2)
+    with np.errstate(divide="ignore"):
+        logprob = np.log(law[state])
+    return entropy, variance, logprob, law[END], 1.0, entropy, logprob, law[END]
 
 
 def make_prompts(n=4):

@@ -18,13 +18,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "canopy_stats"
 # The floors from the ground up; a module imports only from floors below its own. Rooms of one floor stand in order.
-FLOORS = [["schema"], ["files", "progress", "seeds", "figure_style", "picture", "notebook", "panel_rows"], ["mixed"],
+FLOORS = [["schema"], ["files", "progress", "seeds", "figure_style", "picture", "notebook", "panel_rows",
+           "multiplicity"], ["mixed"],
           ["generation"], ["oracle", "store"], ["slope"], ["metrics"],
           ["drift", "drawing", "runs", "candidates", "diagnosis", "checks", "end_tokens", "panels",
            "installation"],
           ["doors"], ["report"], ["study"], ["cli"]]
 ORDER = list(chain.from_iterable(FLOORS))
-MIXED_MAY = {"schema", "files", "progress", "seeds", "figure_style", "picture", "notebook"}  # no language models
+MIXED_MAY = {"schema", "files", "progress", "seeds", "figure_style", "picture", "notebook",
+             "multiplicity"}  # no language models
 TORCH_ALLOWED = ("generation/", "metrics/embedding/models.py", "metrics/cut_texts.py",
                  "metrics/reward.py")  # a reward model scores texts, as an embedding model does
 # The public names are loaded on first use: the one place where a module is imported by its name.

@@ -394,7 +394,7 @@ def draw_slowly(out):
     class Slow(FakeEngine):
         def sample(self, *args):
             for rollout in super().sample(*args):
-                time.sleep(0.0005)
+                time.sleep(0.001)
                 yield rollout
 
     draw(out, Slow(), n_rollouts=256)

@@ -288,17 +288,6 @@ def random_models(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_workers_draw_the_demo_and_report_each_run(random_models, tmp_path):
-    said: list[str] = []
-    result = run_demo(tmp_path, families=["alder"], tasks=["math", "coding"], models_dir=random_models,
-                      embedder="tfidf", prompts_per_task=5, n_rollouts=4, max_new_tokens=8, workers=2, say=said.append)
-    assert len(result.panel) == 2 * 2 * 5
-    assert any("math-alder-base" in line and "tokens drawn and checked" in line for line in said)
-    assert {run.config.model["chat"] for name, run in result.runs.items() if "instruct" in name} == {True}
-    assert {run.config.model["chat"] for name, run in result.runs.items() if "base" in name} == {False}
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("code", "error", "message"), [
     (2, UserError, "^the last line$"), (-9, UserError, "signal 9.*resumes"), (1, RuntimeError, "the last line")])
 def test_what_stops_a_worker_reaches_the_caller(code, error, message):
@@ -316,12 +305,16 @@ def trained_here() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not trained_here(), reason="data/models has no trained family: a checkout carries them")
-def test_the_demo_runs_on_a_family_that_comes_with_the_project(tmp_path):
+def test_workers_draw_the_demo_on_a_family_that_comes_with_the_project(tmp_path):
+    said: list[str] = []
     result = run_demo(tmp_path, families=FAMILIES[:1], tasks=["math", "stories"], prompts_per_task=5, n_rollouts=3,
-                      embedder="tfidf", max_new_tokens=40, say=lambda _: None)
+                      embedder="tfidf", max_new_tokens=30, workers=2, say=said.append)
     assert len(result.panel) == 2 * 2 * 5
+    assert any("math-alder-base" in line and "tokens drawn and checked" in line for line in said)
     # twelve rollouts are too few for a z-score; that the scores agree does not depend on their number
     assert (result.checks[["entropy off by", "log-prob off by"]] < 1e-4).all(axis=None)
+    assert {run.config.model["chat"] for name, run in result.runs.items() if "instruct" in name} == {True}
+    assert {run.config.model["chat"] for name, run in result.runs.items() if "base" in name} == {False}
 
 
 @pytest.mark.slow

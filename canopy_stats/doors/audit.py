@@ -10,6 +10,7 @@ import numpy as np
 
 from canopy_stats.candidates import Steps, Values, merged, stated, under_all
 from canopy_stats.diagnosis import LARGEST, dresses_of
+from canopy_stats.doors.arguments import check_law, check_whole
 from canopy_stats.doors.audit_laws import (
     ENTROPY,
     LOGPROB,
@@ -129,6 +130,8 @@ def audit(
     step off), sums and means; temperatures, top-k, top-p and min-p in use; with and without template and BOS.
     Distances are mean absolute differences in the log's own unit.
     """
+    check_law(policy)
+    check_whole("max_tokens", max_tokens)
     claim = policy or SamplingPolicy()
     origin = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)

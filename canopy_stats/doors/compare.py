@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from canopy_stats.doors.arguments import check_level
 from canopy_stats.mixed import Fit, glmm, lmm, means
 from canopy_stats.mixed.formulas.frames import as_pandas
+from canopy_stats.multiplicity import METHODS, adjusted_p
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UserError
 
@@ -74,6 +75,7 @@ def compare(scores: Any, by: str = "model", *, score: str = "score", item: str =
         A column that is missing, scores that are missing or no numbers, several metrics at once, fewer than two levels
         or three items in common.
     """
+    check_level(level)
     data, metric = _prepared(as_pandas(scores), by, score, item, cluster)
     pairs = _pairs(data, by, reference)
     kind = family or _kind(data["score"])
@@ -107,9 +109,11 @@ def _prepared(data: pd.DataFrame, by: str, score: str, item: str, cluster: str |
     if data[wanted].isna().any().any():
         worst = data[wanted].isna().sum().idxmax()
         raise UserError(f"{int(data[worst].isna().sum())} rows have no {worst}; drop them, or fill them in, knowingly.")
+    if data[score].dtype.kind in "cmM":
+        raise UserError(f"The scores are of the type {data[score].dtype}; give real numbers.")
     numbers = pd.to_numeric(data[score], errors="coerce").astype(float)
     if not np.isfinite(numbers).all():
-        first = data.loc[~np.isfinite(numbers), score].iloc[0]
+        first = data[score].tolist()[int(np.argmin(np.isfinite(numbers)))]
         raise UserError(f"The score {first!r} is no number. Turn grades into numbers first (C and I of inspect_ai are "
                         "1 and 0).")
     task = data["task"].astype(str) if "task" in data and item != "task" else pd.Series("", index=data.index)
@@ -196,11 +200,9 @@ def _modelled(fit: Fit, pairs: list[tuple[str, str]]) -> pd.DataFrame:
 
 
 def _adjusted(p: pd.Series, adjust: str) -> np.ndarray:
-    if adjust == "none":
-        return p.to_numpy()
-    if adjust not in ("holm", "bonferroni", "fdr_bh"):
+    if adjust not in METHODS:
         raise UserError(f"adjust is {adjust!r}; choose 'holm', 'bonferroni', 'fdr_bh' or 'none'.")
-    return np.asarray(multipletests(p.to_numpy(), method=adjust)[1])
+    return adjusted_p(p, adjust)
 
 
 # --- words ------------------------------------------------------------------------------------------------------

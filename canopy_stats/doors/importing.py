@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from canopy_stats.doors.arguments import check_law, check_names, check_whole
 from canopy_stats.doors.sources import records
 from canopy_stats.doors.staging import Staged
 from canopy_stats.doors.validate import Completion, Validator
@@ -31,8 +32,8 @@ from canopy_stats.schema import (
     Rollout,
     RunConfig,
     SamplingPolicy,
-    UserError,
 )
+from canopy_stats.schema.problems import require
 from canopy_stats.store import Run, RunWriter, ShardPlan, prompts_hash
 
 _BATCH = 32
@@ -47,6 +48,7 @@ _SAID = {
     "other text": "{n} completions have token ids that this tokenizer reads as another text than the logged one.",
     "no text": "{n} completions have neither a text nor a tokenizer that reads their token ids: the ids stand in its "
                "place, and D and Vendi are those of ids. Give tokenizer=.",
+    "likeliest alone": "{n} completions have top_logprobs without logprobs, which were left out: bounds need both.",
     "end unlogged": "{n} completions that stopped were logged without their end token: length and entropy lack it.",
 }
 
@@ -107,8 +109,7 @@ def import_rollouts(
     The others are those of :func:`canopy_stats.generate`. Raises UserError with the place of whatever cannot be a
     rollout.
     """
-    if after_end not in ("refuse", "cut"):
-        raise UserError(f"after_end is {after_end!r}; it must be 'refuse' or 'cut'.")
+    _check(family, variant, task, policy, after_end, batch_size, vocabulary)
     origin = ModelSource(model, tokenizer, adapter, revision, chat, system, enable_thinking, template_kwargs or {},
                          dtype, device)
     engine = _engine(origin, variant) if model is not None else None
@@ -120,24 +121,24 @@ def import_rollouts(
             for one in records(source, format, fields):
                 staged.add(one, validator.completion(one))
             incoming = Incoming(staged, words, engine, policy or assumed_law(staged), validator.noted)
-            return _store(incoming, Path(out), origin, family, variant, task, _rows(batch_size), progress,
-                          assumed=policy is None)
+            rows = _BATCH if batch_size == "auto" else int(batch_size)
+            return _store(incoming, Path(out), origin, family, variant, task, rows, progress, assumed=policy is None)
         finally:
             staged.close()
+
+
+def _check(family: Any, variant: Any, task: Any, policy: Any, after_end: Any, batch_size: Any, vocabulary: Any) -> None:
+    check_names(family=family, variant=variant, task=task)
+    check_law(policy)
+    require(after_end in ("refuse", "cut"), "after_end", after_end, "'refuse' or 'cut'")
+    check_whole("batch_size", batch_size, "auto")
+    check_whole("vocabulary", vocabulary, None)
 
 
 def _engine(source: ModelSource, variant: str) -> Any:
     from canopy_stats.generation.torch_engine import load_engine
 
     return load_engine(source, variant=variant)
-
-
-def _rows(batch_size: int | str) -> int:
-    if batch_size == "auto":
-        return _BATCH
-    if isinstance(batch_size, str) or batch_size < 1:
-        raise UserError(f"batch_size is {batch_size!r}; it must be 'auto' or a whole number of at least 1.")
-    return int(batch_size)
 
 
 def assumed_law(staged: Staged) -> SamplingPolicy:

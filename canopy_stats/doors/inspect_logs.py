@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from canopy_stats.doors.records import Logged
-from canopy_stats.doors.rows import completions
+from canopy_stats.doors.rows import completions, text_of
 from canopy_stats.schema import UserError
 
 _EXTRA = "pip install 'canopy-stats[logs]'"
@@ -65,9 +65,9 @@ def _row(sample: Mapping[str, Any], where: str) -> dict[str, Any]:
         choices = None
     if not choices:
         raise UserError(f"{where} has no output; leave it out of the log, or run it again.")
-    return {"prompt_id": str(sample.get("id")), "prompt": _asked(sample, where),
-            "completions": [{"completion": _text(c["message"].get("content")), "logprobs": c.get("logprobs"),
-                             "finish_reason": c.get("stop_reason")} for c in choices]}
+    return {"prompt_id": sample.get("id"), "prompt": _asked(sample, where),
+            "completions": [{"completion": text_of(c["message"].get("content"), where) or "",
+                             "logprobs": c.get("logprobs"), "finish_reason": c.get("stop_reason")} for c in choices]}
 
 
 def _asked(sample: Mapping[str, Any], where: str) -> Any:
@@ -81,12 +81,5 @@ def _asked(sample: Mapping[str, Any], where: str) -> Any:
                         "logs of agents hold none. Leave the sample out.")
     if not turns:
         return sample.get("input")
-    before = [{"role": m["role"], "content": _text(m.get("content"))} for m in messages[:turns[0]]]
+    before = [{"role": m["role"], "content": text_of(m.get("content"), where) or ""} for m in messages[:turns[0]]]
     return before[0]["content"] if [m["role"] for m in before] == ["user"] else before
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    parts: Sequence[Any] = content if isinstance(content, list) else []
-    return "".join(str(p.get("text") or "") for p in parts if isinstance(p, Mapping) and p.get("type") == "text")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from canopy_stats.doors.records import Logged
-from canopy_stats.doors.rows import Fields, completions
+from canopy_stats.doors.rows import Fields, completions, text_of
 from canopy_stats.schema import UserError
 
 LogRow = tuple[str, Mapping[str, Any]]
@@ -22,13 +22,31 @@ LogRow = tuple[str, Mapping[str, Any]]
 def json_lines(path: Path) -> Iterator[LogRow]:
     """The rows of a JSONL file, one line in memory at a time; a file of one JSON list or object gives its items."""
     with _opened(path) as file:
+        begun = False
         for number, raw in enumerate(file, start=1):
             where, line = f"{path.name}, line {number}", raw.strip().removeprefix(b"\xef\xbb\xbf")
-            if number == 1 and (line[:1] == b"[" or line == b"{"):
-                yield from _whole(path)
-                return
+            if line and not begun:
+                _refuse_other_bytes(path.name, line)
+                if line[:1] == b"[" or line == b"{":
+                    yield from _whole(path)
+                    return
+            begun = begun or bool(line)
             if line:
                 yield where, _object(line, where, cut=not raw.endswith(b"\n"))
+
+
+_OTHER = {b"\x1f\x8b": "compressed; unpack it", b"PK\x03\x04": "an archive; unpack it", b"\x28\xb5\x2f\xfd":
+          "compressed; unpack it", b"BZh": "compressed; unpack it", b"\xff\xfe": "no UTF-8 text; save it as UTF-8",
+          b"\xfe\xff": "no UTF-8 text; save it as UTF-8", b"PAR1": "a Parquet file; name it .parquet"}
+"""How files begin that hold no lines of JSON, and what to do with them."""
+
+
+def _refuse_other_bytes(name: str, line: bytes) -> None:
+    for start, what in _OTHER.items():
+        if line.startswith(start):
+            raise UserError(f"{name} is {what}, or give a table.")
+    if line[:1] not in b"{[" and line.count(b",") and name.lower().endswith((".csv", ".tsv")):
+        raise UserError(f"{name} holds no JSON; read it with pandas.read_csv and give the table, or write JSON lines.")
 
 
 def _opened(path: Path) -> Any:
@@ -113,7 +131,7 @@ def _choice(choice: Any, where: str) -> dict[str, Any]:
     if not isinstance(choice, Mapping):
         raise UserError(f"{where}: a choice is a {type(choice).__name__}; it must be an object.")
     message = choice.get("message")
-    text = message.get("content") if isinstance(message, Mapping) else choice.get("text")
+    text = text_of(message.get("content"), where) if isinstance(message, Mapping) else choice.get("text")
     if isinstance(message, Mapping) and message.get("reasoning_content") and isinstance(text, str | None):
         text = f"<think>{message['reasoning_content']}</think>{text or ''}"
     return {"completion": text, "token_ids": choice.get("token_ids"), "logprobs": choice.get("logprobs"),

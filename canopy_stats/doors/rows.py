@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from canopy_stats.doors.arguments import check_mapping
 from canopy_stats.doors.logprobs import likeliest, plain
 from canopy_stats.doors.records import FIELDS, PER_COMPLETION, Logged
 from canopy_stats.schema import UserError, printable
@@ -17,6 +18,7 @@ Fields = Mapping[str, str]
 
 def check_fields(fields: Fields) -> None:
     """UserError for a field that there is none of."""
+    check_mapping(fields)
     if unknown := sorted(set(fields) - set(FIELDS)):
         raise UserError(f"There is no field {unknown[0]!r} to give a name for; there are {', '.join(FIELDS)}.")
 
@@ -90,6 +92,16 @@ def _refuse_kinds(text: Any, ids: Any, where: str) -> None:
         raise UserError(f"{where}: the completion holds half a character (a lone surrogate); write the log as UTF-8.")
     if ids is not None and not isinstance(ids, list):
         raise UserError(f"{where}: token_ids are {_kind(ids)}; give a list of whole numbers.")
+
+
+def text_of(content: Any, where: str) -> str | None:
+    """A message's text: itself, or what its parts say; None where it says nothing."""
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
+        raise UserError(f"{where}: the content of a message is {_kind(content)}; give a text, or a list of parts.")
+    texts = [part.get("text") for part in content if part.get("type", "text") in ("text", "output_text")]
+    return "".join(str(text or "") for text in texts) if texts else None
 
 
 def whole_text(text: str) -> bool:

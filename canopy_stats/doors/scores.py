@@ -14,8 +14,10 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from canopy_stats import files
+from canopy_stats.doors.arguments import check_whole
 from canopy_stats.doors.rows import whole_text
 from canopy_stats.schema import UserError, printable
+from canopy_stats.schema.problems import require
 
 COLUMNS = ("task", "item", "epoch", "model", "metric", "score")
 """The columns that every frame of scores begins with; what follows is the log's own metadata."""
@@ -92,7 +94,7 @@ def read_inspect(logs: Paths, *, metric: str | Sequence[str] | None = None, work
 
 def _files(given: Paths, *patterns: str) -> list[Path]:
     """Every file that is named, or lies in a folder that is named."""
-    paths = [files.place(p) for p in ([given] if isinstance(given, (str, Path)) else given)]
+    paths = [files.place(p) for p in _listed(given)]
     found: list[Path] = []
     for path in paths:
         inside = sorted(p for pattern in patterns for p in path.rglob(pattern)) if path.is_dir() else [path]
@@ -106,9 +108,15 @@ def _files(given: Paths, *patterns: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def _listed(given: Any) -> list[str | Path]:
+    found = [given] if isinstance(given, (str, Path)) else list(given) if isinstance(given, Iterable) else [given]
+    for one in found:
+        require(isinstance(one, (str, Path)) and str(one) != "", "A log", one, "a file or a folder")
+    return found
+
+
 def _each(read: Callable[[Path], _File], files: Sequence[Path], workers: int) -> Iterator[_File]:
-    if workers < 1:
-        raise UserError(f"workers is {workers}; give a whole number of at least 1.")
+    check_whole("workers", workers)
     if workers == 1 or len(files) == 1:
         return map(read, files)
     with ProcessPoolExecutor(min(workers, len(files))) as pool:
@@ -137,7 +145,8 @@ def _frame(parts: Iterable[_File], metric: str | Sequence[str] | None, files: Se
 def _kept(table: pd.DataFrame, metric: str | Sequence[str] | None) -> pd.DataFrame:
     if metric is None:
         return table
-    wanted = [metric] if isinstance(metric, str) else list(metric)
+    wanted = [metric] if isinstance(metric, str) else list(metric) if isinstance(metric, Iterable) else [metric]
+    require(bool(wanted), "metric", metric, "a name, a list of names, or None for all")
     if unknown := [name for name in wanted if name not in set(table["metric"])]:
         known = ", ".join(sorted(set(table["metric"])))
         raise UserError(f"No sample has the metric {unknown[0]!r}; there are {known}.")
@@ -181,7 +190,7 @@ def _lm_eval_line(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
         raise UserError(f"{path}, line {number} has no doc_id: it is no sample of lm-evaluation-harness "
                         "(--log_samples).")
     named = [value["doc_id"], value.get("filter", ""), *(_names(value) if "metrics" in value else [])]
-    if not all(isinstance(name, str | int) and whole_text(str(name)) for name in named):
+    if not all(isinstance(name, str | int) and not isinstance(name, bool) and whole_text(str(name)) for name in named):
         raise UserError(f"{path}, line {number}: doc_id, filter and the names of metrics must be texts or numbers.")
     return value
 
@@ -206,7 +215,7 @@ def _lm_eval_model(path: Path, stamp: str | None) -> str:
 
 def _lm_eval_sample(sample: Mapping[str, Any], common: dict[str, Any], found: _File) -> None:
     """A row for each metric that the sample names."""
-    item = str(sample["doc_id"])
+    item = printable(str(sample["doc_id"]))
     names = _names(sample)
     if not names:
         found.errors.append({"file": common["file"], "item": item, "reason": "names no metric"})
@@ -225,9 +234,13 @@ def _text(value: Any) -> str | None:
 
 def _number(value: Any) -> float | None:
     """A finite number, or what can be read as one."""
-    if isinstance(value, (bool, int, float)) and math.isfinite(value):
-        return float(value)
-    return None
+    if not isinstance(value, (bool, int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 # --- inspect_ai -------------------------------------------------------------------------------------------------

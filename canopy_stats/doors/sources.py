@@ -74,7 +74,10 @@ def _table(source: Any) -> Iterator[LogRow]:
     """The rows of a list of mappings, of a table that narwhals knows, or of a Hugging Face data set."""
     import narwhals as nw
 
-    frame = nw.from_native(source, eager_only=True, pass_through=True)
+    try:
+        frame = nw.from_native(source, eager_only=True, pass_through=True)
+    except nw.exceptions.DuplicateError:
+        raise UserError("The table has two columns of one name; rename one of them.") from None
     if isinstance(frame, nw.DataFrame):
         return _numbered(frame.iter_rows(named=True))
     if isinstance(source, Mapping | str | bytes) or not hasattr(source, "__iter__"):

@@ -49,6 +49,7 @@ class Validator:
 
     def completion(self, one: Logged) -> Completion:
         """The completion, checked; UserError with its place and what to do."""
+        self._refuse_prompt(one)
         ids, given = self._ids(one)
         ids, reason = self._ended(one, ids, given)
         if not ids:
@@ -83,12 +84,21 @@ class Validator:
             raise UserError(f"{one.where}: the token id {wrong[0]!r} is no whole number; give ids as the model drew "
                             "them.")
         whole = [int(i) for i in ids]
-        size = self.words.vocabulary
-        if beyond := [i for i in whole if i < 0 or (size is not None and i >= size)]:
-            raise UserError(f"{one.where} holds the token id {beyond[0]}, but the vocabulary's ids run from 0 to "
-                            f"{(size or 2**31) - 1}: these ids are another tokenizer's, or padding. Correct them, or "
-                            "give the model that drew them.")
+        self._refuse_beyond(whole, f"{one.where} holds")
         return whole
+
+    def _refuse_beyond(self, ids: Sequence[int], what: str) -> None:
+        size = self.words.vocabulary or 2**31
+        if beyond := [i for i in ids if not 0 <= i < size]:
+            raise UserError(f"{what} the token id {beyond[0]}, but the vocabulary's ids run from 0 to {size - 1}: "
+                            "these ids are another tokenizer's, or padding. Correct them, or give the model that drew "
+                            "them.")
+
+    def _refuse_prompt(self, one: Logged) -> None:
+        """Prompts of token ids; texts become ids by the tokenizer."""
+        for ids in (one.prompt, one.prompt_token_ids):
+            if isinstance(ids, list) and all(isinstance(i, int) for i in ids):
+                self._refuse_beyond(ids, f"{one.where}: the prompt holds")
 
     def _ended(self, one: Logged, ids: list[int], given: bool) -> tuple[list[int], str]:
         """The ids with their end, and how the completion ended."""
@@ -150,6 +160,7 @@ class Validator:
     def _logged(self, one: Logged, ids: Sequence[int]) -> np.ndarray | None:
         """The drawn tokens' log-probabilities (N,), where they were logged for each token and are needed."""
         if not isinstance(one.logprobs, list):
+            self.noted["likeliest alone"] += one.top_logprobs is not None and not self.exact
             return None
         values = list(one.logprobs)
         if one.token_ids is not None and len(values) != len(one.token_ids):

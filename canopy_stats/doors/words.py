@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from canopy_stats.schema import SamplingPolicy, UserError
+from canopy_stats.schema.problems import require
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def words_of(engine: Any, tokenizer: Any, vocabulary: int | None, policy: Sampli
         from canopy_stats.generation.loading import read_tokenizer
 
         tokenizer = read_tokenizer(str(tokenizer))
+    require(tokenizer is None or callable(tokenizer), "tokenizer", tokenizer, "a tokenizer, its folder or hub name")
     if tokenizer is None:
         return Words(None, tuple(more), vocabulary)
     end = getattr(tokenizer, "eos_token_id", None)

@@ -18,6 +18,7 @@ from scipy import stats
 
 from canopy_stats.metrics.association import FISHER_CLIP, RHOS
 from canopy_stats.mixed.formulas.frames import as_pandas
+from canopy_stats.multiplicity import adjusted_p
 from canopy_stats.schema import UserError
 from canopy_stats.seeds import seed_sequence
 
@@ -61,7 +62,7 @@ def paired_bootstrap(panel: pd.DataFrame, *, replicates: int = 2000, seed: int =
     _refuse_small(cells)
     shares = {n: resampled_shares(n, replicates, seed) for n in sorted({len(cell.base) for cell in cells})}
     table = pd.concat([_cell_rows(cell, shares[len(cell.base)], level) for cell in cells], ignore_index=True)
-    table["q_value"] = false_discovery(table["p_value"].to_numpy())
+    table["q_value"] = adjusted_p(table["p_value"], "fdr_bh")
     table.attrs["notes"] = _notes(table, cells, replicates, level) + _alone(panel, base)
     return table
 
@@ -267,14 +268,6 @@ def t_interval(estimate: Floats, jackknifed: Floats, level: float) -> Floats:
     q, skew = np.full(len(error), stats.t.ppf((1 + level) / 2, n - 1)), skewness(jackknifed)
     above, below = np.maximum(with_skewness(q, skew, n), q), np.minimum(with_skewness(-q, skew, n), -q)
     return np.column_stack([estimate - above * error, estimate - below * error])
-
-
-def false_discovery(p: Floats) -> Floats:
-    """Benjamini and Hochberg's adjusted p-values of all that are numbers; the others stay NaN."""
-    q, known = np.full(len(p), np.nan), np.isfinite(p)
-    if known.any():
-        q[known] = stats.false_discovery_control(p[known], method="bh")
-    return q
 
 
 # --- the table --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pandas as pd
 
 from canopy_stats.metrics.course import Course, course_of, degree_of, refuse_shape
 from canopy_stats.metrics.measures import measure
+from canopy_stats.multiplicity import adjusted_p
 from canopy_stats.notebook import Shown
 from canopy_stats.schema import UNITS, UserError
 from canopy_stats.seeds import generator
@@ -114,8 +115,6 @@ def trajectory(runs: Sequence[Run], steps: Mapping[str, float] | None = None, *,
 def of_frame(frame: pd.DataFrame, measures: Sequence[str], *, shape: str | None = None, at: float | None = None,
              level: float = 0.95, seed: int = 0, draws: int = 20_000) -> Trajectory:
     """The same from a frame with step, prompt_uid and the measures."""
-    from statsmodels.stats.multitest import multipletests
-
     distinct = np.unique(frame["step"])
     shape = shape or ("spline" if len(distinct) >= 4 else "linear")
     refuse_shape(shape, distinct, level)
@@ -126,7 +125,7 @@ def of_frame(frame: pd.DataFrame, measures: Sequence[str], *, shape: str | None 
     unit = [UNITS.get(m, "") for m in table["measure"]]
     table.insert(2, "unit", [f"{u or '1'} / {PER:,} steps" if "slope" in q else u
                              for u, q in zip(unit, table["quantity"], strict=True)])
-    table["p_adjusted"] = multipletests(table["p_value"], method="holm")[1]
+    table["p_adjusted"] = adjusted_p(table["p_value"], "holm")
     means = frame.groupby("step", sort=True)[list(measures)].mean().reset_index()
     return Trajectory(frame, means, table, _stacked({m: c.band for m, c in courses.items()}), shape, bend, level,
                       _notes(frame, courses, shape, level))

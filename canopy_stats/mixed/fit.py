@@ -118,9 +118,10 @@ class Fit(Estimates):
         ----------
         cluster : column name, Series with the index of the data, or array (n,)
             Rows of different clusters must be independent: every random effect lies within one cluster.
-        kind : {"CR2", "CR1", "CR0"}
+        kind : {"CR2", "CR1", "CR0", "CR3"}
             CR2 is unbiased where the model's own covariance is right (Bell & McCaffrey 2002), CR1 has the factor
-            J / (J - 1) for J clusters, CR0 neither.
+            J / (J - 1) for J clusters, CR0 neither. CR3, the jackknife over clusters, errs on the side of caution where
+            the model's covariance is wrong and clusters are few.
 
         Tests have Satterthwaite's degrees of freedom for the sandwich (Pustejovsky & Tipton 2018). Linear models are
         those of R's clubSandwich. In generalised ones uncertainty of all parameters enters, by the derivatives of each

@@ -79,7 +79,9 @@ def _restore(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fit:
         found = way.at_theta(arrays["theta"], certificate)
         return make_fit(way, found)
     laplace = Laplace(frame, meta.get("nodes", 1))
-    return make_fit(laplace, laplace.at_omega(arrays["omega"], arrays["full_covariance"], certificate))
+    # Files from before modes were stored have none.
+    modes = [arrays[f"modes{k}"] for k in range(len(frame.factors)) if f"modes{k}" in arrays]
+    return make_fit(laplace, laplace.at_omega(arrays["omega"], arrays["full_covariance"], certificate, modes))
 
 
 def _frame(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> ModelFrame:

@@ -11,6 +11,7 @@ its own. Beta, or ordered beta (Kubinec 2023) where diversity is exactly 0 or 1.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,10 +55,17 @@ class CellSlopes:
 
     def part(self, which: str) -> tuple[Array, Array]:
         """Values (K,) of 'base', 'tuned' or 'difference' and their covariance (K, K), prompts taken as clusters."""
+        rows = self._rows(which)
+        return rows @ self.values, self.influence.clustered(rows, rows @ self.covariance @ rows.T)
+
+    def sampling_df(self, which: str, kept: Array | slice = slice(None)) -> Callable[[Array], float]:
+        """Degrees of freedom, given weights, of the sampling variance of a mean of the cells ``kept``."""
+        return self.influence.sampling_df(self._rows(which)[kept])
+
+    def _rows(self, which: str) -> Array:
         k = len(self.names)
         eye, none = np.eye(k), np.zeros((k, k))
-        rows = np.hstack({"base": (eye, none), "tuned": (none, eye), "difference": (-eye, eye)}[which])
-        return rows @ self.values, self.influence.clustered(rows, rows @ self.covariance @ rows.T)
+        return np.hstack({"base": (eye, none), "tuned": (none, eye), "difference": (-eye, eye)}[which])
 
 
 def curve_df(tasks: int) -> int:

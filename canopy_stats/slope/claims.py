@@ -30,8 +30,7 @@ def claims(cells: CellSlopes, population: Estimate) -> pd.DataFrame:
     """A row for each claim of the difference: claim, estimate, std_error, df, statistic, p_value, conf_low, conf_high,
     meaning."""
     values, sampling = cells.part("difference")
-    prompts = float(max(len(cells.influence.of_prompts) - len(values), 1))
-    here = average(values, sampling, prompts)
+    here = average(values, sampling, cells.sampling_df("difference"))
     found = {POPULATION: population, PRIOR: with_prior(values, sampling, grid_of(cells.names)),
              CONDITIONAL: estimate(here.value, here.se, here.df)}
     return pd.DataFrame([{"claim": name, **one.row(), "meaning": CLAIMS[name]} for name, one in found.items()])
@@ -46,6 +45,7 @@ def left_out(cells: CellSlopes) -> pd.DataFrame:
         levels = cells.names[column]
         for level in dict.fromkeys(levels) if levels.nunique() > 1 else ():
             kept = np.flatnonzero(levels != level)
-            rest = combine(values[kept], sampling[np.ix_(kept, kept)], grid_of(cells.names.iloc[kept]))
+            rest = combine(values[kept], sampling[np.ix_(kept, kept)], grid_of(cells.names.iloc[kept]),
+                           sampling_df=cells.sampling_df("difference", kept))
             rows.append({"left_out": kind, "name": level, **estimate(rest.value, rest.se, rest.df).row()})
     return pd.DataFrame(rows)

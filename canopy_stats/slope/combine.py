@@ -7,7 +7,7 @@ but no fewer than the smaller number of families or tasks minus one: what remain
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +50,13 @@ class Combined:
     spread: dict[str, float]
 
 
-def combine(values: Array, sampling: Array, grid: CellGrid, weights: Array | None = None) -> Combined:
-    """Mean of cell estimates (K,) with sampling covariance (K, K); ``weights`` (K,) None: generalised least squares."""
+def combine(values: Array, sampling: Array, grid: CellGrid, weights: Array | None = None,
+            sampling_df: Callable[[Array], float] | None = None) -> Combined:
+    """Mean of cell estimates (K,) with sampling covariance (K, K); ``weights`` (K,) None: generalised least squares.
+
+    ``sampling_df`` gives the degrees of freedom of the sampling variance of a mean with weights (K,); None: infinitely
+    many.
+    """
     patterns = list(grid.sources.values())
     variances = _reml(values, sampling, patterns)
     total = _total(sampling, patterns, variances)
@@ -59,16 +64,17 @@ def combine(values: Array, sampling: Array, grid: CellGrid, weights: Array | Non
     if weights is None:
         weights = inverse.sum(axis=0) / inverse.sum()
     variance = float(weights @ total @ weights)
-    df = max(_satterthwaite(weights, total, patterns), grid.least_df)
+    known = np.inf if sampling_df is None else sampling_df(weights)
+    df = max(_satterthwaite(weights, total, patterns, sampling, known), grid.least_df)
     spread = dict(zip(grid.sources, map(float, np.sqrt(variances)), strict=True))
     return Combined(float(weights @ values), float(np.sqrt(variance)), df, weights, spread)
 
 
-def average(values: Array, sampling: Array, df: float) -> Combined:
+def average(values: Array, sampling: Array, sampling_df: Callable[[Array], float]) -> Combined:
     """Plain mean of these cells, which are all that is spoken of: only their sampling covariance makes it uncertain."""
     weights = np.full(len(values), 1 / len(values))
     se = float(np.sqrt(weights @ sampling @ weights))
-    return Combined(float(weights @ values), se, df, weights, {})
+    return Combined(float(weights @ values), se, sampling_df(weights), weights, {})
 
 
 def _total(sampling: Array, patterns: Sequence[Array], variances: Array) -> Array:
@@ -105,13 +111,15 @@ def _projector(total: Array) -> tuple[Array, float]:
     return inverse - np.outer(column, column) / weight, float(np.linalg.slogdet(total)[1] + np.log(weight))
 
 
-def _satterthwaite(weights: Array, total: Array, patterns: Sequence[Array]) -> float:
-    """2 Var^2 / Var(Var), with the expected information of the variances."""
+def _satterthwaite(weights: Array, total: Array, patterns: Sequence[Array], sampling: Array, known: float) -> float:
+    """2 Var^2 / Var(Var), with the expected information of the variances, and ``known`` degrees of freedom of the
+    sampling variance."""
     if len(weights) < 2:
         return 0.0
     project, _ = _projector(total)
     moved = [project @ p for p in patterns]
     information = 0.5 * np.array([[np.sum(a * b.T) for b in moved] for a in moved])
     gradient = np.array([weights @ p @ weights for p in patterns])
-    variance = float(weights @ total @ weights)
-    return 2 * variance**2 / max(float(gradient @ np.linalg.pinv(information) @ gradient), 1e-300)
+    variance, own = float(weights @ total @ weights), float(weights @ sampling @ weights)
+    spread = float(gradient @ np.linalg.pinv(information) @ gradient) + 2 * own**2 / known
+    return 2 * variance**2 / max(spread, 1e-300)

@@ -17,6 +17,7 @@ from scipy import stats
 
 from canopy_stats.mixed import Fit
 from canopy_stats.mixed.formulas.frames import as_pandas
+from canopy_stats.multiplicity import adjusted_p
 from canopy_stats.panel_rows import check_rows
 from canopy_stats.schema import UserError
 from canopy_stats.slope.coefficients import combined, slope_row, uncertified
@@ -235,15 +236,9 @@ def _joint_rows(panel: pd.DataFrame, model: PaperModel, wanted: Mapping[str, Lev
 
 def adjusted(table: pd.DataFrame, adjust: Adjustment) -> pd.DataFrame:
     """Add p_adjusted and simultaneous intervals over the rows that have a p-value."""
-    from statsmodels.stats.multitest import multipletests
-
-    known = table["p_value"].notna().to_numpy()
-    p = table["p_value"].to_numpy(float).copy()
-    if adjust != "none" and known.any():
-        p[known] = multipletests(p[known], method=adjust)[1]
-    level = 1 - (1 - LEVEL) / max(int(known.sum()), 1)
+    level = 1 - (1 - LEVEL) / max(int(table["p_value"].notna().sum()), 1)
     half = stats.t.ppf((1 + level) / 2, table["df"]) * table["std_error"] * (1.0 if adjust in FAMILYWISE else np.nan)
-    out = table.assign(p_adjusted=p, simultaneous_low=table["estimate"] - half,
+    out = table.assign(p_adjusted=adjusted_p(table["p_value"], adjust), simultaneous_low=table["estimate"] - half,
                        simultaneous_high=table["estimate"] + half)
     return out[["contrast", "estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high",
                 "p_adjusted", "simultaneous_low", "simultaneous_high", "unit", "notes"]]

@@ -108,8 +108,9 @@ def _answer(prepared: PreparedPanel, support: Support, corrected: Calibrated, sl
 def combined_slopes(cells: CellSlopes) -> dict[str, Combined]:
     """Base, tuned and difference over the cells, all with the weights that suit the difference."""
     grid = grid_of(cells.names)
-    change = combine(*cells.part("difference"), grid)
-    others = {which: combine(*cells.part(which), grid, change.weights) for which in ("base", "tuned")}
+    change = combine(*cells.part("difference"), grid, sampling_df=cells.sampling_df("difference"))
+    others = {which: combine(*cells.part(which), grid, change.weights, cells.sampling_df(which))
+              for which in ("base", "tuned")}
     return {**others, "difference": change}
 
 

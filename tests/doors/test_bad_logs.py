@@ -1,15 +1,17 @@
 """Every mistake of a log in one line that says where it stands and what to do."""
 
+import gzip
 import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from tiny_models import make_tokenizer
 
 from canopy_stats.doors.importing import import_rollouts
 from canopy_stats.doors.sources import mapping, records
-from canopy_stats.schema import SamplingPolicy, UserError
+from canopy_stats.schema import Caution, SamplingPolicy, UserError
 
 OK = {"prompt": "the cat", "token_ids": [7, 8, 2], "finish_reason": "stop"}
 
@@ -42,6 +44,10 @@ ROWS = {
                        "has 9 tokens, but the stated law ends at 8"),
     "surprisals": ({**OK, "logprobs": [1.0, 2.0, 0.5]}, "a log-probability is 2, above zero"),
     "null": ({**OK, "logprobs": [None, -1.0, -1.0]}, "in no form that is known"),
+    "a prompt of strange ids": ({**OK, "prompt": [1, -2]}, "the prompt holds the token id -2"),
+    "logged ids of another vocabulary": ({**OK, "prompt_token_ids": [1, 27]}, "the prompt holds the token id 27"),
+    "a list of anything": ({"messages": [{"role": "user", "content": "x"}], "completion": {"content": "x"}},
+                           "the completion is an object"),
     "another text": ({**OK, "prompt_id": "a", "prompt": "q"}, "the prompt 'a' has another text than before"),
 }
 
@@ -66,6 +72,10 @@ FILES = {
                r"sample 1 epoch 1 failed \(boom\)"),
     "agents": ('{"version": 2, "eval": {}, "samples": [{"id": 1, "epoch": 1, "messages": [{"role": "assistant"}, '
                '{"role": "assistant"}], "output": {"choices": [{"message": {"content": "x"}}]}}]}', "has 2 answers"),
+    "a number as a message": ('{"version": 2, "eval": {}, "samples": [{"id": 1, "epoch": 1, "input": "x", "output": '
+                              '{"choices": [{"message": {"content": 7}}]}}]}', "the content of a message is a int"),
+    "comma separated": ("prompt,completion\np,the cat\n", "holds no JSON; read it with pandas.read_csv"),
+    "a list below a blank line": ("\n[7]", "item 0 is a int"),
     "no samples": ('{"version": 2, "eval": {}}', "an inspect log without samples"),
 }
 
@@ -73,9 +83,36 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_mistakes_of_a_file(name, tmp_path):
     text, message = FILES[name]
-    path = tmp_path / ("log.json" if text.startswith(("{\"version", "[")) else "log.jsonl")
+    ends = {"{\"version": ".json", "[": ".json", "prompt,": ".csv"}
+    path = tmp_path / f"log{next((end for start, end in ends.items() if text.startswith(start)), '.jsonl')}"
     path.write_text(text)
     refused(path, tmp_path, message)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (gzip.compress(b"{}"), "is compressed; unpack it"), (b"PK\x03\x04 and more", "is an archive; unpack it"),
+    (json.dumps(OK).encode("utf-16"), "is no UTF-8 text"), (b"PAR1 and more", "is a Parquet file; name it .parquet")],
+    ids=["gzip", "zip", "utf-16", "parquet"])
+def test_files_of_other_kinds_are_not_called_cut(content, message, tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(content)
+    refused(tmp_path / "log.jsonl", tmp_path, message)
+
+
+def test_messages_in_parts_are_read_and_a_missing_id_is_none(tmp_path):
+    parts = [{"type": "text", "text": "the "}, {"type": "text", "text": "cat"}]
+    asked = [{"role": "user", "content": "x"}]
+    (one,) = records([{"messages": asked, "choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}])
+    assert one.text == "the cat"
+    (tmp_path / "log.json").write_text(json.dumps({"version": 2, "eval": {}, "samples": [
+        {"id": None, "epoch": 1, "input": "x", "output": {"choices": [{"message": {"content": parts}}]}}]}))
+    (one,) = records(tmp_path / "log.json")
+    assert one.text == "the cat" and one.prompt_id is None
+
+
+def test_likeliest_tokens_without_the_drawn_ones_are_left_out_and_it_is_said(tmp_path):
+    with pytest.warns(Caution, match="1 completions have top_logprobs without logprobs"):
+        import_rollouts([{**OK, "top_logprobs": [[-1.0]] * 3}], tmp_path / "run", family="f", variant="base", task="t",
+                        tokenizer=make_tokenizer(), progress=False)
 
 
 @pytest.mark.slow  # inspect_ai takes seconds to import
@@ -96,6 +133,18 @@ def test_truncated_archives_of_inspect(tmp_path):
     ([7], {}, "Row 0 is a int"),
     ([OK], {"after_end": "keep"}, "after_end is 'keep'"),
     ([OK], {"batch_size": 0}, "batch_size is 0"),
+    ([OK], {"batch_size": 1.5}, "batch_size is 1.5; it must be a whole number of at least 1 or 'auto'"),
+    ([OK], {"family": ""}, "family is ''; it must be a printable text"),
+    ([OK], {"task": 7}, "task is 7; it must be a printable text"),
+    ([OK], {"variant": None}, "variant is None; it must be a printable text"),
+    ([OK], {"vocabulary": -1}, "vocabulary is -1; it must be a whole number of at least 1"),
+    ([OK], {"vocabulary": "27"}, "vocabulary is '27'; it must be a whole number"),
+    ([OK], {"policy": {"temperature": 1}}, "policy is .*; it must be a cs.SamplingPolicy"),
+    ([OK], {"tokenizer": 7}, "tokenizer is 7; it must be a tokenizer"),
+    ([OK], {"fields": {"prompt": 7}}, "fields is .*; it must be a mapping of names"),
+    ([OK], {"fields": "prompt=p"}, "fields is .*; it must be a mapping of names"),
+    ([{**OK, "token_ids": [2**31]}], {"tokenizer": None}, "holds the token id 2147483648"),
+    (pd.DataFrame([["p", "q", "c"]], columns=["prompt", "prompt", "completion"]), {}, "two columns of one name"),
     ([{"prompt": "p", "completion": "a cat"}], {"tokenizer": None}, "a text without token ids, so its length"),
     ([{**OK, "logprobs": [-1.0] * 3}], {"tokenizer": None}, "need the vocabulary's size"),
 ])

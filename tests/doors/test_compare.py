@@ -127,6 +127,9 @@ def test_level_under_no_effect():
     (lambda d: d.assign(item=d.model + d.item), "0 items in common"),
     (lambda d: d.assign(metric=np.where(d.index % 2 == 0, "acc", "f1")), "several metrics"),
     (lambda d: d.iloc[:0], "no level"),
+    (lambda d: d.assign(score=np.inf), "The score inf is no number"),
+    (lambda d: d.assign(score=d.score + 1j), "of the type complex128; give real numbers"),
+    (lambda d: d.assign(score=pd.Timestamp("2026-01-01") + pd.to_timedelta(d.index, unit="s")), "give real numbers"),
 ])
 def test_what_is_refused(scores, change, says):
     with pytest.raises(UserError, match=says):
@@ -138,6 +141,9 @@ def test_choices_are_checked(scores):
         cs.compare(scores, reference="d")
     with pytest.raises(UserError, match="choose 'holm'"):
         cs.compare(scores, adjust="tukey")
+    for level in (0, 2, "a", True):
+        with pytest.raises(UserError, match="level is .*; it must be between 0 and 1"):
+            cs.compare(scores, level=level)
 
 
 @pytest.mark.slow

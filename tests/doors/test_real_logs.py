@@ -58,7 +58,7 @@ def test_a_log_of_inspect(kind, tmp_path):
     assert run.counts == [2, 2, 2] and len(cs.measure(run, embedder="tfidf")) == 3
 
 
-TASK = """
+FEW = """
 task: few
 dataset_path: json
 dataset_kwargs: {data_files: {test: DATA}}
@@ -70,21 +70,53 @@ generation_kwargs: {do_sample: true, temperature: 1.0, max_gen_toks: 12, until: 
 repeats: 3
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 """
+EVEN = """
+task: even
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: ["even", "odd"]
+doc_to_target: "{{answer}}"
+metric_list: [{metric: acc}]
+"""
+QUESTIONS = {"few": [{"question": f"The sea was {word}", "answer": "x"} for word in ("calm", "grey")],
+             "even": [{"question": f"{i} is", "answer": i % 2} for i in range(6)]}
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory):
+    """What lm-evaluation-harness writes of both tasks, on one of the project's small models."""
+    if find_spec("lm_eval") is None:
+        pytest.skip(f"lm-eval is not installed: {HAVE}")
+    root = tmp_path_factory.mktemp("harness")
+    for name, task in (("few", FEW), ("even", EVEN)):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS[name]))
+        (root / f"{name}.yaml").write_text(task.replace("DATA", str(root / f"{name}.jsonl")))
+    run_python("import sys; from lm_eval.__main__ import cli_evaluate; cli_evaluate()", "run", "--model", "hf",
+               "--model_args", f"pretrained={BIRCH},dtype=float32", "--include_path", root, "--tasks", "few,even",
+               "--device", "cpu", "--output_path", root / "out", "--log_samples", cwd=root)
+    return root / "out"
 
 
 @pytest.mark.slow
 @QUIET
-@pytest.mark.skipif(find_spec("lm_eval") is None, reason=f"lm-eval is not installed: {HAVE}")
-def test_samples_of_lm_eval(tmp_path):
-    rows = [{"question": f"The sea was {word}", "answer": "x"} for word in ("calm", "grey")]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "few.yaml").write_text(TASK.replace("DATA", str(tmp_path / "data.jsonl")))
-    run_python("import sys; from lm_eval.__main__ import cli_evaluate; cli_evaluate()", "run", "--model", "hf",
-               "--model_args", f"pretrained={BIRCH},dtype=float32", "--include_path", tmp_path, "--tasks", "few",
-               "--device", "cpu", "--output_path", tmp_path / "out", "--log_samples", cwd=tmp_path)
-    path, = (tmp_path / "out").rglob("samples_few_*.jsonl")
+def test_samples_of_lm_eval(harness, tmp_path):
+    path, = harness.rglob("samples_few_*.jsonl")
     found = list(records(path))
-    assert [o.prompt for o in found] == [rows[0]["question"]] * 3 + [rows[1]["question"]] * 3
+    assert [o.prompt for o in found] == [row["question"] for row in QUESTIONS["few"] for _ in range(3)]
     run = import_rollouts(path, tmp_path / "run", family="birch", variant="base", task="few", model=str(BIRCH),
                           policy=cs.SamplingPolicy(max_new_tokens=13), progress=False)
     assert run.counts == [3, 3] and run.config.terms == "exact"
+
+
+@pytest.mark.slow
+def test_scores_of_lm_eval(harness):
+    """The mean of our scores is the accuracy that the harness prints."""
+    results = json.loads(next(harness.rglob("results_*.json")).read_text())
+    found = cs.read_lm_eval(harness)
+    even = found[(found["task"] == "even") & (found["metric"] == "acc")]
+    assert len(even) == 6 and set(found["task"]) == {"few", "even"} and not found.attrs["errors"]
+    assert even["score"].mean() == pytest.approx(results["results"]["even"]["acc,none"])
+    assert set(found["model"]) == {results["model_name"]}

@@ -12,7 +12,7 @@ from canopy_stats.generation.ending import Endings
 from canopy_stats.generation.plain_law import law_terms
 from canopy_stats.generation.processors import Past, padded
 from canopy_stats.generation.randomness import rollout_key
-from canopy_stats.generation.terms import Draws, LawSums, bad_logits, step_terms
+from canopy_stats.generation.terms import Draws, LawSums, Workspace, bad_logits, step_terms
 from canopy_stats.schema import STEP_TERMS, RunKey, SamplingPolicy
 
 RUN = RunKey(0, "f", "v")
@@ -75,6 +75,24 @@ def test_chunking_changes_nothing(policy, monkeypatch):
     parts = step_terms(x, policy, ENDS, draws=keyed)
     assert torch.equal(whole[0], parts[0])
     torch.testing.assert_close(whole[1], parts[1], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("vocabulary", "device", "nbytes", "rows"), [
+    (1000, "cpu", None, (3 << 20) // 4000), (1000, "meta", None, (256 << 20) // 4000), (10**7, "cpu", None, 1),
+    (1000, "cpu", 3 * 4000 * 7 + 2, 7), (1000, "meta", 3 * 4000, 1)])
+def test_work_arrays_hold_as_many_rows_as_suit_the_device_or_what_is_given(vocabulary, device, nbytes, rows):
+    space = Workspace(vocabulary, torch.device(device), nbytes)
+    assert space.rows == rows
+    assert [tuple(x.shape) for x in space.first(rows)] == 3 * [(rows, vocabulary)]
+    assert space.first(rows)[0].device.type == device
+
+
+def test_a_given_workspace_is_used_row_by_row():
+    x, keyed = logits(5, 200), draws(5)
+    space = Workspace(200, x.device, 3 * 4 * 200 * 2)
+    whole, parts = (step_terms(x, SamplingPolicy(), ENDS[:1], draws=keyed, space=s) for s in (None, space))
+    assert torch.equal(whole[0], parts[0])
+    torch.testing.assert_close(space.first(1)[0][0], x[4] - x[4].max())  # the last row, alone in the third piece
 
 
 def test_probability_zero_is_legitimate():

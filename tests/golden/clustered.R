@@ -19,7 +19,7 @@ test <- function(m, cluster, kind) {
   list(kind = kind, vcov = unname(as.matrix(v)), se = t$SE, df = df, f = w$Fstat, f_df = w$df_denom, f_p = w$p_val)
 }
 all <- function(name, m, cluster) list(name = name, beta = unname(if (isS4(m)) fixef(m) else coef(m)),
-                                       tests = lapply(c("CR0", "CR1", "CR2"), function(k) test(m, cluster, k)))
+                                       tests = lapply(c("CR0", "CR1", "CR2", "CR3"), function(k) test(m, cluster, k)))
 scores <- function(formula, family, dispformula = ~1) {
   m <- glmmTMB(formula, data, family = family, dispformula = dispformula)
   par <- m$fit$par

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -67,24 +68,26 @@ def test_prompts_without_a_correlation_are_left_out_of_it_alone_as_pool_does():
         "GenPPL": 0, "BF": 0, "CE": 0, "cov_NR": 0, "rho_pearson": 4, "rho_spearman": 4, "rho_kendall": 3}
 
 
-def direct(measure, base, tuned, rows):
-    """The change of a measure on some pairs, by metrics.pool."""
-    a, b = base.iloc[rows], tuned.iloc[rows]
-    return pool(b, b["M"])[measure] - pool(a, a["M"])[measure]
+@cache
+def changes(panel_seed, rows):
+    """The change of every measure on some pairs of a made-up panel, by metrics.pool."""
+    panel = made_up(prompts=15, seed=panel_seed)
+    a, b = (side(panel, variant).iloc[list(rows)] for variant in ("base", "instruct"))
+    before, after = pool(a, a["M"]), pool(b, b["M"])
+    return {measure: after[measure] - before[measure] for measure in MEASURES}
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_bca_intervals_equal_scipys_from_the_same_replicates(measure):
     panel = made_up(prompts=15, seed=3)
-    table = paired_bootstrap(panel, replicates=400, seed=5, level=0.9)
-    base, tuned = side(panel, "base"), side(panel, "instruct")
-    shares = paired.resampled_shares(15, 400, 5)
+    table = paired_bootstrap(panel, replicates=200, seed=5, level=0.9)
+    shares = paired.resampled_shares(15, 200, 5)
     rows = [np.repeat(np.arange(15), np.rint(15 * s).astype(int)) for s in shares]
-    draws = np.array([direct(measure, base, tuned, chosen) for chosen in rows])
+    draws = np.array([changes(3, tuple(chosen))[measure] for chosen in rows])
 
     def statistic(which, other, axis=-1):  # scipy gives indices of pairs, one vector or (n - 1) per left-out pair
         which = np.atleast_2d(which).astype(int)
-        return np.squeeze([direct(measure, base, tuned, chosen) for chosen in which])
+        return np.squeeze([changes(3, tuple(chosen))[measure] for chosen in which])
 
     ask = {"paired": True, "vectorized": True, "confidence_level": 0.9}
     start = stats.bootstrap((np.arange(15),) * 2, statistic, n_resamples=2, method="percentile", rng=0, **ask)

@@ -13,7 +13,7 @@ from canopy_stats.mixed import glmm, lmm
 
 REFERENCE = json.loads((GOLDEN / "clustered.json").read_text())
 FITS = {fit["name"]: fit for fit in REFERENCE["fits"]}
-KINDS = ["CR0", "CR1", "CR2"]
+KINDS = ["CR0", "CR1", "CR2", "CR3"]
 
 
 @pytest.fixture(scope="module")

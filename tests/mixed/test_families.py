@@ -314,6 +314,7 @@ def test_thresholds_of_categories_start_at_the_observed_shares(link):
     eta = np.full(100, 0.7)
     table = family.probabilities(eta, others(100, cut=family.cuts.start(y, eta)))
     np.testing.assert_allclose(table[0], [0.2, 0.5, 0.3])
+    np.testing.assert_array_equal(family.start(y, np.ones(100)), np.zeros(100))  # the thresholds say where it is
     assert family.cuts.names == ("low|mid", "mid|high") and family.labels == ("low", "mid", "high")
     assert family.cuts.parameters == ("threshold low|mid", "log gap before mid|high")
     assert get_family("cumulative", link).for_response(y).labels == ("1", "2", "4")
@@ -333,9 +334,17 @@ def test_beyond_its_range_of_dispersion_a_family_is_its_limit():
         assert family.counts and get_family(name, "identity").unit(np.zeros(2), np.array([1.0, 5.0])) == 2.0
 
 
+@pytest.mark.parametrize(("name", "precision"), [("beta", 12.0), ("ordbeta", 12.0), ("binomial", np.inf),
+                                                 ("betabinomial", 12.0), ("cumulative", np.inf)])
+def test_probabilities_within_six_in_a_million_of_an_end_are_at_the_edge(name, precision):
+    family = made(name)
+    assert family.eta_range == (-12.0, 12.0) and family.kappa_range == (-np.inf, precision)
+
+
 def test_what_a_family_lacks_is_refused():
     for name in FAMILIES:
-        with pytest.raises(UserError, match="has no link 'cauchit'"):
+        counted = name.removeprefix("hurdle_")
+        with pytest.raises(UserError, match=f"^family='{counted}' has no link 'cauchit'; choose one of "):
             get_family(name, "cauchit")
     with pytest.raises(UserError, match="no zero inflation; it is for counts: poisson, nbinom1"):
         get_family("beta", zero_inflation=True)

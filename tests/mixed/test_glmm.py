@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 
 import mixedlm
 import numpy as np
@@ -295,6 +296,24 @@ def test_failure_names_the_culprit():
     assert not fit.converged
     assert any("dispersion f[T.c]" in text for text in fit.certificate.culprits)
     assert "NOT converged" in fit.summary()
+
+
+@pytest.mark.parametrize("seed", [0, 6])
+def test_a_fit_whose_responses_hardly_vary_is_read_as_it_was_written(tmp_path, seed):
+    """Rounding of a log-density with a precision of e^17 hides the way from zero to the random effects."""
+    rng = np.random.default_rng(seed)
+    tuned, x = np.tile([0.0, 1.0], 12), rng.normal(size=24)
+    rng.normal(size=24)
+    noise = rng.normal(size=24) * np.where(tuned > 0, 0.05, 10.0 ** -rng.integers(2, 8))
+    data = pd.DataFrame({"y": np.clip(0.5 + 0.03 * x + noise, 0.01, 0.99), "g": np.repeat(np.arange(12), 2).astype(str),
+                         "tuned": tuned, "x": x})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = glmm("y ~ x*tuned + (1|g)", data, family="beta", dispersion="~ x*tuned")
+    again = load_fit(fit.save(tmp_path / "fit"))
+    assert not fit.converged and again.llf == pytest.approx(fit.llf, rel=1e-9)
+    np.testing.assert_allclose(again.predict(), fit.predict(), rtol=1e-9)
+    np.testing.assert_allclose(fit.way.uncertainty(fit).covariance, fit.full_covariance)
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def slope(function, x, i, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("formula", FORMULAS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_gradient(family, formula, seed):
     problem, omega = random_problem(family, formula, seed)

@@ -14,6 +14,7 @@ from canopy_stats.slope.cells import (
     cell_slopes,
     curve_df,
     fit_cells,
+    own_interactions,
     with_terms,
 )
 from canopy_stats.slope.clusters import Influence
@@ -113,6 +114,7 @@ def test_the_joint_model_is_what_it_says(panel, joint):
     assert fit.family == "beta" and "ns(log_R, 8)" in formula and "ns(log_R, 2):ns(log_N, 2)" in formula
     assert {f"cell[{t} / {f}]:{x}" for t in panel["task"].unique() for f in panel["model_name"].unique()
             for x in ("x", "x_tun", "tun")} <= set(fit.params.index)
+    assert "x_own" not in formula  # every cell's variants share lengths
     terms = set(fit.params_dispersion.index)
     assert {"tun", "task[T.task1]", "tun:task[T.task1]", "model_name[T.family1]", "x", "x_tun"} <= terms
     one = fit_cells(data[(data["task"] == "task0")])
@@ -129,6 +131,23 @@ def test_diversities_at_the_edges_have_a_share_of_their_own(joint):
         assert edge.family == "ordbeta" and set(edge.design.y) >= {value}
     near = fit_cells(data.assign(D_cal=data["D_cal"].where(data.index != data.index[3], 1e-9)))
     assert near.family == "beta" and near.design.y.min() == pytest.approx(1e-6)
+
+
+def test_a_cell_without_shared_lengths_has_an_interaction_of_its_own(panel):
+    """The columns by hand: centred log length, and its product with the rate centred within the cell, in that cell."""
+    given = uncorrected(with_columns(panel)).data
+    apart = ((given["task"] == "task1") & (given["model_name"] == "family2")).to_numpy()
+    data = with_terms(given, 2.0, 0.5, apart)
+    x, length = (given["R_cal"] - 2.0) / 0.5, given["log_N"] - given["log_N"].mean()
+    np.testing.assert_allclose(data["x"], x)
+    np.testing.assert_allclose(data["x_tun"], x * given["tun"])
+    np.testing.assert_allclose(data["N_apart"], np.where(apart, length, 0))
+    np.testing.assert_allclose(data["x_own"], np.where(apart, (x - x[apart].mean()) * length, 0))
+    assert set(data["cell"]) == {f"task{t} / family{k}" for t in range(4) for k in range(3)}
+    fit = fit_cells(data[data["task"].isin(["task0", "task1"])])
+    assert "cell:x_own" in str(fit.formula)
+    own = own_interactions(fit, pd.Series(["task0 / family0", "task1 / family2", "task9 / family9"]))
+    assert own.tolist() == [0, fit.params["cell[task1 / family2]:x_own"], 0] and own[1] != 0
 
 
 def test_levels_that_no_row_has_make_no_cells(panel, joint):

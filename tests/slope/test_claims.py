@@ -39,7 +39,7 @@ def test_a_prior_that_leaves_no_variation_is_the_fixed_effect():
 
 
 def test_the_plain_mean_counts_sampling_alone():
-    found = average(VALUES, SAMPLING, 30)
+    found = average(VALUES, SAMPLING, lambda weights: 30.0)
     assert (found.value, found.df) == (pytest.approx(0.2), 30)
     assert found.se == pytest.approx(np.sqrt(np.trace(SAMPLING)) / 5)
 

@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import expit
 
 import canopy_stats as cs
-from canopy_stats.slope.clusters import Influence, influence
+from canopy_stats.slope.clusters import Influence, cluster_df, influence
 from canopy_stats.slope.coefficients import row_derivatives
 from canopy_stats.slope.robust_words import extreme_notes
 
@@ -67,12 +67,12 @@ def test_variances_rise_to_what_prompts_show():
 
 @pytest.mark.slow
 def test_prompts_show_the_clustered_errors_of_the_fit():
-    """CR2 of the whole model, which clubSandwich vouches for: at the modes and in the predictor's units errors differ
-    by a tenth and in no direction; without CR2's correction they would be a sixth smaller."""
+    """CR3 of the whole model, which clubSandwich vouches for: at the modes and in the predictor's units errors differ
+    by a tenth and in no direction; without a correction they would be a quarter smaller."""
     fit = fitted(LAW.but(reaction_slope_sd=0.4)).fit
     p = len(fit.beta)
     shown = influence(fit)
-    clustered, plain = (np.diag(fit.robust("prompt_uid", kind=kind).cov_params())[:p] for kind in ("CR2", "CR0"))
+    clustered, plain = (np.diag(fit.robust("prompt_uid", kind=kind).cov_params())[:p] for kind in ("CR3", "CR0"))
     ratio = np.sqrt((shown**2).sum(axis=0) / clustered)
     assert np.median(ratio) == pytest.approx(1, abs=0.06) and np.abs(ratio - 1).max() < 0.2
     assert np.median(np.sqrt((shown**2).sum(axis=0) / plain)) > 1.15
@@ -95,3 +95,13 @@ def test_zeros_do_not_move_the_slopes():
     assert found.base.estimate == pytest.approx(0.3, abs=0.15) and found.difference.pvalue > 0.05
     low, high = found.response["difference"].interval
     assert low < 0.05 and high > -0.05 and 0 < found.response["base"].estimate < found.base.estimate / 3
+
+
+def test_degrees_of_freedom_are_as_many_as_prompts_that_decide():
+    rng = np.random.default_rng(0)
+    equal = np.mean([cluster_df(rng.standard_normal(2000)) for _ in range(20)])
+    assert equal == pytest.approx(2000, rel=0.05)
+    scale = np.append(np.full(2000, 1e-3), np.ones(200))
+    few = np.mean([cluster_df(scale * rng.standard_normal(2200)) for _ in range(20)])
+    assert few == pytest.approx(200, rel=0.1)
+    assert cluster_df(np.array([0.0, 0.0, 5.0, 0.0])) == 3.0 and cluster_df(np.ones(5)) == 4.0

@@ -69,6 +69,15 @@ def test_two_cells_by_hand():
     assert first.df == pytest.approx(4 * (s1 + v) ** 2 / gap**4, rel=1e-5)
 
 
+def test_degrees_of_freedom_of_the_sampling_variance_enter():
+    """Satterthwaite: the variance of the whole variance is the sum of its parts' variances."""
+    values, sampling, grid = np.array([0.0, 0.8]), np.diag([0.25, 0.01]), CellGrid(np.zeros(2, int), np.arange(2))
+    weights = np.array([1.0, 0.0])
+    plain, few = (combine(values, sampling, grid, weights, known) for known in (None, lambda w: float(w[0]) * 3))
+    assert (plain.value, plain.se) == (few.value, few.se)
+    assert few.se**4 * 2 / few.df == pytest.approx(plain.se**4 * 2 / plain.df + 2 * 0.25**2 / 3)
+
+
 def test_one_cell_is_what_it_is():
     found = combine(np.array([0.3]), np.array([[0.04]]), CellGrid(np.array([0]), np.array([0])))
     assert (found.value, found.se, found.df, found.spread) == (0.3, pytest.approx(0.2), 1.0, {"cell": 0.0})
@@ -76,7 +85,7 @@ def test_one_cell_is_what_it_is():
 
 def test_plain_average_of_these_cells():
     sampling = np.array([[0.04, 0.01, 0.0], [0.01, 0.09, 0.0], [0.0, 0.0, 0.16]])
-    found = average(np.array([1.0, 2.0, 6.0]), sampling, 7.0)
+    found = average(np.array([1.0, 2.0, 6.0]), sampling, lambda weights: 7.0)
     assert (found.value, found.se) == pytest.approx((3.0, np.sqrt(0.31) / 3))
     assert (found.df, found.spread) == (7.0, {})
     np.testing.assert_allclose(found.weights, 1 / 3)

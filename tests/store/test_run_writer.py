@@ -8,7 +8,7 @@ from fake_engine import FakeEngine, make_config, make_prompts, write_run
 
 from canopy_stats import files, open_run
 from canopy_stats.schema import RunKey, SamplingPolicy, UserError
-from canopy_stats.store import RunWriter
+from canopy_stats.store import RunWriter, shard_tables
 from canopy_stats.store.identity import surroundings, surroundings_id
 
 PROMPTS = make_prompts(2)
@@ -88,7 +88,8 @@ def test_a_model_that_moved_is_noted_and_nothing_else(run):
 
 
 def test_a_run_grows_in_prompts_and_rollouts(run, tmp_path):
-    prompts, created = make_prompts(3), run.manifest["created"]
+    prompts, created, manifest = make_prompts(3), "2026-01-02T03:04:05+00:00", run.path / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "created": created}))
     config = config_of(prompts, n_rollouts=5)
     grown = write_run(run.path, prompts, config)
     assert grown.content_hash == write_run(tmp_path / "whole", prompts, config).content_hash
@@ -123,6 +124,25 @@ def test_a_run_goes_on_elsewhere_unless_it_is_strict(tmp_path):
     assert [(d["shards"], d["rollouts"]) for d in run.manifest["drawn"]] == [(1, 3), (1, 24)]
     assert len(run.manifest["surroundings"]) == 2
     assert run.content_hash == write_run(tmp_path / "whole", first, here).content_hash
+
+
+def test_tables_that_another_machine_made_bring_its_surroundings(tmp_path):
+    prompts = make_prompts(17)  # three blocks
+    here, there = config_of(prompts), config_of(prompts, model={**FakeEngine().describe(), "threads": 3})
+    with RunWriter(tmp_path / "run", here, prompts) as writer:
+        for shard, drawn_by in zip(writer.missing, (there, None, there), strict=True):
+            listed = writer.shard_prompts(shard)
+            drawn = FakeEngine().sample(listed, shard.pairs, here.policy, RunKey(1, "fake", "base"), 8)
+            tables = shard_tables(listed, drawn, here.task, FakeEngine().decode)
+            with pytest.raises(UserError, match=r"was drawn by another model than the rest: seed: stored 1, asked 9\. "
+                                                r"Give every machine the same weights and settings\.$"):
+                writer.write_tables(shard, tables, batch_size=8, drawn_by=config_of(prompts, seed=9))
+            writer.write_tables(shard, tables, batch_size=8, drawn_by=drawn_by)
+        writer.finish(None)
+    run, found = open_run(tmp_path / "run"), surroundings(json.loads(files.canonical_json(there.to_dict())))
+    assert [s["surroundings"] for s in run.shards] == [surroundings_id(found), writer.here, surroundings_id(found)]
+    assert run.manifest["surroundings"][surroundings_id(found)] == found and len(run.manifest["surroundings"]) == 2
+    assert run.content_hash == write_run(tmp_path / "whole", prompts, here).content_hash
 
 
 def test_another_law_is_refused_by_its_fields(run):

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from canopy_stats.mixed.fit import Fit
+from canopy_stats.multiplicity import adjusted_p
 from canopy_stats.schema import UserError
 
 Array = np.ndarray
@@ -65,8 +66,6 @@ def adjusted(p_values: Array, statistic: Array, df: Array, adjust: str, means: i
     'tukey' is the studentised range over ``means`` estimates that are compared pairwise; where they are not (None),
     it is Sidak's, as in emmeans.
     """
-    from statsmodels.stats.multitest import multipletests
-
     out, known = p_values.copy(), np.isfinite(p_values)
     if adjust == "none" or known.sum() < 2:
         return out
@@ -74,9 +73,7 @@ def adjusted(p_values: Array, statistic: Array, df: Array, adjust: str, means: i
         spread = np.sqrt(2.0) * np.abs(statistic[known])
         out[known] = stats.studentized_range.sf(spread, means, np.minimum(df[known], 1e6))
         return out
-    method = "sidak" if adjust == "tukey" else adjust
-    out[known] = multipletests(p_values[known], method=method)[1]
-    return out
+    return adjusted_p(p_values, "sidak" if adjust == "tukey" else adjust)
 
 
 def half_width(df: Array, adjust: str, count: int, means: int | None, level: float = LEVEL) -> Array:

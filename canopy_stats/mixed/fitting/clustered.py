@@ -121,7 +121,7 @@ def _generalised(at: Estimates, clusters: list[Array], kind: str) -> Scores:
     that choice.
     """
     problem = make_problem(at.frame, at.nodes)
-    found = laplace.evaluate(problem, at.omega)
+    found = laplace.evaluate(problem, at.omega, laplace.spherical(problem, at.omega, at.modes))
     assert found is not None
     unit = np.maximum(found.mode.at.fisher, 1e-12)
     factors = tuple(replace(f, columns=f.columns * unit[:, None]) for f in problem.factors)

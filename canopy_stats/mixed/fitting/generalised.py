@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -89,9 +90,14 @@ class Laplace:
             first = self.estimate()
             return _better_of_two(self, first)
 
-    def at_omega(self, omega: Array, full: Array, certificate: Certificate) -> Estimates:
-        """The estimates at stored parameters with covariance ``full``, without searching."""
-        return assemble(self.frame, self.problem, omega, full, certificate)
+    def at_omega(self, omega: Array, full: Array, certificate: Certificate, modes: Sequence[Array] = ()) -> Estimates:
+        """The estimates at stored parameters with covariance ``full``, without searching.
+
+        ``modes`` b_k (L_k, q_k) are where the random effects are looked for: where rows hardly vary, rounding can hide
+        the way there from zero.
+        """
+        start = laplace.spherical(self.problem, omega, modes) if modes else None
+        return assemble(self.frame, self.problem, omega, full, certificate, start)
 
     def certify(self, at: Estimates) -> Certificate:
         """What the search found: it is made with the estimates."""
@@ -105,7 +111,7 @@ class Laplace:
     def uncertainty(self, at: Estimates) -> Uncertainty:
         """Joint uncertainty of all parameters, theta included."""
         problem, omega = self.problem, at.omega
-        found = laplace.evaluate(problem, omega)
+        found = laplace.evaluate(problem, omega, laplace.spherical(problem, omega, at.modes))
         assert found is not None
         mode = found.mode
         moves = laplace.tangent(problem, mode)

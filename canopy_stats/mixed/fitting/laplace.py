@@ -10,6 +10,7 @@ variance at zero is a smooth stationary point, and signs are normalised at the e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,12 @@ def evaluate(problem: Problem, omega: Array, start: list[Array] | None = None,
     if mode.h is None or problem.layout is None:
         return Evaluation(mode.value, _plain_gradient(problem, mode.at), mode)
     return _at_mode(problem, parts, mode, problem.layout, mode.h)
+
+
+def spherical(problem: Problem, omega: Array, modes: Sequence[Array]) -> list[Array]:
+    """u_k (L_k, q_k) of random effects b_k = u_k T_k': where :func:`evaluate` starts best at known estimates."""
+    roots = blocks.templates(problem.factors, split(problem, omega).theta)
+    return [b @ np.linalg.pinv(t.T) for b, t in zip(modes, roots, strict=True)]
 
 
 def _at_mode(problem: Problem, parts: Parts, mode: Mode, layout: Layout, h: Factorised) -> Evaluation:

@@ -1,10 +1,10 @@
 """Clustered covariances of the coefficients, and their degrees of freedom (Bell & McCaffrey 2002; R's clubSandwich).
 
 In units of the residual variance cluster j has the working covariance Phi_j = 1 / weights + Z_j T T' Z_j' and residuals
-e_j. With M = (sum X_j' Phi_j^-1 X_j)^-1 its adjusted score is X_j' Phi_j^-1 A_j e_j: A_j = I for CR0 and, for CR2, the
-matrix that makes the sandwich unbiased where the working model holds, A_j = D' (D (Phi_j - X_j M X_j') D')^-1/2 D with
-Phi_j = D'D. Generalised models are taken at their modes, where Phi_j^-1 e_j is the derivative of the log-likelihood in
-each row's predictor.
+e_j. With M = (sum X_j' Phi_j^-1 X_j)^-1 its adjusted score is X_j' Phi_j^-1 A_j e_j. For CR0 A_j = I; for CR2 it makes
+the sandwich unbiased where the working model holds, A_j = D' (D (Phi_j - X_j M X_j') D')^-1/2 D with Phi_j = D'D; for
+CR3, the jackknife over clusters, A_j = Phi_j (Phi_j - X_j M X_j')^-1. Generalised models are taken at their modes:
+there Phi_j^-1 e_j is the derivative of the log-likelihood in each row's predictor.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from canopy_stats.mixed.algebra.coordinates import orthogonal
 from canopy_stats.mixed.formulas.grouping import Factor
 from canopy_stats.schema import UserError
 
-CR = Literal["CR0", "CR1", "CR2"]
-KINDS = ("CR0", "CR1", "CR2")
+CR = Literal["CR0", "CR1", "CR2", "CR3"]
+KINDS = ("CR0", "CR1", "CR2", "CR3")
 LARGEST = 5000
 """Rows of a cluster beyond which its working covariance takes gigabytes."""
 SMALL = 1e-12
@@ -123,17 +123,30 @@ def adjust(working: Working, residuals: Sequence[Array], kind: str) -> ClusterAd
 
 def _one(phi: Array, x: Array, solved: Array, bread: Array, e: Array, kind: str) -> tuple[Array, Array, Array]:
     """Adjusted score (p,), U_j and Q_j (p, p) of one cluster; ``solved`` is Phi_j^-1 X_j."""
-    left = _correction(phi, x, bread) @ solved if kind == "CR2" else solved
+    if kind == "CR2":
+        left = _unbiased(phi, x, bread, solved)
+    else:
+        left = _jackknifed(phi, x, bread) if kind == "CR3" else solved
     return left.T @ e, x.T @ left, left.T @ phi @ left
 
 
-def _correction(phi: Array, x: Array, bread: Array) -> Array:
-    """A_j (m, m) of CR2; directions that the cluster's own columns explain wholly are left out."""
+def _unbiased(phi: Array, x: Array, bread: Array, solved: Array) -> Array:
+    """A_j' Phi_j^-1 X_j (m, p) of CR2; directions that the cluster's own columns explain wholly are left out."""
     d = linalg.cholesky(phi)
     values, vectors = linalg.eigh(d @ (phi - x @ bread @ x.T) @ d.T)
     keep = values > SMALL * values[-1]
     half = d.T @ vectors[:, keep] / values[keep] ** 0.25
-    return np.asarray(half @ half.T)
+    return np.asarray(half @ (half.T @ solved))
+
+
+def _jackknifed(phi: Array, x: Array, bread: Array) -> Array:
+    """A_j' Phi_j^-1 X_j = (Phi_j - X_j M X_j')^-1 X_j of CR3, without such directions."""
+    root = linalg.cholesky(phi, lower=True)
+    white = linalg.solve_triangular(root, x, lower=True)
+    values, vectors = linalg.eigh(np.eye(len(x)) - white @ bread @ white.T)
+    keep = values > SMALL * values[-1]
+    back = linalg.solve_triangular(root.T, vectors[:, keep])
+    return np.asarray((back / values[keep]) @ (vectors[:, keep].T @ white))
 
 
 def rows_of_clusters(codes: Array, factors: Sequence[Factor], name: str) -> list[Array]:

@@ -1,7 +1,7 @@
 """Estimates as files: one .npz archive of plain arrays and JSON text, without pickle.
 
 The fitted columns are stored and the design is built from them again, so that levels, knots and scales are learnt as
-they were; estimates are stored, random effects recomputed at them.
+they were; estimates are stored, random effects recomputed at them from the stored ones.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def save(fit: Estimates, certificate: Certificate, path: str | Path) -> Path:
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
     arrays: dict[str, Any] = {name: getattr(fit, name) for name in ARRAYS}
     arrays |= {name: getattr(fit.frame, name) for name in OPTIONAL if getattr(fit.frame, name) is not None}
+    if fit.engine == "laplace":
+        arrays |= {f"modes{k}": modes for k, modes in enumerate(fit.modes)}
     columns = {}
     for i, name in enumerate(fit.design.data.columns):
         arrays[f"column{i}"], columns[str(name)] = pack(fit.design.data[name])
