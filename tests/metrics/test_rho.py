@@ -8,7 +8,7 @@ from markov_runs import store_run
 import canopy_stats as cs
 from canopy_stats.metrics import measure, pool
 from canopy_stats.metrics.association import RHOS
-from canopy_stats.metrics.rho import QUANTITIES, _interval, _notes, _pooled_table, pool_quantities, rho
+from canopy_stats.metrics.rho import QUANTITIES, _interval, _notes, _pooled_table, _withhold, pool_quantities, rho
 from canopy_stats.metrics.rho_prompts import Said
 from canopy_stats.schema import UserError
 from canopy_stats.slope import rollout_law as laws
@@ -99,6 +99,7 @@ def test_prompts_without_variance_are_counted_and_named():
     assert np.isfinite(result.table["low"]).all()
     whole = rho(steps, n_boot=0)
     assert len(whole.notes) == 1 and "Positions are counted" in whole.notes[0] and whole.table["se"].isna().all()
+    assert "as given" in result.notes[-1] and "as given" not in whole.notes[0]
 
 
 def test_positions_from_the_end_explain_an_ending():
@@ -149,6 +150,25 @@ def test_the_first_broken_rollout_is_named():
     with pytest.raises(UserError, match=r"^The steps of prompt b, rollout 3 are not 0, 1, 2, \.\.\. once each: give "
                                         r"all steps of one run, and one run at a time\.$"):
         rho(steps)
+
+
+def test_what_is_withheld_is_gone_from_both_tables_and_the_rest_stays(found):
+    table, prompts = _withhold(found.table, found.prompts)
+    raw, numbers = table["quantity"].eq("raw"), ["estimate", "se", "low", "high"]
+    pd.testing.assert_frame_equal(table[raw], found.table[raw])
+    assert table.loc[~raw, numbers].isna().all(axis=None)
+    pd.testing.assert_frame_equal(table.drop(columns=numbers), found.table.drop(columns=numbers))
+    gone = [f"{name}_{quantity}" for name in RHOS for quantity in ("position", "excess", "adjusted")]
+    assert prompts[gone].isna().all(axis=None)
+    pd.testing.assert_frame_equal(prompts.drop(columns=gone), found.prompts.drop(columns=gone))
+
+
+def test_replicates_are_cross_fitted_as_the_estimate_is(run):
+    """Without folds a profile follows the rollouts that it is taken out of: another error of what is left."""
+    one, more = (rho(run, n_boot=30, seed=1, resample="rollouts", origin="start", folds=folds).table.set_index(
+        ["quantity", "coefficient"])["se"] for folds in (1, 5))
+    np.testing.assert_allclose(one["raw"], more["raw"])
+    assert (np.abs(one["excess"] / more["excess"] - 1) > 1e-3).all()
 
 
 def test_nothing_to_pool_is_nan():

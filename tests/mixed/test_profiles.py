@@ -6,7 +6,7 @@ import pytest
 from scipy import optimize, stats
 
 from canopy_stats.mixed import glmm, lmm, profile
-from canopy_stats.mixed.inference.profiles import likelihood
+from canopy_stats.mixed.inference.profiles import _raised, likelihood
 from canopy_stats.mixed.inference.quantities import Correlation, linear
 from canopy_stats.schema import UserError
 
@@ -162,3 +162,35 @@ def test_profiles_know_no_unit_and_no_origin(sleep, shift, unit, unit_y):
     here, there = profile(sleep, terms).iloc[:, 1:], profile(moved, terms).iloc[:, 1:]
     np.testing.assert_allclose(there.iloc[:, :3] * unit / unit_y, here.iloc[:, :3], rtol=1e-4)
     np.testing.assert_allclose(there * unit / unit_y, here, rtol=1e-3)
+
+
+def test_an_interval_begins_at_zero_where_the_test_of_no_variance_does_not_reject():
+    """Twice the drop of the log-likelihood to a model without the variance, against the quantile's square."""
+    rng = np.random.default_rng(2)
+    g = np.repeat(np.arange(12), 6)
+    frame = pd.DataFrame({"y": 0.55 * rng.normal(size=12)[g] + rng.normal(size=72), "g": g})
+    fit = glmm("y ~ 1 + (1|g)", frame, family="gaussian")
+    drop = 2 * (fit.llf - glmm("y ~ 1", frame, family="gaussian").llf)
+    assert 1.2 < drop < 3.5
+    for factor, begins_at_zero in ((1.02, True), (0.98, False)):
+        level = 2 * stats.norm.cdf(np.sqrt(factor * drop)) - 1
+        assert (profile(fit, ["sd Intercept | g"], level=level)["conf_low"].item() == 0) is begins_at_zero
+
+
+def test_only_deviations_near_zero_are_raised_for_a_start():
+    rng = np.random.default_rng(3)
+    g, h = np.repeat(np.arange(10), 8), np.tile(np.arange(8), 10)
+    frame = pd.DataFrame({"y": rng.normal(size=10)[g] + rng.normal(size=8)[h] + rng.normal(size=80), "g": g, "h": h})
+    found = likelihood(glmm("y ~ 1 + (1|g) + (1|h)", frame, family="gaussian"))
+    first, zero = found.problem.sizes.fixed, found.omega.copy()
+    zero[first + 1] = 0.0
+    raised = _raised(found.problem, zero)
+    assert np.flatnonzero(raised != zero).tolist() == [first + 1] and 0 < raised[first + 1] < found.omega[first + 1]
+    np.testing.assert_array_equal(_raised(found.problem, found.omega), found.omega)
+
+
+def test_a_column_called_random_keeps_its_name():
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"y": rng.normal(size=60), "random": rng.normal(size=60), "g": np.arange(60) % 6})
+    with pytest.raises(UserError, match=r"sd Intercept \| g, cor Intercept, random \| g, sd random \| g\.$"):
+        profile(glmm("y ~ 1 + (1 + random|g)", frame, family="gaussian"), ["z"])

@@ -215,7 +215,9 @@ def test_refusals(panel, change, message):
 
 
 def test_refuses_a_correction_that_it_cannot_make(panel):
-    with pytest.raises(UserError, match="correct=True needs finite jackknife columns"):
+    with pytest.raises(UserError, match=r"correct=True needs finite jackknife columns .*; canopy_stats\.measure makes "
+                                        r"them from runs with at least three rollouts a prompt\. correct=False goes "
+                                        r"without\.$"):
         cs.slope_change(panel, model="robust", correct=True)
     with pytest.raises(UserError, match="correct= belongs to model='robust'"):
         cs.slope_change(panel, model="interaction", correct=True)
@@ -241,6 +243,22 @@ def test_ratio_rests_on_the_smallest_df_and_the_covariance_of_both_slopes():
         assert tuple(ratio.interval) == pytest.approx((expected.low, expected.high))
         assert (ratio.df, ratio.pvalue) == (2.5, change.pvalue) and base.df == parts["base"].df
         assert change.interval[1] - 0.4 == pytest.approx(0.12 * stats.t.ppf(0.975, parts["difference"].df))
+
+
+@pytest.mark.parametrize(("se", "sign"), [(0.01, 1), (0.3, -1)])
+def test_slopes_whose_three_errors_do_not_fit_together_are_taken_as_nearly_collinear(se, sign):
+    """No covariance of base and tuned gives their difference so small or so large an error."""
+    from canopy_stats.mixed.inference.ratios import delta_se, fieller
+    from canopy_stats.slope.combine import Combined
+    from canopy_stats.slope.robust import change_of
+
+    parts = {name: Combined(value, error, 8.0, np.ones(1), {}) for name, value, error in (
+        ("base", 0.5, 0.1), ("tuned", 0.9, 0.15), ("difference", 0.4, se))}
+    most = sign * 0.999 * 0.1 * 0.15
+    joint, ratio = np.array([[0.15**2, most], [most, 0.1**2]]), change_of(parts)[3]
+    expected = fieller(0.9, 0.5, joint, stats.t.ppf(0.975, 8.0))
+    assert tuple(ratio.interval) == pytest.approx((expected.low, expected.high))
+    assert ratio.se == pytest.approx(delta_se(0.9, 0.5, joint))
 
 
 def test_cells_that_carry_much_and_rates_that_are_hardly_measured_are_named():
