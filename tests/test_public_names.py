@@ -41,6 +41,7 @@ def test_unknown_names_are_refused():
         cs.no_such_name  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [
     "from canopy_stats import *; print(len(dir()))",
     "import canopy_stats as cs; assert hasattr(cs, 'oracle') and hasattr(cs, 'generate')\n"
@@ -89,7 +90,8 @@ assert modules == {"metrics", "mixed", "oracle", "report", "slope"}, modules
 """
 
 
-@pytest.mark.parametrize("backwards", [False, pytest.param(True, marks=pytest.mark.slow)],
+@pytest.mark.slow
+@pytest.mark.parametrize("backwards", [False, True],
                          ids=["names first", "modules first"])
 def test_no_verb_hides_a_module_whatever_is_loaded_first(backwards):
     pytest.importorskip("torch")  # every module is loaded

@@ -108,6 +108,7 @@ def test_manifest_vouches_for_every_file(run):
     assert run.manifest["content_hash"] == run.content_hash
 
 
+@pytest.mark.slow
 def test_content_hash_ignores_time_and_sees_values(run, tmp_path, config):
     assert write_run(tmp_path / "again", PROMPTS, config).content_hash == run.content_hash
     assert write_run(tmp_path / "lie", PROMPTS, config, FakeEngine(drawn_at=2.0)).content_hash != run.content_hash

@@ -56,6 +56,7 @@ def test_panels(name, kind, panel):
     pd.testing.assert_frame_equal(got, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores(kind, scores):
     want, got = (cs.compare(table, "model").table for table in (scores, KINDS[kind](scores)))

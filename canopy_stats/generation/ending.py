@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..schema import SamplingPolicy, UserError
+from .stop_tables import StopTables, start_state
 from .token_bytes import token_bytes
 
 _NONE = np.zeros(0, dtype=np.int64)
@@ -92,6 +94,7 @@ class Endings:
     def __init__(self, ids: Iterable[int], strings: Sequence[str] = (), pieces: Sequence[bytes] = ()):
         self.ids = tuple(sorted(set(ids)))
         self._set = frozenset(self.ids)
+        self._texts = tuple(strings)
         self.strings = StopStrings(strings, pieces, self.ids) if strings else None
         if self.strings and (never := self.strings.impossible()):
             raise UserError(f"No token of this model's tokenizer can complete the stop string {never[0]!r}; correct "
@@ -100,6 +103,16 @@ class Endings:
     def start(self, prompt_ids: Sequence[int]) -> bytes:
         """What is remembered of a prompt."""
         return self.strings.start(prompt_ids) if self.strings else b""
+
+    @cached_property
+    def tables(self) -> StopTables:
+        """What the strings mean, for a device that cannot wait for texts."""
+        assert self.strings is not None
+        return StopTables.of(self._texts, self.strings.pieces, self.ids)
+
+    def state(self, tail: bytes) -> int:
+        """The state of :attr:`tables` that a tail is."""
+        return start_state(self._texts, tail)
 
     def after(self, tail: bytes, token: int) -> bytes:
         """What is remembered after one more token."""

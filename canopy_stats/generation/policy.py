@@ -15,7 +15,7 @@ import math
 import torch
 
 from ..schema import SamplingPolicy
-from .largest import largest
+from .largest import kth_largest
 from .nucleus import top_p_threshold
 
 FLOOR = -200.0
@@ -40,10 +40,12 @@ def apply_filters(z: torch.Tensor, weights: torch.Tensor, policy: SamplingPolicy
 
     ``scratch`` (B, V) float32 is overwritten.
     """
+    least = torch.full_like(z[:, 0], FLOOR)
     if policy.top_k is not None and policy.top_k < z.shape[1]:
-        _remove_below(z, weights, largest(z, policy.top_k)[0][:, -1], scratch)
+        least = kth_largest(z, policy.top_k, scratch)
+        _remove_below(z, weights, least, scratch)
     if policy.top_p is not None and policy.top_p < 1:
-        _remove_below(z, weights, top_p_threshold(z, weights, policy.top_p, FLOOR, scratch), scratch)
+        _remove_below(z, weights, top_p_threshold(z, weights, least, policy.top_p, FLOOR, scratch), scratch)
     if policy.min_p:
         _remove_below(z, weights, torch.full_like(z[:, 0], math.log(policy.min_p)), scratch)
 

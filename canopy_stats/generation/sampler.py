@@ -23,7 +23,7 @@ from .decoding import Decoder
 from .ending import Endings
 from .line import Line, Pending, Row
 from .processors import Past, TokenTable, padded
-from .slot_table import SlotTable
+from .slot_table import SlotTable, StopStates
 from .terms import Draws, Workspace, bad_logits, step_terms
 from .transfer import Returning
 
@@ -36,13 +36,14 @@ class Sampler:
         """``size`` rollouts at a time, at most; none is longer than ``columns`` and one token, its prompt included."""
         self.decoder, self.line, self.policy, self.endings, self.device = decoder, line, policy, endings, device
         self.size = min(size, len(line.look(size)), decoder.most_rows or size)
-        # Stop strings are looked for in texts, on the host: a step needs the tokens of the one before it.
-        self.lag = 0 if endings.strings else lag
+        self.lag = lag
         self.end_ids = torch.tensor(endings.ids, dtype=torch.long, device=device)
         self.rows: list[Row] = []
         self.slots = decoder.batch(self.size, columns)
         self.table = SlotTable(self.size, device)
         self.texts = TokenTable(self.size, device) if policy.penalises else None
+        # Stop strings are looked for in texts, on the host, or by tables where the host knows the texts too late.
+        self.stops = StopStates(endings.tables, self.size, device) if endings.strings and lag else None
         self._out: deque[tuple[list[Row], Returning]] = deque()
         self._prefilled: tuple[tuple[int, int], Any] | None = None
         self._work: Workspace | None = None
@@ -82,6 +83,8 @@ class Sampler:
             row.tail = self.endings.start(row.asked.prompt.token_ids)
             if self.texts:
                 self.texts.load(len(self.rows), row.asked.prompt.token_ids)
+            if self.stops:
+                self.stops.load(len(self.rows), self.endings.state(row.tail))
             self.rows.append(row)
             logits.append(prompt.logits)
         self.slots.active = len(self.rows)
@@ -109,7 +112,8 @@ class Sampler:
         """What the law looks at of each row's text so far; None where it looks at nothing."""
         if not (self.policy.processes or self.endings.strings):
             return None
-        completing = padded([self.endings.completing(row.tail) for row in self.rows], self.device)
+        completing = (self.stops.completing(len(self.rows)) if self.stops else
+                      padded([self.endings.completing(row.tail) for row in self.rows], self.device))
         texts = self.texts.first(len(self.rows)) if self.texts else None
         return Past(draws.steps, texts, completing)
 
@@ -118,6 +122,8 @@ class Sampler:
         self.table.advance(tokens)
         if self.texts:
             self.texts.append(tokens)
+        if self.stops:
+            self.stops.advance(tokens)
         for row in self.rows:
             row.launched += 1
         packed = torch.cat([tokens.to(torch.int32)[:, None].view(torch.float32), terms], dim=1)
@@ -161,4 +167,6 @@ class Sampler:
             order.pop()
         self.rows = [self.rows[i] for i in order]
         self.table.keep(order)
+        if self.stops:
+            self.stops.keep(order)
         self.slots.active = len(order)

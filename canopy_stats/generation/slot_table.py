@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .stop_tables import StopTables
 from .terms import Draws
 from .transfer import to_device
 
@@ -44,3 +45,30 @@ class SlotTable:
         self.active = len(order)
         if order:
             self._numbers[: self.active] = self._numbers[to_device(order, self._numbers.device)]
+
+
+class StopStates:
+    """What the text in each slot means to stop strings, where no text is: a state of the tables."""
+
+    def __init__(self, tables: StopTables, slots: int, device: torch.device):
+        self._after = torch.from_numpy(tables.after).to(device)
+        self._completing = torch.from_numpy(tables.completing).to(device)
+        self._states = torch.zeros(slots, dtype=torch.long, device=device)
+
+    def load(self, slot: int, state: int) -> None:
+        """Begin a rollout, after its prompt."""
+        self._states[slot].fill_(state)
+
+    def completing(self, rows: int) -> torch.Tensor:
+        """For each of the first rows the ids (rows, K) that would complete a string now, -1 to fill a row."""
+        return self._completing[self._states[:rows]]
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        """One token (B,) for each of the first B rows."""
+        rows = len(tokens)
+        self._states[:rows] = self._after[self._states[:rows], tokens].long()
+
+    def keep(self, order: Sequence[int]) -> None:
+        """As :meth:`SlotTable.keep`."""
+        if order:
+            self._states[: len(order)] = self._states[to_device(order, self._states.device)]

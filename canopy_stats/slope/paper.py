@@ -76,7 +76,8 @@ def slope_from_fit(fit: Fit, prepared: PreparedPanel, model: SlopeModel) -> Slop
     rows = _contrasts(fit, prepared, model)
     lost = "" if np.isfinite(rows).all() else ALIASED
     base, tuned, change, ratio = (missing(),) * 4 if lost else _estimates(fit, rows)
-    if not lost and not np.isfinite(base.se):
+    told = (base, tuned, change) if len(rows) == 3 else (base,)
+    if not lost and not np.isfinite([one.interval for one in told]).all():
         lost = UNSETTLED
     response = {} if model.linear or lost else _response_scale(fit, prepared.tuned)
     return SlopeChange(

@@ -118,6 +118,7 @@ def _log_softmax(x):
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_planted_mistakes_are_named(mistake, plain, drawn, tmp_path):
     field, numbers, name = PLANTED[mistake]

@@ -119,6 +119,7 @@ def inspect_log(tmp_path_factory):
     return folder, log
 
 
+@pytest.mark.slow
 def test_what_inspect_ai_itself_writes(inspect_log):
     folder, log = inspect_log
     found = cs.read_inspect(folder)

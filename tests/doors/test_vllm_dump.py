@@ -24,6 +24,7 @@ def test_vllms_rollouts_hold_under_their_law(tmp_path):
     assert run.counts == [40, 40] and check(run, n_sample=8).ok, str(check(run))
 
 
+@pytest.mark.slow
 def test_another_law_is_named(tmp_path):
     report = check(imported(tmp_path / "run", model=BIRCH, policy=SamplingPolicy(temperature=1.6, max_new_tokens=20)))
     assert not report.ok and "temperature 0." in report.suspicion, str(report)

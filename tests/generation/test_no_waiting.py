@@ -22,7 +22,7 @@ from canopy_stats.schema import Prompt, SamplingPolicy
 NOWHERE = torch.device("meta")
 LAWS = [SamplingPolicy(max_new_tokens=9),
         SamplingPolicy(temperature=0.8, top_k=50, top_p=0.9, min_p=0.01, repetition_penalty=1.2, min_new_tokens=3,
-                       suppress_tokens=[4], max_new_tokens=9)]
+                       suppress_tokens=[4], stop_strings=["ab", "b"], max_new_tokens=9)]
 
 
 class Sent(TorchFunctionMode):
@@ -70,8 +70,10 @@ def test_a_shard_where_no_number_can_be_asked_for(policy, made, monkeypatch):
     prompts = [Prompt(str(n), f"hash {n}", [], tuple(range(3, 3 + n))) for n in (4, 7)]
     with NOWHERE:
         net = LlamaForCausalLM(LlamaConfig(**tiny.COMMON)).eval()
+    pieces = [b"a", b"b", b"ba", *[b"c"] * (tiny.VOCABULARY - 3)]
+    endings = Endings(tiny.ENDS, policy.stop_strings, pieces)
     line = Line(asked_of(0, (prompts, tiny.pairs(2, 6)), tiny.KEY))
-    drawing = Sampler(made(net), line, policy, Endings(tiny.ENDS), NOWHERE, size=3, columns=16, lag=1)
+    drawing = Sampler(made(net), line, policy, endings, NOWHERE, size=3, columns=16, lag=1)
     with Sent() as sent:
         drawn = list(drawing.run())
     assert len(drawn) == 12 and len({len(r.token_ids) for _, r in drawn}) > 1

@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from tokenizers_by_kind import tokenizer
 
 from canopy_stats import open_run
 from canopy_stats.generation.line import Line, Pending
 from canopy_stats.generation.processors import Past
 from canopy_stats.generation.randomness import rollout_key
 from canopy_stats.generation.terms import Draws, step_terms
+from canopy_stats.generation.torch_engine import load_engine
 from canopy_stats.generation.torch_options import TorchOptions
 from canopy_stats.runs import generate
-from canopy_stats.schema import STEP_TERMS, Prompt, SamplingPolicy, UserError
+from canopy_stats.schema import STEP_TERMS, STOP, ModelSource, Prompt, SamplingPolicy, UserError
 from canopy_stats.store import RunWriter
 
 CAP = 24
+STRINGS = ["op", "at", "é", "\n", " t", "the c"]
 FULL = SamplingPolicy(max_new_tokens=CAP)
 MIXED = SamplingPolicy(temperature=0.9, top_k=90, top_p=0.95, min_p=0.001, repetition_penalty=1.1, min_new_tokens=3,
                        max_new_tokens=CAP)
@@ -96,6 +99,18 @@ def test_results_that_come_late_change_nothing(name, policy, size):
     reference = tiny.draw(engine, asked, tiny.pairs(2, 6), policy, size)
     engine.lag = 1
     assert_same(tiny.draw(engine, asked, tiny.pairs(2, 6), policy, size), reference)
+
+
+def test_stop_strings_are_found_late_too():
+    """By tables, and in texts: the same ends, and the same probabilities of ending."""
+    source = ModelSource(tiny.model("llama", ends=(7, 100)), tokenizer=tokenizer("byte level"))
+    engine = load_engine(source, variant="base")
+    asked, policy = tiny.prompts(engine, (3, 12)), SamplingPolicy(stop_strings=STRINGS, max_new_tokens=CAP)
+    reference = tiny.draw(engine, asked, tiny.pairs(2, 9), policy, 4)
+    ends = [r.token_ids[-1] not in (7, 100) for r in reference.values() if r.finish_reason == STOP]
+    assert sum(ends) > 5
+    engine.lag = 1
+    assert_same(tiny.draw(engine, asked, tiny.pairs(2, 9), policy, 4), reference)
 
 
 def test_a_bad_row_is_seen_late_and_only_while_it_counts(engine, monkeypatch):
@@ -198,6 +213,18 @@ def test_a_killed_run_of_mixed_shards_goes_on(tmp_path, monkeypatch):
     assert ours["token_id"] == theirs["token_id"]
     for name in STEP_TERMS:
         np.testing.assert_allclose(ours[name].to_numpy(), theirs[name].to_numpy(), atol=1e-4)
+
+
+def test_slots_have_the_columns_that_their_rollouts_need(engine, monkeypatch):
+    """Not those of the cap; and they are added in blocks, not one by one."""
+    made, sizes, batch = [], [], type(engine.decoder).batch
+    monkeypatch.setattr(type(engine.decoder), "batch", lambda *a: made.append(batch(*a)) or made[-1])
+    step = type(engine.decoder).step
+    monkeypatch.setattr(type(engine.decoder), "step", lambda *a: (step(*a), sizes.append(a[1].room))[0])
+    drawn = tiny.draw(engine, tiny.prompts(engine, (3,)), tiny.pairs(1, 8), SamplingPolicy(max_new_tokens=200), 4)
+    longest = 3 + max(len(r.token_ids) for r in drawn.values()) - 1
+    assert longest <= made[0].room <= longest + max(16, longest // 8) and made[0].room < 150
+    assert len(set(sizes)) <= longest // 16 + 1
 
 
 def test_a_line_begins_again_in_its_order():

@@ -571,6 +571,7 @@ judge(open_run(sys.argv[1]), OpenAIJudge(sys.argv[2], "arbiter", concurrency=2, 
 """
 
 
+@pytest.mark.slow
 def test_a_kill_loses_only_what_was_under_way(run, server):
     needed = sum(comparison.asked for comparison in draw_comparisons(run, 8, 0, "keep"))
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(run.path), server.url],

@@ -77,6 +77,7 @@ def changes(panel_seed, rows):
     return {measure: after[measure] - before[measure] for measure in MEASURES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
 def test_bca_intervals_equal_scipys_from_the_same_replicates(measure):
     panel = made_up(prompts=15, seed=3)

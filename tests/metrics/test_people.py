@@ -26,6 +26,7 @@ def partitions(k):
     return found
 
 
+@pytest.mark.slow
 def test_the_corrected_entropy_is_the_posterior_mean_over_all_partitions():
     same = np.array([[1, 1, 0, 0, 1], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1], [1, 0, 0, 1, 1]], bool)
     weight = np.array([3, 1, 1, 2, 1])

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,16 @@ def test_bad_panels(panel, change, message):
 def test_unknown_model(panel):
     with pytest.raises(UserError, match="choose one of main, .*, paper_beta, .*, robust"):
         cs.slope_change(panel, model="cubic")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_few_prompts_have_an_answer_or_none_and_never_half_a_one(seed):
+    """12 prompts of two families: one panel's likelihood has no maximum; the others' modes are far from zero."""
+    law = cs.Scenario(families=2, tasks=1, prompts=12, reaction_slope_sd=0.4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = cs.slope_change(cs.simulate_panel(law, np.random.default_rng(seed)), model="paper_beta")
+    assert found.identified == (seed != 0)
+    assert found.identified == bool(np.isfinite(found.difference.interval).all())
+    assert found.identified == ("no maximum" not in found.verdict) and "nan" not in found.verdict

@@ -180,6 +180,7 @@ def test_level_is_kept_where_it_should_be(closed):
     assert "(its level is 5%)" in closed.words
 
 
+@pytest.mark.slow
 def test_level_is_kept_in_simulation():
     found = slope_power(made(QUIET), effect=0.0, prompts=[15], rollouts=[8], model="interaction", replicates=80)
     share = found.table["power"].iloc[0]

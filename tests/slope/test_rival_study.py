@@ -34,8 +34,9 @@ def test_stored_levels_under_rival_laws(rival):
     laws = [found for name, found in known.items() if "length x" in name]
     assert all(abs(found["mean"]) <= 0.05 and found["identified"] == 1 for found in laws)
     assert max(found["rejects"] for found in laws) <= 0.07 and min(found["covers"] for found in laws) >= 0.93
-    reacting = [found["rejects_low"] for name, found in known.items() if "reacting" in name]
-    assert max(reacting, default=0.0) <= 0.07  # no rate is shown to be above
+    reacting = [found for name, found in known.items() if "reacting" in name]
+    assert len(reacting) == 4 and all(found["panels"] == 400 for found in reacting)
+    assert max(found["rejects"] for found in reacting) <= 0.07 and min(found["covers"] for found in reacting) >= 0.93
 
 
 def test_stored_levels_of_the_change_of_rho():

@@ -100,6 +100,7 @@ def test_stored_rollouts_tell_the_length(make_study, tmp_path):
     assert rows.loc[("base", "again"), "expected_tokens"] == rows.loc[("base", "walk"), "stored_tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STUDIES.is_dir(), reason="a checkout carries the studies")
 def test_the_paper_is_planned_without_loading_anything():
     code = ("import sys; from canopy_stats.cli import main; main(['plan', sys.argv[1], '--out', '/nowhere']); "

@@ -19,12 +19,12 @@ from ...schema import LENGTH, STEP_TERMS, STOP, ModelSource, Prompt, Rollout, Ru
 from ..ending import Endings
 from ..front import Front, chat_format
 from ..randomness import rollout_key
+from ..stop_tables import StopTables, start_state
 from ..templates import ChatFormat
 from ..terms import bad_logits
 from .carry import PLACES, refuse_a_small_vocabulary, unpack
 from .launch import check_options, counters, on_cpu, start, stop, text_length, told
 from .slots import Carried
-from .stops import StopTables, start_state
 from .weights import Weights, weights_for
 
 _CPU_ROWS, _GPU_ROWS = 32, 256

@@ -18,9 +18,9 @@ import torch
 
 from ...schema import SamplingPolicy
 from ..processors import Past
+from ..stop_tables import StopTables
 from ..terms import Draws, Workspace, step_terms
 from .carry import write_back
-from .stops import StopTables
 
 WORK_BYTES = 64 << 20
 """The work arrays of a GPU together: vLLM leaves little memory once its cache is there."""
@@ -31,7 +31,7 @@ NAME = "canopy"
 @dataclass(frozen=True, slots=True)
 class Carried:
     """What a request tells its logits processor: the random key, the law's name, what ends a rollout, and the state of
-    its prompt to stop strings (:mod:`.stops`), whose tables lie in the file ``stops``."""
+    its prompt to stop strings (:mod:`..stop_tables`), whose tables lie in the file ``stops``."""
 
     key: tuple[int, int]
     law: Mapping[str, Any]

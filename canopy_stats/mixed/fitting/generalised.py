@@ -161,7 +161,7 @@ class LaplaceObjective:
         """Everything at a point that was reached before; UserError where it is not defined any more."""
         found = self._found(omega)
         if found is None:
-            raise UserError("The likelihood is not defined around its maximum; rescale the columns or simplify.")
+            raise NoMaximum("The likelihood is not defined around its maximum; rescale the columns or simplify.")
         return found
 
     def _found(self, omega: Array) -> Evaluation | None:

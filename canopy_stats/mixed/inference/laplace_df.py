@@ -42,7 +42,7 @@ def _slope(fit: Fit, contrasts: Array, place: int, step: float) -> Array:
 def _variances(fit: Fit, omega: Array, contrasts: Array) -> Array:
     """Variances (k,) of the contrasts at parameters omega, from the curvature in mean and dispersion."""
     problem = fit.way.marginal(fit)[0]
-    found = laplace.evaluate(problem, omega)
+    found = laplace.evaluate(problem, omega, laplace.spherical(problem, fit.omega, fit.modes))
     if found is None:
         return np.full(len(contrasts), np.nan)
     p, d = len(fit.beta), len(fit.delta)

@@ -6,10 +6,10 @@ import torch
 
 from canopy_stats.generation.ending import Endings
 from canopy_stats.generation.processors import Past
+from canopy_stats.generation.stop_tables import StopTables, start_state
 from canopy_stats.generation.terms import Draws, step_terms
 from canopy_stats.generation.vllm.carry import PLACES, unpack
 from canopy_stats.generation.vllm.slots import Carried, Slots
-from canopy_stats.generation.vllm.stops import StopTables, start_state
 from canopy_stats.schema import SamplingPolicy
 
 V, STEPS, ENDS = 40, 12, (5, 17)

@@ -2,7 +2,7 @@
 
 The states are the proper first parts of the strings, the empty one first; a text is in the state of the longest one
 that it ends with (Aho and Corasick 1975). No step waits for the host, where tokens become texts: the tables lie where
-the logits are. They say the same as :class:`..ending.StopStrings`.
+the logits are. They say the same as :class:`.ending.StopStrings`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canopy_stats.generation.ending import StopStrings
-from canopy_stats.generation.vllm.stops import StopTables, start_state
+from canopy_stats.generation.stop_tables import StopTables, start_state
 
 LETTER = st.sampled_from("ab\u00e9")
 TEXT = st.text(LETTER, min_size=1, max_size=4)
