@@ -20,7 +20,7 @@ import pandas as pd
 
 from canopy_stats.mixed import Fit
 from canopy_stats.mixed.algebra.blocks import templates
-from canopy_stats.mixed.fitting.sandwich import adjust, rows_of_clusters, working_model
+from canopy_stats.mixed.fitting.sandwich import CR, adjust, rows_of_clusters, working_model
 from canopy_stats.slope.coefficients import covariance, row_derivatives
 
 Array = np.ndarray
@@ -76,8 +76,8 @@ def cluster_df(parts: Array) -> float:
     return float(np.clip(3 * squares.sum() ** 2 / max(float((squares**2).sum()), 1e-300), 1, max(len(parts) - 1, 1)))
 
 
-def influence(fit: Fit) -> Array:
-    """Of each prompt on the mean's coefficients (P, p).
+def influence(fit: Fit, kind: CR = "CR3") -> Array:
+    """Of each prompt on the mean's coefficients (P, p), its score adjusted as this kind of sandwich has it.
 
     At the conditional modes a row's derivative is the working model's Phi^-1 e, residuals over their covariance.
     """
@@ -85,7 +85,7 @@ def influence(fit: Fit) -> Array:
     prompts = rows_of_clusters(pd.factorize(fit.design.data["prompt_uid"])[0], frame.factors, "prompt_uid")
     working = working_model(frame.design.fixed.matrix, 1 / np.maximum(found.fisher, 1e-12), frame.factors,
                             templates(frame.factors, fit.theta), prompts)
-    adjusted = adjust(working, [working.covariance(rows) @ found.d1[rows] for rows in prompts], "CR3")
+    adjusted = adjust(working, [working.covariance(rows) @ found.d1[rows] for rows in prompts], kind)
     scores = np.linalg.solve(adjusted.back.T, adjusted.scores.T).T
     return np.asarray(scores @ covariance(fit))
 
