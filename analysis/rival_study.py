@@ -1,7 +1,7 @@
 """Whether the robust slope keeps its level where base and tuned follow one law of rate and length together, or where
 prompts react to tuning alike in all families.
 
-Usage: python analysis/rival_study.py [--panels 400] [--only NAME ...] [--workers 1] [--seed 20261125]
+Usage: python analysis/rival_study.py [--panels 400] [--only NAME ...] [--workers 1] [--seed 20261130]
                                       [--out analysis/results/rival_study.json]
 Panels are added to what the output holds, twenty at a time and each from its own random stream, until every scenario
 has as many; results depend neither on the workers nor on how often it was interrupted. Rates come with 95% intervals
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--panels", type=int, default=400)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="scenarios whose name contains one of these")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=20261125)
+    parser.add_argument("--seed", type=int, default=20261130)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     kept = json.loads(args.out.read_text()) if args.out.is_file() else {}
