@@ -38,12 +38,18 @@ def read_prompts(prompts: str | Path | Sequence[Any]) -> list[tuple[str, PromptS
 def parse_prompts(data: bytes, what: str, name: str = "prompts") -> list[tuple[str, PromptSource]]:
     """The same of a file's bytes; ``what`` and ``name`` say in errors which file it is."""
     entries: list[tuple[str, str, PromptSource]] = []
+    given = dict[str, tuple[bool, int]]()
     for number, line in _lines(data, name):
         where = f"{name}, line {number}"
         record = parse_line(line, where)
         if "prompt" not in record:
             raise UserError(f"{where} has no 'prompt' key; write one object a line, such as {_EXAMPLE}.")
         prompt_id = _name(record["id"], where) if "id" in record else str(len(entries))
+        has, other = given.setdefault(prompt_id, ("id" in record, number))
+        if has != ("id" in record):
+            raise UserError(f"{what}: line {number if has else other} has no id and is called by its place, "
+                            f"{prompt_id!r}, which is the id of line {other if has else number}. Give ids in all "
+                            "lines, or in none.")
         entries.append((f"line {number}", prompt_id, read_source(record["prompt"], where)))
     return _distinct(entries, what)
 

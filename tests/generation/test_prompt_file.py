@@ -40,6 +40,14 @@ def test_ids_are_texts_or_whole_numbers(tmp_path):
     assert [name for name, _ in read_prompts(file(tmp_path, lines))] == ["7", "two words é", "-1", "3"]
 
 
+@pytest.mark.parametrize(("lines", "unnamed", "named"), [
+    ('{"prompt": "a"}\n{"prompt": "b", "id": 0}', 1, 2), ('{"prompt": "a", "id": "1"}\n\n{"prompt": "b"}', 3, 1)])
+def test_places_that_are_others_ids_are_told(tmp_path, lines, unnamed, named):
+    message = rf"line {unnamed} has no id and is called by its place, '\d', which is the id of line {named}. Give ids"
+    with pytest.raises(UserError, match=message):
+        read_prompts(file(tmp_path, lines))
+
+
 @pytest.mark.parametrize("value", [None, {"a": 1}, [1, 2], True, False, "", "  ", 1.5, "a\nb", "\x1b[31m", "x" * 201,
                                    [], 10**250], ids=lambda value: repr(value)[:12])
 def test_other_ids_are_refused(tmp_path, value):
