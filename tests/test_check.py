@@ -139,6 +139,7 @@ def test_honest_runs_hold(honest, oracle):
     assert value(report, "entropy") < 1e-5 and value(report, "redraw flips") == 0
 
 
+@pytest.mark.slow
 def test_a_check_reads_each_thing_once(honest, oracle, monkeypatch):
     """A few columns of every rollout, and the rows of the sampled prompts, whatever the size of the run."""
     from canopy_stats.store import reading

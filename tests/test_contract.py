@@ -35,6 +35,7 @@ def case(request, oracle, tmp_path_factory):
     return run, policy
 
 
+@pytest.mark.slow
 def test_estimates_agree_with_the_closed_form(case, oracle):
     run, policy = case
     measured = cs.measure(run).set_index("prompt_id")
@@ -90,6 +91,7 @@ def test_martingales_hold(case, oracle):
     assert report.ok, str(report)
 
 
+@pytest.mark.slow
 def test_panel_has_the_declared_columns(tmp_path, oracle):
     runs = []
     for family in ("a", "b"):

@@ -162,6 +162,7 @@ class Elsewhere(FakeEngine):
         return {**super().describe(), "device_name": "another", "threads": 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "more"), [(100, 140), (32, 64), (20, 21)])
 def test_a_run_grows_to_the_content_of_one_drawn_at_once(tmp_path, n, more):
     prompts, engine = [[i % 5, i // 5] for i in range(11)], FakeEngine()

@@ -37,9 +37,14 @@ def config():
     return make_config(PROMPTS)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("written") / "run", PROMPTS, make_config(PROMPTS)).path
+
+
 @pytest.fixture
-def run(tmp_path, config):
-    return write_run(tmp_path / "run", PROMPTS, config)
+def run(tmp_path, written):
+    return open_run(shutil.copytree(written, tmp_path / "run"))
 
 
 def shard_files(run):

@@ -71,6 +71,7 @@ def test_base_and_tuned_share_the_tokenizer_but_not_the_weights(family: str) -> 
     assert (base / "model.safetensors").read_bytes() != (tuned / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=name)
 def test_record_of_the_training_fits_the_scripts(folder: Path) -> None:
     record = json.loads((folder / "training.json").read_text())

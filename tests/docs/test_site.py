@@ -59,6 +59,7 @@ def test_every_study_key_has_a_meaning(pages):
     assert "| `n_rollouts`" not in pages.study_file() and "| `rollouts` | whole number | `100` |" in pages.study_file()
 
 
+@pytest.mark.slow
 def test_every_study_key_has_an_example_that_the_record_takes(pages):
     """Each key by itself: some of a record exclude each other."""
     for title, record in pages.RECORDS.items():

@@ -126,6 +126,7 @@ def test_planted_mistakes_are_named(mistake, plain, drawn, tmp_path):
     assert not report.ok and name in str(report), str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "options", "name"), [
     ({"twice": True}, {}, "the full law with a doubled BOS"),
     ({"chat": False}, {}, "the full law with the plain prompt without a chat template"),
@@ -137,12 +138,14 @@ def test_another_prompt_or_model_is_named(source, options, name, plain, drawn, t
     assert not report.ok and name in str(report), str(report)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_no_candidate_is_not_called_something_else(plain, drawn, tmp_path):
     path = log(drawn, Logits("base"), lambda law, ids: entropy(law), "entropy", tmp_path / "log.jsonl")
     report = held(path, plain)
     assert not report.ok and "no candidate fits" in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("field", "numbers"), [
     ("entropy", lambda law, ids: entropy(law)), ("logprobs", own), ("entropy", lambda law, ids: entropy(law).sum()),
     ("logprobs", lambda law, ids: np.round(own(law, ids), 2)), ("entropy", lambda law, ids: entropy(law) + 0.004)],
@@ -152,6 +155,7 @@ def test_nothing_is_invented_on_a_clean_log(field, numbers, plain, drawn, tmp_pa
     assert report.ok, str(report)
 
 
+@pytest.mark.slow
 def test_the_stated_law_is_what_numbers_are_held_against(plain, drawn, tmp_path):
     path = log(drawn, plain, lambda law, ids: finite_entropy(top_k(law, 20)), "entropy", tmp_path / "log.jsonl")
     law = SamplingPolicy(top_k=20)

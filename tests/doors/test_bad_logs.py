@@ -157,6 +157,7 @@ def test_mistakes_of_a_mapping():
         mapping(["completion"])
 
 
+@pytest.mark.slow
 def test_a_long_log_is_streamed(tmp_path):
     """36 MB of JSONL are read and staged in less memory than that."""
     path = tmp_path / "long.jsonl"

@@ -135,6 +135,7 @@ def test_what_inspect_ai_itself_writes(inspect_log):
     assert "the tool broke" in found.attrs["errors"][0]["reason"]
 
 
+@pytest.mark.slow
 def test_logs_that_are_cut_off(inspect_log, tmp_path):
     whole = next(inspect_log[0].glob("*.eval")).read_bytes()
     broken = {"cut.eval": whole[: len(whole) // 2], "empty.eval": b"", "x.json": b"{}", "y.json": b"{"}

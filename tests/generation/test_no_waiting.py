@@ -60,6 +60,7 @@ class Late:
         return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [SlotDecoder, FixedSlotDecoder])
 @pytest.mark.parametrize("policy", LAWS, ids=["full", "mixed"])
 def test_a_shard_where_no_number_can_be_asked_for(policy, made, monkeypatch):

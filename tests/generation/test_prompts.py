@@ -63,7 +63,7 @@ def test_a_list():
     ([{"prompt": [{"role": "user"}]}], r"line 1: a prompt is a string"),
     ([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}], r"the same prompt stands twice, at line 1 and line 3"),
     ([{"prompt": "a", "id": 1}, {"prompt": "b", "id": "1"}], r"the id '1' stands twice, at line 1 and line 2"),
-    ([{"prompt": "a", "id": 1}, {"prompt": "b"}], r"the id '1' stands twice"),
+    ([{"prompt": "a", "id": 1}, {"prompt": "b"}], r"line 2 has no id and is called by its place"),
 ], ids=str)
 def test_mistakes_in_a_file(tmp_path, lines, message):
     with pytest.raises(UserError, match=message):

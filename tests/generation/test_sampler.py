@@ -169,6 +169,7 @@ def test_shards_fill_each_others_tails(engine, lag, monkeypatch):
     assert min(steps[alone:alone + 20]) >= 2
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_among_mixed_shards(engine, monkeypatch):
     shards, step = shards_of(engine), type(engine.decoder).step
     apart = by_shard((i, engine.sample(*shard, FULL, tiny.KEY, 4)) for i, shard in enumerate(shards))
@@ -188,6 +189,7 @@ def generated(out, engine, **changes):
                     policy=SamplingPolicy(max_new_tokens=12), batch_size=24, drift_tokens=0, progress=False, **changes)
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_mixed_shards_goes_on(tmp_path, monkeypatch):
     """To the tokens of a run that was drawn shard by shard, its terms up to rounding; resumed and not drawn anew."""
     apart = generated(tmp_path / "apart", tiny.engine("llama"))

@@ -189,6 +189,7 @@ def test_a_folder_that_is_no_model_is_not_searched(tmp_path, monkeypatch):
         resolve(tmp_path)
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_an_embedder_with_made_up_weights_is_refused(tmp_path):
     from safetensors.numpy import load_file, save_file

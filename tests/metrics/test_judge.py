@@ -324,6 +324,7 @@ FINAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FINAL)
 def test_a_reply_without_a_verdict_is_a_failure_and_not_asked_again(run, server, kind):
     server.behave(lambda n, attempt: FINAL[kind] if n == 3 else judges)
@@ -394,6 +395,7 @@ def opinionated(handler, body):
                              else "DIFFERENT"))
 
 
+@pytest.mark.slow
 def test_the_second_order_is_asked_where_the_first_said_same(tmp_path, server):
     run = store_run(tmp_path / "large", prompts=6, m=12, cap=12)
     server.behave(lambda n, attempt: opinionated)
@@ -408,6 +410,7 @@ def test_the_second_order_is_asked_where_the_first_said_same(tmp_path, server):
     assert half["asymmetric_share"].mean() == pytest.approx(whole["asymmetric_share"].mean(), abs=0.06)
 
 
+@pytest.mark.slow
 def test_where_most_pairs_differ_half_the_requests_do(tmp_path, server):
     run = store_run(tmp_path / "large", prompts=6, m=12, cap=12)
     server.server.rule = lambda body: len({*texts_of(body)["first"].split(), *texts_of(body)["second"].split()}) == 2
@@ -466,6 +469,7 @@ def test_an_endpoint_that_is_down_is_not_asked_for_ever(tmp_path, server):
     assert len(server.log) <= GIVE_UP_AFTER + 3
 
 
+@pytest.mark.slow
 def test_a_stretch_of_odd_replies_does_not_count_as_down(tmp_path, server):
     run = store_run(tmp_path / "large", prompts=6, m=12, cap=12)
     server.behave(lambda n, attempt: says("hm") if 1 < n <= 2 * GIVE_UP_AFTER else judges)
@@ -504,6 +508,7 @@ def test_the_second_call_asks_nothing(run, server):
     assert 0 < len(server.log) < sum(comparison.asked for comparison in draw_comparisons(run, 8, 0, "keep"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"model": "other"}, {"max_tokens": 20}, {"body": {"seed": 2}}])
 def test_another_request_is_another_question(run, server, tmp_path, change):
     options = {"cache": tmp_path / "shared.jsonl", "first_wait": 0.001, "both_orders": True, "probe": False}
@@ -753,6 +758,7 @@ def echoes(key):
             "".join(f"%{b:02x}" for b in raw_key), "".join(f"&#{b};" for b in raw_key), codecs.encode(key, "rot13")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("echo", echoes(KEY), ids=range(len(echoes(KEY))))
 @pytest.mark.parametrize("code", [401, 400])
 def test_an_endpoint_that_repeats_the_key_is_not_quoted(run, server, monkeypatch, echo, code):
@@ -848,6 +854,7 @@ def test_a_panel_gets_its_columns(run, tmp_path):
         add_rse(some, [run], EmbeddingJudge(0.5, "tfidf"), m=6)
 
 
+@pytest.mark.slow
 def test_a_judge_s_columns_survive_the_panel_s_file(run, tmp_path, capsys, server):
     from canopy_stats.cli import main
     from canopy_stats.panels import read_panel, write_panel

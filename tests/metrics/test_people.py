@@ -49,6 +49,7 @@ def test_the_corrected_entropy_is_the_posterior_mean_over_all_partitions():
     assert error == pytest.approx(np.sqrt(chance @ (np.array(values) - mean) ** 2), abs=0.02)
 
 
+@pytest.mark.slow
 def test_correction_undoes_errors_that_chain_clusters_together():
     """24 texts in six clusters, a judge with one false "same" in fourteen: its clusters merge, the corrected do not."""
     rng, true = np.random.default_rng(1), np.repeat(np.arange(6), 4)

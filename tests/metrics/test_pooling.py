@@ -70,6 +70,7 @@ def test_a_single_prompt_pools_to_itself(sizes):
     assert three_level(one)["cov_between"] == 0
 
 
+@pytest.mark.slow
 @given(prompts)
 def test_order_of_prompts_does_not_matter(sizes):
     forward, backward = simulated(sizes), simulated(sizes)[::-1]

@@ -113,6 +113,7 @@ def test_agrees_with_r(name, fits, references, answers):
             assert fit.params_dispersion.iloc[0] == pytest.approx(expected["disp"]["params"]["(Intercept)"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_variance_components_of_r(name, fits, references):
     table = fits(name).varcorr()

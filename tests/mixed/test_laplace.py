@@ -81,6 +81,7 @@ def test_gradient(family, formula, seed):
     np.testing.assert_allclose(found.gradient, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "link"), LINKS)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_gradient_with_every_other_link(family, link, seed):

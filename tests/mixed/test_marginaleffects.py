@@ -37,6 +37,7 @@ def test_average_slopes_are_ours(linear, share):
         assert theirs["std_error"][0] == pytest.approx(ours["std_error"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_predictions_are_ours(share, data):
     theirs = marginaleffects.predictions(to_marginaleffects(share))
     ours = share.predict(mode="population", se=True)

@@ -150,6 +150,7 @@ def test_coordinates_of_a_linear_function_go_there_and_back():
     np.testing.assert_allclose(quantity.pull(x, slope), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 1e4])
 @pytest.mark.parametrize("unit", [1e-6, 1, 1e8])
 @pytest.mark.parametrize("unit_y", [1e-8, 1e8])

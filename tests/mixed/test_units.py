@@ -160,6 +160,7 @@ def invariant(fit):
     return np.column_stack([table["statistic"], np.log(table["p_value"])])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 50), power=st.floats(-6, 8), shift=st.floats(-1e4, 1e4), power_y=st.floats(-8, 8),

@@ -306,6 +306,7 @@ def last_cell(panel):
 SIZES = {"prompts": [10], "rollouts": [6], "effect": 0.2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("panel", "arguments", "message"), [
     (made(QUIET), {"model": "cubic"}, "model is 'cubic'; choose one of robust, interaction, paper_beta"),
     (made(QUIET), {"model": "paper_beta", "method": "closed"}, "simulation, or closed for the interaction model"),

@@ -41,6 +41,7 @@ def test_a_name_that_no_folder_or_terminal_should_have_is_refused(tmp_path, name
         read_study(write_study(tmp_path, families=[{"name": name, "base": "org/b", "tuned": "org/t"}]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [
     "title: &a [x]\ncontrast: *a\n", "? [1, 2]\n: 3\n", "1: 2\n", "title: " + "[" * 3000, "title: 2026-99-99\n",
     "title: " + "9" * 5000, "a: &a [0,0,0,0,0,0,0,0,0]\n" + "".join(
