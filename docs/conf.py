@@ -42,7 +42,6 @@ html_css_files = ["site.css"]
 html_extra_path = ["llms.txt", "demo-report-page.html"]
 html_show_sourcelink = False
 html_theme_options = {"show_prev_next": True, "navigation_depth": 2, "secondary_sidebar_items": ["page-toc"],
-                      "collapse_navigation": True,  # its buttons have no name for a screen reader
                       "navbar_align": "left", "header_links_before_dropdown": 6}
 html_math_renderer = "mathml"  # browsers draw it themselves: no script, no network
 
@@ -60,8 +59,18 @@ def _quiet(app, error):
         script.write_text(script.read_text().replace("console.log(", "void("))
 
 
+def _name_toggles(app, error):
+    """The theme's buttons that open a part of the sidebar have no name for a screen reader."""
+    for page in Path(app.outdir).rglob("*.html"):
+        text, bare = page.read_text(encoding="utf-8"), '<summary><span class="toctree-toggle"'
+        if bare in text:
+            page.write_text(text.replace(bare, bare.replace("<summary>", '<summary aria-label="Pages below">')),
+                            encoding="utf-8")
+
+
 def setup(app):
-    """Formulas as MathML."""
+    """Formulas as MathML, and what the theme leaves undone."""
     app.connect("build-finished", _quiet)
+    app.connect("build-finished", _name_toggles)
     app.add_html_math_renderer("mathml", (lambda self, node: _mathml(self, node, "inline"), None),
                                (lambda self, node: _mathml(self, node, "block"), None))
