@@ -67,6 +67,16 @@ def test_stored_power_and_coverage(stored):
     assert stored["hardly any overlap, gap 3.6"]["robust"]["identified"] == 0
 
 
+def test_power_and_width_since_prompts_are_clusters(stored):
+    """Fewer panels of the present estimator: ``slope_study.py --only tripling --panels 100 --out`` that file."""
+    now = json.loads((ANALYSIS / "results" / "slope_study_tripling.json").read_text())["scenarios"]
+    for gap in (1, 2):
+        name = f"tripling, equal slopes, gap {gap}"
+        found, before = now[name]["robust"], stored[name]["robust"]
+        assert now[name]["panels"] >= 60 and found["rejects"] >= 0.90 and found["covers"] >= 0.93
+        assert found["half_width"] <= 1.25 * before["half_width"]
+
+
 def test_stored_attenuation(stored):
     """What is left of the attenuation by ten rollouts, in size, is at most 30%."""
     for gap in (1, 2):
