@@ -25,7 +25,8 @@ from canopy_stats.mixed.results.predict import EffectsMode, Scale
 from canopy_stats.schema import Caution, UserError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,9 +146,10 @@ class Fit(Estimates):
         """
         return influence.influence(self, self.way, self.certificate, group, refit)
 
-    def plot_influence(self, group: Any, *, refit: bool = True) -> Figure:
-        """Cook's distance of each level of ``group``, the largest first, with the usual mark at 4 over their number."""
-        return plots.plot_influence(self.influence(group, refit=refit))
+    def plot_influence(self, group: Any, *, refit: bool = True, ax: Axes | None = None) -> Figure | SubFigure:
+        """Cook's distance of each level of ``group``, the largest first, with the usual mark at 4 over their number;
+        drawn into ``ax`` where one is given."""
+        return plots.plot_influence(self.influence(group, refit=refit), ax)
 
     def save(self, path: str | Path) -> Path:
         """Write the fit to a file (.npz, no pickle); ``load_fit`` reads it."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from canopy_stats.mixed import glmm, lmm, means, plot_effects, quantile_residuals
 from canopy_stats.schema import UserError
@@ -55,6 +56,15 @@ def test_random_effects_are_drawn_in_order(fit):
     np.testing.assert_allclose(drawn, np.sort(fit.ranef()["g"]["Intercept"]))
     with pytest.raises(UserError, match="grouping variables are: g"):
         fit.plot_ranef("h")
+
+
+@pytest.mark.slow
+def test_pictures_of_one_panel_are_drawn_where_they_are_wanted(fit):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert plot_effects(fit, "x", "f", ax=left) is figure and fit.plot_influence("g", ax=right) is figure
+    assert len(left.lines) == 2 and left.get_legend().get_title().get_text() == "f" and not figure.legends
+    assert right.get_xlabel() == "Cook's distance" and right.lines
 
 
 @pytest.mark.slow

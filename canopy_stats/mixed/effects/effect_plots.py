@@ -16,12 +16,13 @@ from canopy_stats.mixed.effects.margins import at_typical, means
 from canopy_stats.mixed.fit import Fit
 from canopy_stats.mixed.formulas.fixed import NotEstimableWarning
 from canopy_stats.mixed.formulas.frames import with_columns
+from canopy_stats.mixed.results.plots import panel
 from canopy_stats.mixed.results.predict import Scale
 from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK, GREY)
 MARKS = "o^sDvPX"
@@ -29,14 +30,13 @@ POINTS = 60
 
 
 def plot_effects(fit: Fit, x: str, by: str | None = None, *, scale: Scale = "response",
-                 marginal: bool = False) -> Figure:
+                 marginal: bool = False, ax: Axes | None = None) -> Figure | SubFigure:
     """Means of the response by the factor ``x``, or along the number ``x``, for each level of ``by``.
 
     Means are those of ``means``, with 95% intervals: other factors averaged with equal weights, other numbers at their
-    means, random effects at zero (``marginal=True``, for factors: averaged over).
+    means, random effects at zero (``marginal=True``, for factors: averaged over). Drawn into ``ax`` where one is given,
+    else into a figure of its own; the figure is returned.
     """
-    from canopy_stats.picture import NotebookFigure
-
     data = fit.design.data
     if x not in data.columns:
         raise UserError(f"The model does not use {x}; its columns are: {', '.join(data.columns)}.")
@@ -46,13 +46,14 @@ def plot_effects(fit: Fit, x: str, by: str | None = None, *, scale: Scale = "res
     with styled(), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotEstimableWarning)
         table = _along(fit, x, by, scale) if number else means(fit, x, by=by, scale=scale, marginal=marginal)
-        figure = NotebookFigure(figsize=(PAGE * 0.6, 2.8), layout="constrained")
-        axes = figure.subplots()
+        axes = ax if ax is not None else panel(PAGE * 0.6, 2.8)
         (_curves if number else _points)(axes, table, x, by)
         axes.set(xlabel=x, ylabel=f"{fit.design.response} ({scale} scale)")
-        if by is not None:
-            figure.legend(title=by, loc="outside right upper")
-    return figure
+        if by is not None and ax is not None:
+            axes.legend(title=by)
+        elif by is not None:
+            axes.figure.legend(title=by, loc="outside right upper")
+    return axes.figure
 
 
 def _along(fit: Fit, x: str, by: str | None, scale: Scale) -> pd.DataFrame:

@@ -14,11 +14,18 @@ from canopy_stats.schema import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 LINE = 0.19
 """Inches a row of an interval plot takes."""
 MOST_LABELS = 40
+
+
+def panel(width: float, height: float) -> Axes:
+    """Axes of a figure of their own, in inches, that a notebook shows."""
+    from canopy_stats.picture import NotebookFigure
+
+    return NotebookFigure(figsize=(width, height), layout="constrained").subplots()
 
 
 def plot_coefficients(table: pd.DataFrame, intercept: bool = False) -> Figure:
@@ -73,21 +80,18 @@ def _intervals(axes: Axes, labels: list[str], middle: np.ndarray, low: np.ndarra
     axes.grid(False, axis="y")
 
 
-def plot_influence(table: pd.DataFrame) -> Figure:
+def plot_influence(table: pd.DataFrame, ax: Axes | None = None) -> Figure | SubFigure:
     """Cook's distances of levels from ``Fit.influence``, the largest first; the line is 4 over their number."""
-    from canopy_stats.picture import NotebookFigure
-
     known = table[table["cooks_distance"].notna()].sort_values("cooks_distance", ascending=False)
     used = known.head(MOST_LABELS)
     if used.empty:
         raise UserError("No level could be left out, so there is nothing to draw.")
     with styled():
-        figure = NotebookFigure(figsize=(COLUMN, 0.9 + LINE * len(used)), layout="constrained")
-        axes = figure.subplots()
+        axes = ax if ax is not None else panel(COLUMN, 0.9 + LINE * len(used))
         distance = used["cooks_distance"].to_numpy()
         _intervals(axes, list(used["level"]), distance, np.zeros(len(used)), distance)
         axes.axvline(4 / len(table), color=GREY, linewidth=0.8)
         left = len(known) - len(used)
         axes.set(title=f"without each {table.attrs.get('group', 'level')}" + (f" ({left} more)" if left else ""),
                  xlabel="Cook's distance")
-    return figure
+    return axes.figure
