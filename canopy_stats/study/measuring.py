@@ -85,7 +85,7 @@ def judge_key(part: Part) -> Key | None:
     spec = _judge(part.study)
     own = Embedder(model=spec["embedder"]) if "embedder" in spec else part.study.embedder
     people = _people(part.study)
-    corrected = {"people": files.file_sha256(Path(people))} if people else {}
+    corrected = {"people": files.file_sha256(Path(people)), "correction": code_hash("metrics/people")} if people else {}
     return _with_contents(part, judge={**spec, "embedder": _identity(own)}, **corrected,
                           code=code_hash("metrics/judge", "metrics/judging", "metrics/rse"))
 

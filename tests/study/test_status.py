@@ -349,7 +349,7 @@ def test_verdicts_and_rewards_reach_the_panels(folder):
     assert stages["panel"] == ("stale", "changed: judge.judge.threshold")
 
 
-def test_measures_on_request_and_peoples_verdicts_reach_the_panel_and_a_table(folder):
+def test_measures_on_request_and_peoples_verdicts_reach_the_panel_and_a_table(folder, monkeypatch):
     """The columns are those of cs.measure and cs.correct_judge on the same runs; a change of the verdicts is stale."""
     runs = [cs.open_run(folder / "out" / "runs" / name) for name in RUNS]
     spec = {"kind": "embedding", "threshold": 0.4, "embedder": "tfidf", "m": 3, "progress": False}
@@ -375,5 +375,9 @@ def test_measures_on_request_and_peoples_verdicts_reach_the_panel_and_a_table(fo
     pd.testing.assert_series_equal(panel["RSE_corrected"], corrected, check_index_type=False)
     agreement = pd.read_csv(out / "tables" / "judge_agreement.csv")
     assert agreement["kappa"].item() == pytest.approx(found.agreement.kappa)
+    real = measuring.code_hash
+    monkeypatch.setattr(measuring, "code_hash", lambda *of: "changed" if "metrics/people" in of else real(*of))
+    assert look(folder)[1]["judge"] == ("stale", "changed: correction")
+    monkeypatch.setattr(measuring, "code_hash", real)
     people.assign(same="same").to_csv(folder / "people.csv", index=False)
     assert look(folder)[1]["judge"] == ("stale", "changed: people") and look(folder)[1]["panel"][0] == "stale"

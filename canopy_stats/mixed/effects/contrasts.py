@@ -66,14 +66,13 @@ def adjusted(p_values: Array, statistic: Array, df: Array, adjust: str, means: i
     'tukey' is the studentised range over ``means`` estimates that are compared pairwise; where they are not (None),
     it is Sidak's, as in emmeans.
     """
+    if adjust != "tukey" or means is None:
+        return adjusted_p(p_values, "sidak" if adjust == "tukey" else adjust)
     out, known = p_values.copy(), np.isfinite(p_values)
-    if adjust == "none" or known.sum() < 2:
-        return out
-    if adjust == "tukey" and means is not None:
+    if known.sum() > 1:
         spread = np.sqrt(2.0) * np.abs(statistic[known])
         out[known] = stats.studentized_range.sf(spread, means, np.minimum(df[known], 1e6))
-        return out
-    return adjusted_p(p_values, "sidak" if adjust == "tukey" else adjust)
+    return out
 
 
 def half_width(df: Array, adjust: str, count: int, means: int | None, level: float = LEVEL) -> Array:

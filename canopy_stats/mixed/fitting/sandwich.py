@@ -123,10 +123,11 @@ def adjust(working: Working, residuals: Sequence[Array], kind: str) -> ClusterAd
 
 def _one(phi: Array, x: Array, solved: Array, bread: Array, e: Array, kind: str) -> tuple[Array, Array, Array]:
     """Adjusted score (p,), U_j and Q_j (p, p) of one cluster; ``solved`` is Phi_j^-1 X_j."""
+    left = solved
     if kind == "CR2":
         left = _unbiased(phi, x, bread, solved)
-    else:
-        left = _jackknifed(phi, x, bread) if kind == "CR3" else solved
+    elif kind == "CR3":
+        left = _jackknifed(phi, x, bread)
     return left.T @ e, x.T @ left, left.T @ phi @ left
 
 
